@@ -1,0 +1,23 @@
+"""Fixtures that more than one test module uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import file_server, tiny_gguf
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF that always answers `support.tiny_gguf.SENTENCE`."""
+    return tiny_gguf.make(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture
+def files() -> Iterator[file_server.FileServer]:
+    """An HTTP server on loopback: put bytes into `files.files["/path"]`, fetch `files.url + "/path"`."""
+    with file_server.serve() as server:
+        yield server
