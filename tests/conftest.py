@@ -7,7 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from support import file_server, tiny_gguf
+from support import container, file_server, nix_env, tiny_gguf
+
+
+@pytest.fixture(scope="session")
+def nix() -> Iterator[None]:
+    """For tests that run Nix, or code that does: the environment is set so that Nix builds on this machine."""
+    if problem := nix_env.problem():
+        pytest.skip(problem)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in nix_env.environment().items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def bubblewrap() -> None:
+    """For tests that start an image with `support.container`."""
+    if problem := container.missing():
+        pytest.skip(problem)
 
 
 @pytest.fixture(scope="session")

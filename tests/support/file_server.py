@@ -1,4 +1,4 @@
-"""A file server on loopback for tests of downloads: ranges, failures on demand, a record of what was asked."""
+"""A file server on loopback for tests of downloads: ranges, failures on demand, a record of requests."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Failure:
 class FileServer:
     """What the server serves and saw. All of it may be changed while it runs.
 
-    `files` maps a path (`/dir/model.gguf`, decoded) to its bytes, `redirects` to where to go instead; `failures`
-    holds for a path what its next requests meet: when the list is used up, the file is served.
+    `files` maps a path (`/dir/model.gguf`, decoded) to its bytes, `redirects` to where to go instead;
+    `failures` holds for a path what its next requests meet: when the list is used up, the file is served.
     """
 
     url: str = ""

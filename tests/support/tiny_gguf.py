@@ -1,9 +1,10 @@
 """A llama-architecture GGUF of about 260 KB that answers one fixed sentence.
 
 The network is a table: attention and feed-forward weigh nothing, so what comes out depends on the last token
-alone. Every piece of the sentence has a direction of its own in the embedding, and the output matrix maps it to
-the next piece; every other token (all of them spell bytes, so any text can be a prompt) leads to the first piece.
-The logits are so far apart that the answer stands at any temperature, and it is always valid UTF-8.
+alone. Every piece of the sentence has a direction of its own in the embedding, and the output matrix maps
+it to the next piece; every other token (all of them spell bytes, so any text can be a prompt) leads to the
+first piece. The logits are so far apart that the answer stands at any temperature, and it is always valid
+UTF-8.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def make(
 ) -> Path:
     """Write the model to `path` and return it; the same arguments always give the same bytes.
 
-    `context` is the context length in tokens that the file's header claims. The sentence may have up to 62 words;
-    a word may stand in it once only.
+    `context` is the context length in tokens that the file's header claims. The sentence may have up to 62
+    words; a word may stand in it once only.
     """
     pieces = re.findall(r"\s*\S+", sentence)
     if len(set(pieces)) != len(pieces) or not 0 < len(pieces) < _WIDTH - 1:
@@ -48,7 +49,8 @@ def make(
     first, end = len(vocabulary), 2
     vocabulary += [(piece.replace(" ", "\u2581"), normal) for piece in pieces]
 
-    # Row i of `state` is the direction of token i, column c of `follow` the logits after a token of direction c.
+    # Row i of `state` is the direction of token i, column c of `follow` the logits after a token of
+    # direction c.
     state = np.zeros((len(vocabulary), _WIDTH), dtype=np.float32)
     follow = np.zeros((len(vocabulary), _WIDTH), dtype=np.float32)
     state[:first, 0] = 1.0

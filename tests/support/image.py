@@ -1,0 +1,190 @@
+"""Reads and unpacks a container image: a docker-archive or an OCI layout, with nothing but the standard
+library.
+
+Every layer's digest is checked against the image's configuration while it is unpacked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: the digest and the size in bytes of its uncompressed tar, and the store paths in it."""
+
+    digest: str
+    size: int
+    store_paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as read. `digest` is the digest of its configuration: what `docker images` calls the image's
+    ID."""
+
+    digest: str
+    configuration: dict[str, Any]
+    layers: tuple[Layer, ...]
+    names: tuple[str, ...]
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What the image says about running it: Entrypoint, Cmd, Env, User, WorkingDir, Labels."""
+        config: dict[str, Any] = self.configuration["config"]
+        return config
+
+    @property
+    def size(self) -> int:
+        """The bytes of all layers, uncompressed."""
+        return sum(layer.size for layer in self.layers)
+
+
+class ImageError(Exception):
+    """The image is not what an image must be; the message says where."""
+
+
+def unpack(source: Path, root: Path | None = None) -> Image:
+    """Read the image at `source` and lay its layers, one over the other, into the new folder `root`.
+
+    Without `root` the layers are read and checked but not written. File owners are not kept: the files
+    belong to who unpacks them. Raises ImageError.
+    """
+    if root:
+        root.mkdir(parents=True)
+    reader = _oci_layout if source.is_dir() else _docker_archive
+    with reader(source) as (config, blobs, names):
+        configuration = json.loads(config)
+        digests = configuration["rootfs"]["diff_ids"]
+        layers = []
+        for index, blob in enumerate(blobs):
+            layer = _layer(blob, root.resolve() if root else None)
+            if index >= len(digests) or layer.digest != digests[index]:
+                raise ImageError(
+                    f"{source}: layer {index} is {layer.digest}, the configuration says otherwise"
+                )
+            layers.append(layer)
+    if len(layers) != len(digests):
+        raise ImageError(f"{source}: {len(layers)} layers, the configuration lists {len(digests)}")
+    return Image(f"sha256:{hashlib.sha256(config).hexdigest()}", configuration, tuple(layers), names)
+
+
+_Parts = tuple[bytes, Iterator[IO[bytes]], tuple[str, ...]]
+
+
+@contextmanager
+def _docker_archive(source: Path) -> Iterator[_Parts]:
+    with tarfile.open(source) as archive:
+
+        def member(name: str) -> IO[bytes]:
+            found = archive.extractfile(name)
+            if not found:
+                raise ImageError(f"{source}: {name} is not a file")
+            return found
+
+        (manifest,) = json.loads(member("manifest.json").read())
+        config = member(manifest["Config"]).read()
+        yield config, map(member, manifest["Layers"]), tuple(manifest.get("RepoTags") or ())
+
+
+@contextmanager
+def _oci_layout(source: Path) -> Iterator[_Parts]:
+    def blob(descriptor: dict[str, Any]) -> bytes:
+        path = blob_path(descriptor)
+        data = path.read_bytes()
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor["digest"]:
+            raise ImageError(f"{path}: the content has another digest")
+        return data
+
+    def blob_path(descriptor: dict[str, Any]) -> Path:
+        path = source.joinpath("blobs", *descriptor["digest"].split(":"))
+        if path.stat().st_size != descriptor["size"]:
+            raise ImageError(f"{path}: {path.stat().st_size} bytes, the descriptor says {descriptor['size']}")
+        return path
+
+    def layers(manifest: dict[str, Any]) -> Iterator[IO[bytes]]:
+        for descriptor in manifest["layers"]:
+            with blob_path(descriptor).open("rb") as file:
+                compressed = descriptor["mediaType"].endswith("+gzip")
+                yield gzip.GzipFile(fileobj=file) if compressed else file  # type: ignore[misc]
+
+    (entry,) = json.loads((source / "index.json").read_bytes())["manifests"]
+    manifest = json.loads(blob(entry))
+    name = entry.get("annotations", {}).get("org.opencontainers.image.ref.name")
+    yield blob(manifest["config"]), layers(manifest), (name,) if name else ()
+
+
+class _Hashing(io.RawIOBase):
+    """Passes reads on and hashes what went through."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.source, self.sha256, self.size = source, hashlib.sha256(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.source.read(size)
+        self.sha256.update(data)
+        self.size += len(data)
+        return data
+
+
+def _layer(blob: IO[bytes], root: Path | None) -> Layer:
+    stream = _Hashing(blob)
+    store_paths = set()
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
+        for member in archive:
+            parts = PurePosixPath(member.name.lstrip("/")).parts
+            if ".." in parts:
+                raise ImageError(f"the layer's entry {member.name!r} leaves the image")
+            if parts[:2] == ("nix", "store") and len(parts) > 2:
+                store_paths.add("/" + "/".join(parts[:3]))
+            if root and parts:
+                _extract(archive, member, root.joinpath(*parts), root)
+    while stream.read(1 << 20):
+        pass  # tarfile stops at the end marker; the digest is over all of it
+    return Layer(f"sha256:{stream.sha256.hexdigest()}", stream.size, tuple(sorted(store_paths)))
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, root: Path) -> None:
+    if not path.parent.resolve().is_relative_to(root):
+        raise ImageError(f"the layer's entry {member.name!r} leads out of the image through a symlink")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name.startswith(".wh."):
+        hidden = path.parent if path.name == ".wh..wh..opq" else path.with_name(path.name[len(".wh.") :])
+        _remove(hidden)
+        return
+    if not (member.isdir() and path.is_dir() and not path.is_symlink()):
+        _remove(path)
+    if member.isdir():
+        path.mkdir(exist_ok=True)
+        path.chmod(member.mode | 0o700)  # later layers still write into it
+    elif member.issym():
+        path.symlink_to(member.linkname)
+    elif member.islnk():
+        os.link(root / member.linkname.lstrip("/"), path, follow_symlinks=False)
+    elif content := archive.extractfile(member):
+        with path.open("xb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        path.chmod(member.mode)
+    else:
+        raise ImageError(f"the layer's entry {member.name!r} is a device or a pipe")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""What Nix needs on this machine, however it was installed: nothing but the standard library.
+
+Three kinds of machine: root with Debian's bare nix-bin (no daemon, no build users), a user who owns /nix,
+and a multi-user installation with a daemon, whose settings are its administrator's.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import shutil
+from pathlib import Path
+
+_STORE = Path("/nix")
+_DAEMON_SOCKET = _STORE / "var/nix/daemon-socket/socket"
+# Where installers put Nix; shells that no profile script prepared (sudo, make from a service) do not look
+# there.
+_PLACES = ("~/.nix-profile/bin", "/nix/var/nix/profiles/default/bin", "/run/current-system/sw/bin")
+
+
+def path() -> str:
+    """PATH, with Nix on it wherever it is installed."""
+    places = [os.environ.get("PATH", os.defpath)]
+    if not shutil.which("nix"):
+        folders = [Path(place).expanduser() for place in _PLACES]
+        places += [str(folder) for folder in folders if os.access(folder / "nix", os.X_OK)]
+    return os.pathsep.join(places)
+
+
+def daemon() -> bool:
+    """Whether Nix here works through a daemon (it does when it cannot write the store itself)."""
+    if os.environ.get("NIX_REMOTE"):
+        return os.environ["NIX_REMOTE"] == "daemon"
+    return not os.access(_STORE / "var/nix", os.W_OK) and _DAEMON_SOCKET.exists()
+
+
+def problem() -> str | None:
+    """Why Nix cannot build here, and what to do about it; None when it can."""
+    if not shutil.which("nix", path=path()):
+        return "`nix` is missing: install Debian's nix-bin, or see https://nixos.org/download"
+    if os.geteuid() == 0 or daemon() or os.environ.get("NIX_REMOTE"):
+        return None
+    if not os.access(_STORE, os.W_OK):
+        mend = f"sudo install -d -o {os.getuid()} -g {os.getgid()} /nix"
+        return f"there is no Nix daemon here and {_STORE} is not yours: run `{mend}`"
+    return None
+
+
+def environment() -> dict[str, str]:
+    """What to add to the environment of a program that runs Nix.
+
+    Flakes on; no registry look-ups; builds in a sandbox or not at all.
+    """
+    settings = ["extra-experimental-features = nix-command flakes", "flake-registry ="]
+    if not daemon():
+        settings += ["sandbox = true", "sandbox-fallback = false"]
+        if not _build_users():
+            settings.append("build-users-group =")
+    before = os.environ.get("NIX_CONFIG", "")
+    return {"PATH": path(), "NIX_CONFIG": "\n".join([*settings, before])}
+
+
+def _build_users() -> bool:
+    try:
+        return os.geteuid() == 0 and bool(grp.getgrnam("nixbld").gr_mem)
+    except KeyError:
+        return False
