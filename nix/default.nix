@@ -8,7 +8,7 @@
 }:
 
 let
-  runtimes = import ./runtimes.nix;
+  environments = import ./runtimes.nix;
 
   packageSet =
     {
@@ -17,43 +17,39 @@ let
     }
     .${plan.packages};
 
-  eachSystem = builtins.mapAttrs (system: _: perSystem system) plan.runtimes;
+  eachSystem = builtins.mapAttrs perSystem plan.systems;
 
+  # `runtimes` are those that this aikitfile can be built for; evaluation is lazy, so the others cost nothing.
   perSystem =
     system:
+    { default, runtimes }:
     let
-      offered = builtins.filter (
-        runtime:
-        builtins.elem system runtimes.${runtime}.systems
-        && builtins.elem plan.packages runtimes.${runtime}.packages
-      ) (builtins.attrNames runtimes);
-
       images = builtins.listToAttrs (
         map (runtime: {
           name = "image-${runtime}";
           value = import ./image.nix {
             inherit plan runtime;
-            inherit (runtimes.${runtime}) env;
+            env = environments.${runtime};
             inherit (packageSet { inherit system runtime plan; }) pkgs engine;
           };
-        }) offered
+        }) runtimes
       );
 
-      default = images."image-${plan.runtimes.${system}}";
+      image = images."image-${default}";
     in
     {
-      packages = builtins.mapAttrs (_: image: image.image) images // {
-        inherit (default)
+      packages = builtins.mapAttrs (_: { image, ... }: image) images // {
+        inherit (image)
           stream
           oci
           models
           config
           ;
-        default = default.image;
-        engine = default.engine.package;
+        default = image.image;
+        engine = image.engine.package;
       };
       checks = {
-        inherit (default) serves;
+        inherit (image) serves;
       };
     };
 in

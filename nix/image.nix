@@ -66,8 +66,11 @@ let
   // env
   // engine.env;
 
+  tag = if plan.image.tag == null then runtime else plan.image.tag;
+
   arguments = {
-    inherit (plan.image) name tag;
+    inherit (plan.image) name;
+    inherit tag;
     # Docker's overlay driver takes 127 layers. The largest store paths, the models, are the first to get their own.
     maxLayers = 120;
     # The last, tiny layer. The store made everything read-only; AIKit's files are 0644.
@@ -86,6 +89,7 @@ let
       User = "65532:65532";
       WorkingDir = "/";
       Labels = plan.image.labels // {
+        "org.opencontainers.image.version" = tag;
         "aikit-nix.engine" = plan.engine;
         "aikit-nix.packages" = plan.packages;
         "aikit-nix.runtime" = runtime;

@@ -24,7 +24,7 @@ state = tempfile.mkdtemp()
 
 def moved(text: str) -> str:
     """The text with the image's paths moved below the root folder, and /tmp into the build's own."""
-    text = re.sub(r"(?<![\w./-])/(models|etc|backends)(?![\w-])", rf"{spec['root']}/\1", text)
+    text = re.sub(r"(?<![\w./-])/(models|etc|backends)(?![\w.-])", rf"{spec['root']}/\1", text)
     text = re.sub(r"(?<![\w./-])/tmp(?![\w-])", state, text)
     return re.sub(r"(?<![\w./-])/([\w-]+\.(?:yaml|ini))(?![\w-])", lambda match: moved_file(match[1]), text)
 

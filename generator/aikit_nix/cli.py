@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from aikit_nix import __version__
-from aikit_nix.errors import AikitError, Diagnostic
+from aikit_nix.errors import AikitError, Diagnostic, error
+
+E = TypeVar("E", bound=StrEnum)
 
 
 def report(diagnostics: Iterable[Diagnostic]) -> None:
@@ -49,17 +53,67 @@ def cli() -> None:
 )
 @click.option("--name", help="Name of the image.  [default: the first model's name]")
 @click.option("--tag", help="Tag of the image.  [default: the runtime]")
-@click.option("--nixpkgs", metavar="REV", help="Another nixpkgs revision, as REV#NARHASH or a locked flake node.")
+@click.option(
+    "--nixpkgs", metavar="REF", help="Another nixpkgs: a revision (40 hex digits) or a flake reference."
+)
 @click.option(
     "--debian-lock",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path),
     envvar="AIKIT_DEBIAN_LOCK",
     help="Another lock of the Debian packages (see `aikit-nix debian-lock`).",
 )
 @click.option("--force", is_flag=True, help="Overwrite a flake.nix that aikit-nix did not write.")
-def gen(aikitfile: Path, output: Path, **options: object) -> None:
+def gen(
+    aikitfile: Path,
+    output: Path,
+    runtime: str | None,
+    engine: str | None,
+    packages: str,
+    escapes: str,
+    name: str | None,
+    tag: str | None,
+    nixpkgs: str | None,
+    debian_lock: Path | None,
+    force: bool,
+) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml)."""
-    raise NotImplementedError
+    from aikit_nix import debian, flake, nix, plan, store
+    from aikit_nix.aikitfile import Runtime, read
+    from aikit_nix.compat import Escapes
+
+    options = plan.Options(
+        runtime=_choice(Runtime, "--runtime", runtime) if runtime else None,
+        engine=_choice(plan.Engine, "--engine", engine) if engine else None,
+        packages=_choice(plan.Packages, "--packages", packages),
+        name=name,
+        tag=tag,
+    )
+    parsed, warnings = read(aikitfile, _choice(Escapes, "--escapes", escapes))
+    report(warnings)
+    folder = aikitfile.parent
+    local = store.hash_local(parsed, folder)
+    planned, warnings = plan.make(parsed, options, local)
+    report(warnings)
+    files = flake.render(planned, nixpkgs, debian_lock)
+    nix.require(planned.packages.minimum_nix)
+
+    for path in store.add_local(parsed, planned, folder):
+        click.echo(f"added {path} to the Nix store")
+    set_aside = flake.write(files, output, force=force)
+    for path in set_aside:
+        click.echo(f"kept what was there as {path}")
+    click.echo(f"wrote {', '.join(files.top_level())} to {output.resolve()}: {planned.summary()}")
+    report(flake.show_to_nix(files, output))
+    report(flake.copied_models(output, (folder / source for source in local)))
+    environment = debian.build_environment() if planned.packages is plan.Packages.DEBIAN else {}
+    click.echo(f"next: {nix.build_command(output, environment)}")
+
+
+def _choice(kind: type[E], option: str, value: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise error(f"{option} {value!r} is unknown: use {', '.join(kind)}") from None
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
+import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +26,28 @@ def run(
     `env` is added to the environment. Raises AikitError when the program is missing or fails, with the last
     lines of its stderr.
     """
-    program = Path(argv[0]).name
+    done = _start(argv, cwd=cwd, env=env, stdin=stdin)
+    if done.returncode != 0:
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
+        program = Path(argv[0]).name
+        raise error(f"`{program}` failed with status {done.returncode}: " + " | ".join(tail), code="subprocess")
+    return done.stdout.decode(errors="replace")
+
+
+def succeeds(argv: Sequence[str | Path], *, cwd: Path | None = None) -> bool:
+    """Whether a program ends with status 0. Raises AikitError when it is missing."""
+    return _start(argv, cwd=cwd).returncode == 0
+
+
+def _start(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+) -> subprocess.CompletedProcess[bytes]:
     try:
-        done = subprocess.run(
+        return subprocess.run(
             [str(arg) for arg in argv],
             cwd=cwd,
             env={**os.environ, **(env or {})},
@@ -36,20 +56,44 @@ def run(
             capture_output=True,
             check=False,
         )
-    except FileNotFoundError:
-        raise missing(program) from None
-    if done.returncode != 0:
-        tail = done.stderr.decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
-        raise error(f"`{program}` failed with status {done.returncode}: " + " | ".join(tail), code="subprocess")
-    return done.stdout.decode(errors="replace")
+    except (FileNotFoundError, PermissionError):
+        raise _missing(Path(argv[0]).name) from None
 
 
-def missing(program: str) -> AikitError:
-    """The error for a program that is not installed."""
-    hint = "apt-get install nix-bin, or see https://nixos.org/download" if program.startswith("nix") else "install it"
-    return error(f"`{program}` is not on PATH: {hint}", code="program-missing")
+def _missing(program: str) -> AikitError:
+    where = "apt-get install nix-bin, or https://nixos.org/download" if program.startswith("nix") else "install it"
+    return error(f"`{program}` cannot be run: it is not on PATH ({where})", code="program-missing")
 
 
-def installed(program: str) -> bool:
-    """Whether the program is on PATH."""
-    return shutil.which(program) is not None
+def require(minimum: tuple[int, int]) -> None:
+    """Raise AikitError unless a Nix of at least that version is on PATH."""
+    said = run(["nix", "--version"]).strip()
+    found = re.search(r"(\d+)\.(\d+)", said)
+    if not found or (int(found[1]), int(found[2])) < minimum:
+        need = ".".join(map(str, minimum))
+        raise error(
+            f"this flake needs Nix {need} or newer, and `nix --version` says {said!r}: upgrade Nix, "
+            "or use `--packages debian`, which Nix 2.8 can build",
+            code="nix-too-old",
+        )
+
+
+def build_command(folder: Path, environment: Mapping[str, str]) -> str:
+    """The command line that builds the flake in a folder, as a user types it on this machine."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    words += ["nix", "build"]
+    if not {"nix-command", "flakes"} <= _experimental_features():
+        words += ["--extra-experimental-features", shlex.quote("nix-command flakes")]
+    if folder.resolve() != Path.cwd():
+        words.append(shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}"))
+    return " ".join(words)
+
+
+def _experimental_features() -> set[str]:
+    """The features that are on for this user; none where this Nix does not say."""
+    try:
+        said = run(["nix", "show-config"])
+    except AikitError:
+        return set()
+    line = re.search(r"^experimental-features = (.*)$", said, re.MULTILINE)
+    return set(line[1].split()) if line else set()

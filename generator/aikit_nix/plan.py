@@ -1,0 +1,270 @@
+"""Aikitfile + options → Plan: the pure JSON (aikit.json) that the generated flake is built from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from aikit_nix import __version__, llama_server
+from aikit_nix.aikitfile import Aikitfile, Backend, Located, Model, Runtime
+from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
+
+FORMAT_VERSION = 1
+CONFIG_PATH = "/config.yaml"
+
+
+class Engine(StrEnum):
+    """The server in the image."""
+
+    LOCALAI = "localai"
+    LLAMA_SERVER = "llama-server"
+
+
+class Packages(StrEnum):
+    """Where the programs come from."""
+
+    NIXPKGS = "nixpkgs"
+    DEBIAN = "debian"
+
+    @property
+    def minimum_nix(self) -> tuple[int, int]:
+        """The oldest Nix that builds it: nixpkgs' lib/minver.nix; for debian what bookworm has."""
+        return (2, 18) if self is Packages.NIXPKGS else (2, 8)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to an aikitfile. `None` means: the file's, or the default."""
+
+    runtime: Runtime | None = None
+    engine: Engine | None = None
+    packages: Packages = Packages.NIXPKGS
+    name: str | None = None
+    tag: str | None = None
+
+
+@dataclass(frozen=True)
+class Platform:
+    """The runtimes that one Nix system (`x86_64-linux`) offers, and the one of the default image."""
+
+    default: str
+    runtimes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file: where it lands in the image, its name in the Nix store, its sha256 in hex.
+
+    `url` is None for a local file, which is found in the store by its hash; `source` says which file that was.
+    """
+
+    path: str
+    name: str
+    url: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text of the image: its absolute path and its content."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image's reference (a null tag stands for the runtime) and its OCI labels."""
+
+    name: str
+    tag: str | None
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the flake needs to know. `nix/default.nix` reads it."""
+
+    image: Image
+    packages: Packages
+    engine: Engine
+    debug: bool
+    backends: tuple[str, ...]
+    systems: Mapping[str, Platform]
+    models: tuple[ModelFile, ...]
+    files: tuple[TextFile, ...]
+    args: tuple[str, ...]
+    generator: str = f"aikit-nix {__version__}"
+    formatVersion: int = field(default=FORMAT_VERSION)  # noqa: N815 (a JSON name)
+
+    def summary(self) -> str:
+        """One line for the user."""
+        runtimes = ", ".join(f"{platform.default} on {system}" for system, platform in self.systems.items())
+        models = f"{len(self.models)} model{'' if len(self.models) == 1 else 's'}"
+        return f"image {self.image.name}, {models}, {self.engine} of {self.packages} for {runtimes}"
+
+    def to_json(self) -> str:
+        """The same plan gives the same bytes."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def make(
+    aikitfile: Aikitfile, options: Options, local: Mapping[str, str]
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
+    """The plan, and the warnings on the way to it.
+
+    `local` gives the sha256 of each local source. Raises AikitError for what cannot be built.
+    """
+    engine = options.engine or (
+        Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER
+    )
+    problems = tuple(_conflicts(aikitfile, options, engine))
+    if problems:
+        raise AikitError(*problems)
+
+    files = [
+        TextFile(f"/models/{template.name.value}.tmpl", template.template.value)
+        for model in aikitfile.models
+        for template in model.prompt_templates
+    ]
+    if aikitfile.config:
+        files.append(TextFile(CONFIG_PATH, aikitfile.config.value))
+
+    warnings: tuple[Diagnostic, ...] = ()
+    if engine is Engine.LLAMA_SERVER:
+        served = llama_server.translate(aikitfile)
+        warnings = served.warnings
+        args = served.args
+        files += [TextFile(llama_server.PRESETS_PATH, served.presets)] if served.presets else []
+    else:
+        args = (
+            *(["--debug"] if aikitfile.debug else []),
+            *([f"--config-file={CONFIG_PATH}"] if aikitfile.config else []),
+        )
+
+    models = tuple(_model_file(model, local) for model in aikitfile.models)
+    plan = Plan(
+        image=_image(aikitfile, options, models),
+        packages=options.packages,
+        engine=engine,
+        debug=aikitfile.debug,
+        backends=tuple(sorted({backend.value.value for backend in aikitfile.backends})),
+        systems=_systems(aikitfile, options),
+        models=models,
+        files=tuple(files),
+        args=args,
+    )
+    return plan, warnings
+
+
+def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[Diagnostic]:
+    """Combinations that no derivation exists for, each with the nearest one that works."""
+    found: list[Diagnostic] = []
+
+    def refuse(message: str, at: Position | None) -> None:
+        found.append(Diagnostic(Severity.ERROR, "combination", message, at))
+
+    runtime, runtime_at = _runtime(aikitfile, options)
+    if options.packages is Packages.DEBIAN:
+        if runtime is Runtime.CUDA:
+            refuse(
+                "the debian packages have no CUDA build: use `--packages nixpkgs`, or a CPU runtime such as avx2",
+                runtime_at,
+            )
+        if engine is Engine.LOCALAI:
+            refuse(
+                "Debian has no LocalAI: use `--packages nixpkgs`, or `--engine llama-server` with debian", None
+            )
+    for backend in aikitfile.backends:
+        if engine is Engine.LLAMA_SERVER:
+            refuse(
+                f"backend {backend.value} runs inside LocalAI: use `--packages nixpkgs --engine localai`, "
+                "or remove the backend",
+                backend.at,
+            )
+        elif _needs_cuda(backend) and runtime is not Runtime.CUDA:
+            refuse(
+                f"backend {backend.value} runs on NVIDIA CUDA only: set `runtime: cuda`, or remove the backend",
+                backend.at,
+            )
+    return found
+
+
+def _runtime(aikitfile: Aikitfile, options: Options) -> tuple[Runtime | None, Position | None]:
+    """The runtime that was asked for, and where; the option wins over the file."""
+    if options.runtime:
+        return options.runtime, None
+    if aikitfile.runtime:
+        return aikitfile.runtime.value, aikitfile.runtime.at
+    return None, None
+
+
+def _needs_cuda(backend: Located[Backend]) -> bool:
+    return backend.value in (Backend.EXLLAMA, Backend.EXLLAMA2)
+
+
+def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
+    """Where the image can be built. An aikitfile without a runtime is avx on x86-64 (AIKit's spec page)."""
+    runtime, _ = _runtime(aikitfile, options)
+    x86 = [Runtime.AVX, Runtime.AVX2, Runtime.AVX512]
+    if options.packages is Packages.DEBIAN:
+        return {"x86_64-linux": Platform(runtime or Runtime.AVX, tuple(x86))}
+    if any(map(_needs_cuda, aikitfile.backends)):
+        # nixpkgs' exllamav2 is x86-64 only.
+        return {"x86_64-linux": Platform(Runtime.CUDA, (Runtime.CUDA,))}
+    systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, (*x86, Runtime.CUDA))}
+    if runtime in (None, Runtime.CUDA):
+        systems["aarch64-linux"] = Platform(runtime or "cpu", ("cpu", Runtime.CUDA))
+    return systems
+
+
+def _model_file(model: Model, local: Mapping[str, str]) -> ModelFile:
+    path = model.path
+    url = model.url
+    if url is None:
+        sha256 = local[model.source.value]
+    else:
+        assert model.sha256 is not None  # noqa: S101 (parse() refuses a URL without one)
+        sha256 = model.sha256.value
+    return ModelFile(path, store_name(path.rsplit("/", 1)[-1]), url, sha256)
+
+
+def store_name(file_name: str) -> str:
+    """A file name as Nix store names allow it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters."""
+    return re.sub(r"[^0-9A-Za-z+._?=-]", "-", file_name).lstrip(".")[-200:].lstrip(".") or "model"
+
+
+# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+_IMAGE_NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
+_IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def _image(aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...]) -> Image:
+    if options.name is not None and not _IMAGE_NAME.fullmatch(options.name):
+        raise error(f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`")
+    if options.tag is not None and not _IMAGE_TAG.fullmatch(options.tag):
+        raise error(f"--tag {options.tag!r} is no image tag: use up to 128 letters, digits, `.`, `_`, `-`")
+    name = options.name or _image_name(aikitfile.models[0].name.value if aikitfile.models else "")
+    return Image(
+        name,
+        options.tag,
+        {
+            "org.opencontainers.image.title": name,
+            "aikit-nix.aikitfile": f"sha256:{aikitfile.digest}",
+            "aikit-nix.models": json.dumps(
+                {model.path: f"sha256:{model.sha256}" for model in models}, ensure_ascii=False
+            ),
+        },
+    )
+
+
+def _image_name(model: str) -> str:
+    """The nearest image name to a model's name."""
+    words = re.findall(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", model.lower())
+    return "-".join(words)[:120].rstrip("-._") or "aikit"
+
+
