@@ -1,0 +1,82 @@
+# The engine `llama-server`: nixpkgs' llama.cpp, compiled for one runtime and stripped down to its server.
+{ pkgs, runtime }:
+
+let
+  # The instruction sets of ggml's own CPU types sandybridge, haswell and skylakex.
+  instructionSets = {
+    avx = [
+      "SSE42"
+      "AVX"
+    ];
+    avx2 = instructionSets.avx ++ [
+      "F16C"
+      "FMA"
+      "AVX2"
+      "BMI2"
+    ];
+    avx512 = instructionSets.avx2 ++ [ "AVX512" ];
+  };
+
+  # null: nixpkgs' choice, one CPU backend for each type of processor, picked at run time. It is what cpu means
+  # on aarch64, and CUDA's fallback where there is no GPU.
+  wanted = instructionSets.${runtime} or null;
+
+  flag =
+    name: value:
+    "-D${name}:BOOL=${if value then "ON" else "OFF"}";
+
+  package =
+    (pkgs.llama-cpp.override {
+      cudaSupport = runtime == "cuda";
+      cpuArchDynamicDispatch = wanted == null;
+      # ggml's own kernels are what the runtimes are about, and the image stays small.
+      blasSupport = false;
+    }).overrideAttrs
+      (old: {
+        pname = "llama-server-${runtime}";
+        outputs = [ "out" ];
+
+        # The web interface is left out: it would bring Node.js and hundreds of npm packages into the build.
+        # spirv-headers is for Vulkan.
+        nativeBuildInputs = builtins.filter (
+          input: builtins.match "nodejs.*|npm-.*|spirv-headers" (input.pname or input.name or "") == null
+        ) old.nativeBuildInputs;
+        npmDeps = null;
+        npmDepsHash = null;
+        preConfigure = ''
+          prependToVar cmakeFlags "-DLLAMA_BUILD_COMMIT:STRING=$(cat COMMIT)"
+        '';
+
+        # Without openssl: the models are in the image, the server downloads nothing.
+        buildInputs = builtins.filter (input: input != pkgs.openssl) old.buildInputs;
+
+        cmakeFlags =
+          old.cmakeFlags
+          ++ [
+            (flag "LLAMA_BUILD_UI" false)
+            (flag "LLAMA_USE_PREBUILT_UI" false)
+            (flag "LLAMA_BUILD_APP" false)
+            (flag "LLAMA_OPENSSL" false)
+            # The backends are loaded at run time: on a processor that lacks the runtime's instructions the server
+            # says so instead of dying of one, and without a GPU driver CUDA's steps aside.
+            (flag "GGML_BACKEND_DL" true)
+          ]
+          ++ pkgs.lib.optionals (wanted != null) (
+            map (set: flag "GGML_${set}" (builtins.elem set wanted)) (instructionSets.avx512 ++ [ "AVX_VNNI" ])
+          );
+
+        # Of the many programs only the server, with what it links and the backends that it looks for beside itself.
+        postInstall = ''
+          find $out/bin -type f ! -name llama-server ! -name '*.so*' -delete
+          find $out/bin -xtype l -delete
+          rm -rf $out/include $out/lib/cmake $out/lib/pkgconfig $out/share
+          find $out/lib -name 'lib*-impl.so*' ! -name 'libllama-server-impl.so*' -delete
+        '';
+      });
+in
+{
+  inherit package;
+  name = "llama-server";
+  bin = "${package}/bin/llama-server";
+  env = { };
+}

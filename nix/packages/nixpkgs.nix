@@ -1,0 +1,33 @@
+# The package set `nixpkgs`: everything from one nixpkgs revision, the engine compiled for the runtime.
+#
+# nixpkgs   the flake input, or any folder whose default.nix takes nixpkgs' own arguments
+# overlays  a user's, for the generated flake's owner to add
+{
+  nixpkgs,
+  system,
+  runtime,
+  plan,
+  overlays ? [ ],
+}:
+
+let
+  cuda = runtime == "cuda";
+
+  pkgs = import nixpkgs {
+    inherit system overlays;
+    # CUDA's licence is unfree. Who asks for the runtime has chosen it; `nix build` needs no environment variable.
+    config = {
+      allowUnfree = cuda;
+      cudaSupport = cuda;
+    };
+  };
+in
+{
+  inherit pkgs;
+  engine =
+    {
+      llama-server = import ../engines/llama-server.nix { inherit pkgs runtime; };
+      localai = import ../engines/localai { inherit pkgs runtime plan; };
+    }
+    .${plan.engine};
+}
