@@ -1,6 +1,6 @@
 """The command line: wiring and printing, no logic.
 
-Commands import what they use inside their bodies: `aikit-nix gen` must not pay for what `aikit-nix init` needs.
+Commands import what they use inside their bodies: `gen` must not pay for what `init` needs.
 """
 
 from __future__ import annotations

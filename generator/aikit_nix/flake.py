@@ -85,7 +85,9 @@ def _reference(nixpkgs: str) -> str:
         return f"github:NixOS/nixpkgs/{nixpkgs}"
     if _FLAKE_REF.fullmatch(nixpkgs):
         return nixpkgs
-    raise error(f"--nixpkgs {nixpkgs!r}: give a revision (40 hex digits) or a flake reference such as path:/srv/nixpkgs")
+    raise error(
+        f"--nixpkgs {nixpkgs!r}: give a revision (40 hex digits) or a flake reference (path:/srv/nixpkgs)"
+    )
 
 
 def _read_debian_lock(file: Path) -> bytes:
@@ -93,7 +95,9 @@ def _read_debian_lock(file: Path) -> bytes:
         text = file.read_bytes()
         json.loads(text)
     except (OSError, ValueError) as exception:
-        raise error(f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`") from None
+        raise error(
+            f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`"
+        ) from None
     return text
 
 
@@ -110,7 +114,7 @@ def _seal(content: Mapping[str, bytes]) -> bytes:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether all that lies in the places of a flake's files was written by aikit-nix and not changed since."""
+    """Whether all that lies where a flake's files go was written by aikit-nix and not changed since."""
     try:
         paths = [folder / "flake.nix", folder / "aikit.json", *(folder / "nix").rglob("*")]
         content = {
@@ -127,8 +131,9 @@ def _is_ours(folder: Path) -> bool:
 def write(files: Files, folder: Path, *, force: bool = False) -> tuple[Path, ...]:
     """Write a flake so that the folder holds the old one or the new one, whatever fails.
 
-    Returns what `force` set aside, under names that end in `~`. Raises AikitError, with nothing written, when the
-    folder holds files in these places that aikit-nix did not write, or that were edited since, and `force` is not set.
+    Returns what `force` set aside, under names that end in `~`. Raises AikitError, with nothing written, when
+    the folder holds files in these places that aikit-nix did not write, or that were edited since, and `force`
+    is not set.
     """
     if folder.exists() and not folder.is_dir():
         raise error(f"{folder} is no folder: name another one with -o")
@@ -151,7 +156,9 @@ def write(files: Files, folder: Path, *, force: bool = False) -> tuple[Path, ...
             _exchange(folder, new, old)
             return tuple(_set_aside(old / path.name, path) for path in foreign)
     except OSError as exception:
-        raise error(f"cannot write the flake to {folder}: {exception.strerror} ({exception.filename})") from None
+        raise error(
+            f"cannot write the flake to {folder}: {exception.strerror} ({exception.filename})"
+        ) from None
 
 
 def _exchange(folder: Path, new: Path, old: Path) -> None:
@@ -185,7 +192,7 @@ def show_to_nix(files: Files, folder: Path) -> tuple[Diagnostic, ...]:
     try:
         nix.run(["git", "add", "--intent-to-add", "--force", "--", *files.top_level()], cwd=folder)
     except AikitError as exception:
-        text = f"the flake lies in a git repository and Nix sees only files that git knows: run `git add` ({exception})"
+        text = f"in a git repository Nix sees only files that git knows: run `git add` ({exception})"
         return (Diagnostic(Severity.WARNING, "git-add", text),)
     return ()
 
@@ -214,7 +221,11 @@ def copied_models(folder: Path, sources: Iterable[Path]) -> tuple[Diagnostic, ..
         and path.stat().st_size > _LARGE_BYTES
         and (root is None or nix.succeeds(["git", "ls-files", "--error-unmatch", "--", path], cwd=base))
     )
-    mend = "keep it out of git" if root else "write the flake elsewhere with -o, or keep the model elsewhere behind a symlink"
+    mend = (
+        "keep it out of git"
+        if root
+        else "write the flake elsewhere with -o, or keep the model elsewhere behind a symlink"
+    )
     return tuple(
         Diagnostic(
             Severity.WARNING,

@@ -145,10 +145,12 @@ class _Translation:
             entries = yaml.load(config.value, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
         except (yaml.YAMLError, ValueError, RecursionError) as exception:
             problem = getattr(exception, "problem", None) or exception
-            return self._refuse(f"config is not valid YAML ({problem}): mend it, see --escapes for `\\\"`", at)
+            return self._refuse(f'config is not valid YAML ({problem}): mend it, see --escapes for `\\"`', at)
         entries = [entries] if isinstance(entries, dict) else entries
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            return self._refuse("config must be a list of LocalAI model configs: begin it with `- name: …`", at)
+            return self._refuse(
+                "config must be a list of LocalAI model configs: begin it with `- name: …`", at
+            )
         for entry in entries:
             yield from self._entry(entry, at)
 
@@ -185,13 +187,17 @@ class _Translation:
             if not isinstance(value, bool):
                 self._refuse(f"config {name}: {prefix}{key} must be true or false, not {value!r}", at)
             return {option: "true"} if value else {}
-        return {option: _text(value)} if _is_plain(value, option) else self._bad(name, prefix + key, value, at)
+        return (
+            {option: _text(value)} if _is_plain(value, option) else self._bad(name, prefix + key, value, at)
+        )
 
     def _file(self, name: str, key: str, option: str, value: object, at: Position) -> dict[str, str]:
         path = f"/models/{value}"
         if not isinstance(value, str) or path not in self.paths:
             have = ", ".join(sorted(path.removeprefix("/models/") for path in self.paths)) or "none"
-            self._refuse(f"config {name}: {key} names {value!r}, which is no model file here (there are: {have})", at)
+            self._refuse(
+                f"config {name}: {key} names {value!r}, which is no model file here (there are: {have})", at
+            )
         return {option: path}
 
     def _not_kept(self, name: str, key: str, value: object, at: Position) -> None:
@@ -214,7 +220,9 @@ class _Translation:
                 if re.search(r"[\x00-\x1f\x7f]", text):
                     self._refuse(f"config {model.name!r}: line breaks fit in no preset of several models", at)
             if not re.fullmatch(r"[^\s\[\];#*][^\[\];#*]*", model.name):
-                self._refuse(f"config name {model.name!r} cannot name a preset: use letters, digits, `.`, `_`, `-`", at)
+                self._refuse(
+                    f"config name {model.name!r} cannot name a preset: use letters, digits, `.`, `_`, `-`", at
+                )
 
     def _bad(self, name: str, key: str, value: object, at: Position) -> dict[str, str]:
         self._refuse(f"config {name}: {key} must be a number or a string, not {value!r}", at)
@@ -225,7 +233,9 @@ class _Translation:
 
 
 def _is_plain(value: object, option: str) -> bool:
-    return isinstance(value, dict) if option == "chat-template-kwargs" else isinstance(value, (str, int, float))
+    return (
+        isinstance(value, dict) if option == "chat-template-kwargs" else isinstance(value, (str, int, float))
+    )
 
 
 def _text(value: object) -> str:

@@ -177,7 +177,8 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
             )
         if engine is Engine.LOCALAI:
             refuse(
-                "Debian has no LocalAI: use `--packages nixpkgs`, or `--engine llama-server` with debian", None
+                "Debian has no LocalAI: use `--packages nixpkgs`, or `--engine llama-server` with debian",
+                None,
             )
     for backend in aikitfile.backends:
         if engine is Engine.LLAMA_SERVER:
@@ -245,7 +246,9 @@ _IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 def _image(aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...]) -> Image:
     if options.name is not None and not _IMAGE_NAME.fullmatch(options.name):
-        raise error(f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`")
+        raise error(
+            f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`"
+        )
     if options.tag is not None and not _IMAGE_TAG.fullmatch(options.tag):
         raise error(f"--tag {options.tag!r} is no image tag: use up to 128 letters, digits, `.`, `_`, `-`")
     name = options.name or _image_name(aikitfile.models[0].name.value if aikitfile.models else "")
@@ -266,5 +269,3 @@ def _image_name(model: str) -> str:
     """The nearest image name to a model's name."""
     words = re.findall(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", model.lower())
     return "-".join(words)[:120].rstrip("-._") or "aikit"
-
-
