@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+from aikit_nix.aikitfile import parse
 
 from aikit_nix import llama_server
-from aikit_nix.aikitfile import parse
 from aikit_nix.errors import AikitError
 
 SHA256 = "0" * 64

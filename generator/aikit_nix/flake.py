@@ -132,8 +132,8 @@ def write(files: Files, folder: Path, *, force: bool = False) -> tuple[Path, ...
     """Write a flake so that the folder holds the old one or the new one, whatever fails.
 
     Returns what `force` set aside, under names that end in `~`. Raises AikitError, with nothing written, when
-    the folder holds files in these places that aikit-nix did not write, or that were edited since, and `force`
-    is not set.
+    the folder holds files in these places that aikit-nix did not write, or that were edited since, and
+    `force` is not set.
     """
     if folder.exists() and not folder.is_dir():
         raise error(f"{folder} is no folder: name another one with -o")
@@ -230,7 +230,8 @@ def copied_models(folder: Path, sources: Iterable[Path]) -> tuple[Diagnostic, ..
         Diagnostic(
             Severity.WARNING,
             "model-in-flake",
-            f"{path} ({path.stat().st_size / 1e9:.1f} GB) lies in the flake's source, which Nix copies at each build: {mend}",
+            f"{path} ({path.stat().st_size / 1e9:.1f} GB) lies in the flake's source, "
+            f"which Nix copies at each build: {mend}",
         )
         for path in large
     )

@@ -1,7 +1,7 @@
 """LocalAI's model configs translated to llama-server's settings.
 
-LocalAI's keys: core/config/model_config.go and core/schema/prediction.go of LocalAI v4.6.2. llama-server's options:
-`llama-server --help` of llama.cpp b9842 (nixpkgs) and b11669 (Debian); only options that both have are used.
+LocalAI's keys: core/config/model_config.go and core/schema/prediction.go of LocalAI v4.6.2. llama-server's
+options: `llama-server --help` of llama.cpp b9842 (nixpkgs) and b11669 (Debian); only options that both have are used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 
 PRESETS_PATH = "/models.ini"
 
-# The container's own port: AIKit's images listen on it too. The image is complete, so nothing is ever downloaded.
+# AIKit's images listen on this port too. The image is complete, so nothing is ever downloaded.
 _BASE_ARGS = ("--host", "0.0.0.0", "--port", "8080", "--offline")  # noqa: S104
 
 _PARAMETERS = {
@@ -74,7 +74,7 @@ _LATER_SHARD = re.compile(r".*-(?!00001-of)\d{5}-of-\d{5}\.gguf")
 
 @dataclass(frozen=True)
 class Served:
-    """What the image runs: the arguments, the presets file (empty for one model), and what could not be kept."""
+    """What the image runs: arguments, presets file (empty for one model), and what could not be kept."""
 
     args: tuple[str, ...]
     presets: str

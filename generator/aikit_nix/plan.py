@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from aikit_nix import __version__, llama_server
 from aikit_nix.aikitfile import Aikitfile, Backend, Located, Model, Runtime
@@ -59,7 +58,7 @@ class Platform:
 class ModelFile:
     """A model file: where it lands in the image, its name in the Nix store, its sha256 in hex.
 
-    `url` is None for a local file, which is found in the store by its hash; `source` says which file that was.
+    `url` is None for a local file, which is found in the store by its hash.
     """
 
     path: str
@@ -172,7 +171,7 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
     if options.packages is Packages.DEBIAN:
         if runtime is Runtime.CUDA:
             refuse(
-                "the debian packages have no CUDA build: use `--packages nixpkgs`, or a CPU runtime such as avx2",
+                "the debian packages have no CUDA build: use `--packages nixpkgs`, or a CPU runtime (avx2)",
                 runtime_at,
             )
         if engine is Engine.LOCALAI:
@@ -183,8 +182,8 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
     for backend in aikitfile.backends:
         if engine is Engine.LLAMA_SERVER:
             refuse(
-                f"backend {backend.value} runs inside LocalAI: use `--packages nixpkgs --engine localai`, "
-                "or remove the backend",
+                f"backend {backend.value} runs inside LocalAI: remove it, or use `--packages nixpkgs "
+                "--engine localai`",
                 backend.at,
             )
         elif _needs_cuda(backend) and runtime is not Runtime.CUDA:
@@ -235,7 +234,7 @@ def _model_file(model: Model, local: Mapping[str, str]) -> ModelFile:
 
 
 def store_name(file_name: str) -> str:
-    """A file name as Nix store names allow it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters."""
+    """A file name as the Nix store allows it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters."""
     return re.sub(r"[^0-9A-Za-z+._?=-]", "-", file_name).lstrip(".")[-200:].lstrip(".") or "model"
 
 

@@ -81,7 +81,7 @@ def add_local(aikitfile: Aikitfile, plan: Plan, folder: Path) -> list[Path]:
 
 
 def _add(file: Path, name: str) -> None:
-    """`nix-store --add-fixed` names a store path by its file, so another name goes through a link of that name."""
+    """`nix-store --add-fixed` names a store path by its file: another name goes through a link of that name."""
     if file.name == name:
         nix.run(["nix-store", "--add-fixed", "sha256", file])
         return
