@@ -12,7 +12,7 @@ from support import container, file_server, nix_env, tiny_gguf
 
 @pytest.fixture(scope="session")
 def nix() -> Iterator[None]:
-    """For tests that run Nix, or code that does: the environment is set so that Nix builds on this machine."""
+    """For tests that run Nix, or code that does: sets the environment in which Nix builds here."""
     if problem := nix_env.problem():
         pytest.skip(problem)
     with pytest.MonkeyPatch.context() as patch:
