@@ -1,0 +1,193 @@
+"""Write a container image whose layers are store paths, as a docker-archive, reading every byte once.
+
+    layered_image.py layer FOLDER > LAYER.tar             the last layer: a folder with its permissions
+    layered_image.py plan OPTIONS.json GRAPH... > PLAN    which store paths make which layer
+    layered_image.py stream PLAN > IMAGE.tar              the image
+
+A layer depends on the store paths in it and on nothing else: owner root, time 1970-01-01T00:00:01Z, sorted names. The
+sizes are known before the bytes are, and nothing in a docker-archive's order asks for the digests first: configuration
+and manifest stand at the end, so a model is read once, hashed and written on the way, and never stored in between.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+BLOCK = 1 << 20
+END = tarfile.RECORDSIZE  # a tar ends with two empty blocks and is padded to this
+
+
+def header(name: str, status: os.stat_result | None = None, link: str = "") -> bytes:
+    """A tar header; a read-only folder where there is no status."""
+    info = tarfile.TarInfo(name)
+    info.mtime = 1
+    info.uname = info.gname = "root"
+    mode = status.st_mode if status else stat.S_IFDIR | 0o555
+    info.mode = stat.S_IMODE(mode)
+    if stat.S_ISDIR(mode):
+        info.type = tarfile.DIRTYPE
+    elif stat.S_ISLNK(mode):
+        info.type = tarfile.SYMTYPE
+        info.linkname = link
+        info.mode = 0o777
+    elif status and stat.S_ISREG(mode):
+        info.size = status.st_size
+    else:
+        sys.exit(f"error: {name} is neither a file nor a folder nor a symlink")
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def padding(size: int, unit: int = tarfile.BLOCKSIZE) -> bytes:
+    return bytes(-size % unit)
+
+
+def walk(path: Path, name: str) -> Iterator[tuple[bytes, Path | None, int]]:
+    """Header, file (None where there is no content) and its size in bytes, for a path and all below it, sorted."""
+    status = path.lstat()
+    link = str(path.readlink()) if path.is_symlink() else ""
+    regular = stat.S_ISREG(status.st_mode)
+    yield header(name, status, link), path if regular else None, status.st_size if regular else 0
+    if stat.S_ISDIR(status.st_mode):
+        for entry in sorted(os.listdir(path)):
+            yield from walk(path / entry, f"{name}/{entry}")
+
+
+class Layer:
+    """A tar of its own: first its size, then its bytes."""
+
+    def __init__(self, parts: list[tuple[bytes, Path | None, int]]) -> None:
+        self.parts = parts
+        used = sum(len(head) + size + len(padding(size)) for head, _, size in parts) + 2 * tarfile.BLOCKSIZE
+        self.size = used + len(padding(used, END))
+
+    def blocks(self) -> Iterator[bytes]:
+        used = 0
+        for head, path, size in self.parts:
+            yield head
+            used += len(head) + size + len(padding(size))
+            if path is None:
+                continue
+            left = size
+            with path.open("rb", buffering=0) as file:
+                while left and (block := file.read(min(BLOCK, left))):
+                    left -= len(block)
+                    yield block
+            if left:
+                sys.exit(f"error: {path} became shorter while it was read")
+            yield padding(size)
+        yield bytes(self.size - used)
+
+
+def store_layer(paths: list[str]) -> Layer:
+    parts: list[tuple[bytes, Path | None, int]] = [(header("nix"), None, 0), (header("nix/store"), None, 0)]
+    for path in paths:
+        parts += walk(Path(path), path.lstrip("/"))
+    return Layer(parts)
+
+
+def folder_layer(folder: Path) -> Layer:
+    return Layer([part for entry in sorted(os.listdir(folder)) for part in walk(folder / entry, entry)])
+
+
+def closure(graph: Path) -> Iterator[str]:
+    """The store paths of an exportReferencesGraph file: path, deriver, number of references, the references."""
+    lines = iter(graph.read_text().splitlines())
+    for path in lines:
+        next(lines)
+        for _ in range(int(next(lines))):
+            next(lines)
+        yield path
+
+
+def size_on_disk(path: str) -> int:
+    return sum(size for _, _, size in walk(Path(path), path))
+
+
+def plan(options: dict, graphs: list[str]) -> dict:
+    """One layer a store path; when there are too many, the smallest share the first one."""
+    own = {options["config"], options["customisationLayer"]}
+    paths = sorted({path for graph in graphs for path in closure(Path(graph))} - own)
+    room = options["maxLayers"] - 1  # the last layer is the customisation
+    if len(paths) > room:
+        by_size = sorted(paths, key=lambda path: (-size_on_disk(path), path))
+        layers = [sorted(by_size[room - 1 :]), *([path] for path in sorted(by_size[: room - 1]))]
+    else:
+        layers = [[path] for path in paths]
+    return {
+        "config": options["config"],
+        "customisationLayer": options["customisationLayer"],
+        "layers": layers,
+        "repoTag": options["repoTag"],
+    }
+
+
+def write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+
+
+def stream(spec: dict) -> None:
+    image = json.loads(Path(spec["config"]).read_text())
+    names, digests, history = [], [], []
+
+    def add(size: int, blocks: Iterator[bytes], comment: str) -> None:
+        name = f"{len(names) + 1:03}/layer.tar"
+        info = tarfile.TarInfo(name)
+        info.size = size
+        info.mtime = 1
+        write(info.tobuf(tarfile.PAX_FORMAT))
+        digest = hashlib.sha256()
+        for block in blocks:
+            digest.update(block)
+            write(block)
+        write(padding(size))
+        names.append(name)
+        digests.append(f"sha256:{digest.hexdigest()}")
+        history.append({"created": image["created"], "comment": comment})
+
+    for paths in spec["layers"]:
+        layer = store_layer(paths)
+        add(layer.size, layer.blocks(), f"store paths: {paths}")
+    last = Path(spec["customisationLayer"])
+    with last.open("rb", buffering=0) as file:
+        add(last.stat().st_size, iter(lambda: file.read(BLOCK), b""), "customisation")
+
+    def add_file(name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mtime = 1
+        write(info.tobuf(tarfile.PAX_FORMAT) + data + padding(len(data)))
+
+    image |= {"rootfs": {"type": "layers", "diff_ids": digests}, "history": history}
+    config = json.dumps(image, sort_keys=True).encode()
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    add_file(config_name, config)
+    add_file(
+        "manifest.json",
+        json.dumps([{"Config": config_name, "RepoTags": [spec["repoTag"]], "Layers": names}]).encode(),
+    )
+    write(bytes(END))
+    sys.stdout.buffer.flush()
+
+
+def main(mode: str, *arguments: str) -> None:
+    if mode == "layer":
+        for block in folder_layer(Path(arguments[0])).blocks():
+            write(block)
+    elif mode == "plan":
+        json.dump(plan(json.loads(Path(arguments[0]).read_text()), list(arguments[1:])), sys.stdout)
+    elif sys.stdout.isatty():
+        sys.exit("error: the image goes to standard output: pipe it into `podman load`, `docker load` or a file")
+    else:
+        try:
+            stream(json.loads(Path(arguments[0]).read_text()))
+        except BrokenPipeError:
+            sys.exit("error: the reader went away before the image was written")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
