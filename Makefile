@@ -1,0 +1,9 @@
+# Each target installs what it needs first: see tools/run.py.
+# The demo asks the model something of its own; `make demo ASK="Who wrote Hamlet?"` asks something else.
+PYTHON ?= python3
+export ASK
+export PYTHONPATH := $(CURDIR)/tests
+
+.PHONY: demo test lint bench
+demo test lint bench:
+	@$(PYTHON) tools/run.py $@

@@ -1,0 +1,160 @@
+"""Runs a make target after installing what it needs: `run.py demo|test|lint|bench`.
+
+Programs come from Debian through apt-get, Python packages from the package index into .venv. Only what is
+missing is installed, and each time it is said what and why. This file needs nothing but Python itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support import nix_env
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin/python"
+
+# What to look for, the Debian package that has it, and why it is needed.
+NIX = ("nix", "nix-bin", "builds the image")
+BUBBLEWRAP = ("bwrap", "bubblewrap", "starts the image in isolation")
+SKOPEO = ("skopeo", "skopeo", "reads the image as other tools do")
+VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
+
+# For each target: the programs, the dependency group of pyproject.toml, and what is run.
+TARGETS = {
+    "demo": ((NIX, BUBBLEWRAP), "demo", ["tools/demo.py"]),
+    "test": ((NIX, BUBBLEWRAP, SKOPEO), "dev", ["-m", "pytest"]),
+    "lint": ((NIX,), "dev", ["tools/lint.py"]),
+    "bench": ((NIX, BUBBLEWRAP), "dev", ["tools/bench.py"]),
+}
+
+
+class CannotError(Exception):
+    """What stands in the way, and what to do about it."""
+
+
+def main(target: str) -> None:
+    """Install what the target needs, then become it."""
+    started = time.time()
+    programs, group, command = TARGETS[target]
+    os.chdir(ROOT)
+    os.environ["PATH"] = nix_env.path()
+    install_programs(programs)
+    if problem := nix_env.problem():
+        own_store(problem)
+    make_venv(group)
+    os.environ.update(AIKIT_NIX_STARTED=str(started))
+    os.execv(PYTHON, [str(PYTHON), *command])
+
+
+def install_programs(programs: tuple[tuple[str, str, str], ...]) -> None:
+    """Install the Debian packages of the programs that are missing."""
+    missing = [entry for entry in programs if not shutil.which(entry[0])]
+    if not PYTHON.exists() and not _has_ensurepip():
+        missing.append(VENV_MODULE)
+    if not missing:
+        return
+    packages = [package for _, package, _ in missing]
+    what = ", ".join(f"{package} ({why})" for _, package, why in missing)
+    if not shutil.which("apt-get"):
+        raise CannotError(f"these are missing: {what}. Install them with this system's package manager")
+    rights = become_root(
+        f"these Debian packages are missing: {what}", f"apt-get install {' '.join(packages)}"
+    )
+    say(f"Installing {what}")
+    apt = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
+    quietly([*apt, "update"], "apt-get could not read its package lists")
+    quietly([*apt, "install", "-y", "--no-install-recommends", *packages], "apt-get could not install them")
+
+
+def own_store(problem: str) -> None:
+    """Give /nix to this user: Nix without a daemon builds in a store that belongs to who runs it."""
+    command = ["install", "-d", "-o", str(os.getuid()), "-g", str(os.getgid()), "/nix"]
+    rights = become_root(problem, " ".join(command))
+    say("Giving /nix to you: there is no Nix daemon here")
+    quietly([*rights, *command], "the folder could not be made")
+
+
+def become_root(need: str, command: str) -> list[str]:
+    """What to put before a command that only root may run. Raises CannotError for a user without sudo."""
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo"):
+        if subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0:
+            return ["sudo", "-n"]
+        if sys.stdin.isatty():
+            return ["sudo"]
+    raise CannotError(
+        f"{need}.\n  You are not root and cannot use sudo here: ask an administrator to run `{command}`"
+    )
+
+
+def make_venv(group: str) -> None:
+    """Make .venv, or bring it up to date with pyproject.toml: the project itself and the group's packages."""
+    import tomllib
+
+    pyproject = (ROOT / "pyproject.toml").read_bytes()
+    groups = tomllib.loads(pyproject.decode())["dependency-groups"]
+    state = hashlib.sha256(f"{sys.version} {ROOT} {group}".encode() + pyproject).hexdigest()
+    mark = VENV / f"installed-{group}"
+    if PYTHON.exists() and mark.exists() and mark.read_text() == state:
+        return
+    say(f"Installing Python packages into {VENV.name} (about a minute the first time)")
+    if not PYTHON.exists() or mark.exists():
+        quietly(
+            [sys.executable, "-m", "venv", "--clear", str(VENV)], "the virtual environment could not be made"
+        )
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q"]
+    quietly([*pip, "-e", str(ROOT), *packages_of(group, groups)], "pip could not install them")
+    mark.write_text(state)
+
+
+def packages_of(group: str, groups: dict[str, list[str | dict[str, str]]]) -> list[str]:
+    """A dependency group with those that it includes (PEP 735; Debian 12's pip does not know it)."""
+    found: list[str] = []
+    for entry in groups[group]:
+        found += [entry] if isinstance(entry, str) else packages_of(entry["include-group"], groups)
+    return found
+
+
+def _has_ensurepip() -> bool:
+    # Debian ships the module, without the wheels that it installs, apart from Python.
+    import importlib.util
+
+    return importlib.util.find_spec("ensurepip") is not None
+
+
+def quietly(argv: list[str], failed: str) -> None:
+    """Run a program; show what it says only if it fails."""
+    started = time.monotonic()
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+    )
+    if done.returncode != 0:
+        tail = "\n  ".join(done.stdout.strip().splitlines()[-8:])
+        raise CannotError(f"{failed} (`{' '.join(argv)}` ended with status {done.returncode}):\n  {tail}")
+    if (seconds := time.monotonic() - started) > 2:
+        say(f"  done in {seconds:.0f} s")
+
+
+def say(text: str) -> None:
+    """Tell the user at once, also through a pipe."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 (a user's python3 may be older)
+        found = ".".join(map(str, sys.version_info[:3]))
+        sys.exit(f"error: Python 3.11 or newer is needed, this is {found}: try `make PYTHON=python3.11 …`")
+    try:
+        main(sys.argv[1])
+    except CannotError as problem:
+        sys.exit(f"error: {problem}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
