@@ -1,0 +1,177 @@
+"""`aikit-nix gen` as a user runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.command import aikit_nix
+
+pytestmark = pytest.mark.usefixtures("nix")
+
+SPEC_EXAMPLE = Path(__file__).parent / "fixtures/spec-example.yaml"
+SHA256 = "1" * 64
+
+
+def write(folder: Path, text: str) -> None:
+    (folder / "aikitfile.yaml").write_text(textwrap.dedent(text).replace("SHA256", SHA256))
+
+
+def model(name: str = "m", source: str = "https://example.com/m.gguf", more: str = "") -> str:
+    return f'apiVersion: v1alpha1\n{more}\nmodels:\n  - {{name: "{name}", source: "{source}", sha256: "SHA256"}}\n'
+
+
+def gen(folder: Path, *args: str | Path) -> dict[str, Any]:
+    """The plan that gen writes."""
+    done = aikit_nix("gen", *args, "-o", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    plan: dict[str, Any] = json.loads((folder / "out/aikit.json").read_text())
+    return plan
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_spec_pages_example_gives_aikits_bytes(tmp_path: Path) -> None:
+    plan = gen(tmp_path, SPEC_EXAMPLE)
+    texts = {file["path"]: file["text"].encode() for file in plan["files"]}
+    facts = {path: (len(text), hashlib.sha256(text).hexdigest()) for path, text in texts.items()}
+    # What AIKit v0.8.0 wrote.
+    assert facts == {
+        "/models/llama-2-7b-chat.tmpl": (
+            214,
+            "22b1748764bd5b95d9cddf3ebd73323d84d22e9e5c397cc082e2a81b7e464f13",
+        ),
+        "/config.yaml": (520, "f36eda671ef5def9ae18fa162579aa700f4cab93cca082d48d44a809b45281f6"),
+    }
+    assert plan["args"] == ["--debug", "--config-file=/config.yaml"]
+    assert [file["path"] for file in plan["models"]] == ["/models/llama-2-7b-chat.Q4_K_M.gguf"]
+    assert plan["systems"]["x86_64-linux"]["default"] == "cuda"
+    assert (plan["engine"], plan["packages"], plan["backends"]) == ("localai", "nixpkgs", ["stablediffusion"])
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        gen(tmp_path / folder, SPEC_EXAMPLE)
+    assert tree(tmp_path / "a/out") == tree(tmp_path / "b/out")
+
+
+def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> None:
+    write(tmp_path, model())
+    done = aikit_nix("gen", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "wrote aikit.json, flake.lock, flake.nix, nix" in done.stdout
+    assert "image m, 1 model, localai of nixpkgs for avx on x86_64-linux, cpu on aarch64-linux" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("next: nix build")
+
+
+def test_defaults_follow_the_packages(tmp_path: Path) -> None:
+    write(tmp_path, model(more="runtime: avx2"))
+    assert gen(tmp_path)["engine"] == "localai"
+    plan = gen(tmp_path, "--packages", "debian", "--runtime", "avx512")
+    assert plan["engine"] == "llama-server"
+    assert plan["systems"] == {"x86_64-linux": {"default": "avx512", "runtimes": ["avx", "avx2", "avx512"]}}
+
+
+def test_an_image_is_named_after_its_model(tmp_path: Path) -> None:
+    write(tmp_path, model(name="Org/My Model_7B"))
+    image = gen(tmp_path)["image"]
+    assert (image["name"], image["tag"]) == ("org-my-model_7b", None)
+    image = gen(tmp_path, "--name", "reg/x", "--tag", "1.0")["image"]
+    assert (image["name"], image["tag"]) == ("reg/x", "1.0")
+    assert json.loads(image["labels"]["aikit-nix.models"]) == {"/models/Org/m.gguf": f"sha256:{SHA256}"}
+
+
+def test_texts_travel_as_they_are(tmp_path: Path) -> None:
+    nasty = "${builtins.readFile /etc/passwd}''${x}'' \" \\\\ `id` $(id) ' ü\n"
+    write(tmp_path, model() + f"config: {json.dumps(nasty, ensure_ascii=False)}\n")
+    plan = gen(tmp_path, "--escapes", "verbatim")
+    assert plan["files"] == [{"path": "/config.yaml", "text": nasty}]
+    assert "readFile /etc" not in (tmp_path / "out/flake.nix").read_text()
+
+
+def test_a_local_model_is_pinned_by_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/x.gguf").write_bytes(b"weights")
+    write(tmp_path, "apiVersion: v1alpha1\nmodels: [{name: x, source: w/x.gguf}]\n")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    expected = {"name": "x.gguf", "path": "/models/x.gguf", "sha256": sha256, "url": None}
+    assert gen(tmp_path)["models"] == [expected]
+
+
+BAD = {
+    "cuda on debian": (model(more="runtime: cuda"), ["--packages", "debian"], "1:1|no CUDA build"),
+    "localai on debian": (model(), ["--packages", "debian", "--engine", "localai"], "no LocalAI"),
+    "exllama on cpu": (model(more="backends: [exllama]"), [], "NVIDIA CUDA only"),
+    "backend in llama-server": (
+        model(more="backends: [stablediffusion]"),
+        ["--engine", "llama-server"],
+        "runs inside LocalAI",
+    ),
+    "unknown runtime": (model(more="runtime: sse"), [], "sse"),
+    "unknown option": (model(), ["--runtime", "sse"], "use avx, avx2, avx512, cuda"),
+    "unknown engine": (model(), ["--engine", "vllm"], "use localai, llama-server"),
+    "unknown packages": (model(), ["--packages", "arch"], "use nixpkgs, debian"),
+    "unknown flag": (model(), ["--frobnicate"], "No such option"),
+    "bad image name": (model(), ["--name", "A B"], "--name"),
+    "bad image tag": (model(), ["--tag", "a b"], "--tag"),
+    "bad nixpkgs": (model(), ["--nixpkgs", '";'], "--nixpkgs"),
+    "no sha256": (
+        "apiVersion: v1alpha1\nmodels: [{name: m, source: https://example.com/m.gguf}]",
+        [],
+        "sha256",
+    ),
+    "short sha256": (model().replace("SHA256", "abc"), [], "sha256"),
+    "local file missing": ("apiVersion: v1alpha1\nmodels: [{name: m, source: m.gguf}]", [], "m.gguf"),
+    "escaping name": (model(name="../../x"), [], "/models"),
+    "no yaml": ("a: [", [], "aikitfile.yaml:1:"),
+    "wrong type": ("apiVersion: v1alpha1\nmodels: 3", [], "models"),
+    "other lock": (model(), ["--packages", "debian", "--debian-lock", "aikitfile.yaml"], "debian-lock"),
+}
+
+
+@pytest.mark.parametrize(("text", "args", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_clear_line_and_nothing_is_written(
+    tmp_path: Path, text: str, args: list[str], message: str
+) -> None:
+    write(tmp_path, text)
+    done = aikit_nix("gen", *args, "-o", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message.split("|")[-1] in errors[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["aikitfile.yaml"]
+
+
+def test_no_aikitfile_is_said_so(tmp_path: Path) -> None:
+    done = aikit_nix("gen", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "aikitfile.yaml" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nix_missing_or_too_old(tmp_path: Path) -> None:
+    write(tmp_path, model())
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    env = {**os.environ, "PATH": str(bin_folder)}
+    done = aikit_nix("gen", "-o", "out", cwd=tmp_path, env=env)
+    assert (done.returncode, "nix-bin" in done.stderr) == (1, True)
+
+    old = bin_folder / "nix"
+    old.write_text("#!/bin/sh\necho 'nix (Nix) 2.3.7'\n")
+    old.chmod(0o755)
+    done = aikit_nix("gen", "-o", "out", cwd=tmp_path, env=env)
+    assert (done.returncode, "2.18" in done.stderr) == (1, True)
+    assert not (tmp_path / "out").exists()
