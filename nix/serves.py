@@ -63,13 +63,13 @@ server = subprocess.Popen(
 )
 try:
     models = wait_for_models(server)
-    answer = None
     if models:
         message = {"role": "user", "content": "Hello"}
         answer = ask("/v1/chat/completions", {"model": models[0], "messages": [message], "max_tokens": 16})
         if not answer.get("choices"):
             sys.exit(f"the model {models[0]} gave no answer: {answer}")
-    Path(out).write_text(json.dumps({"models": models, "answer": answer}, indent=2), encoding="utf-8")
+        print(json.dumps(answer["choices"][0], ensure_ascii=False))
+    Path(out).write_text(json.dumps({"models": models}, indent=2) + "\n", encoding="utf-8")
 except urllib.error.HTTPError as failure:
     sys.exit(f"{failure.url}: {failure}: {failure.read().decode(errors='replace')}")
 finally:
