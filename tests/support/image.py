@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -55,11 +55,13 @@ class ImageError(Exception):
     """The image is not what an image must be; the message says where."""
 
 
-def unpack(source: Path, root: Path | None = None) -> Image:
+def unpack(
+    source: Path, root: Path | None = None, progress: Callable[[int], None] = lambda count: None
+) -> Image:
     """Read the image at `source` and lay its layers, one over the other, into the new folder `root`.
 
-    Without `root` the layers are read and checked but not written. File owners are not kept: the files
-    belong to who unpacks them. Raises ImageError.
+    Without `root` the layers are read and checked but not written. File owners are not kept: the files belong
+    to who unpacks them. `progress` is told the bytes of each piece that was read. Raises ImageError.
     """
     if root:
         root.mkdir(parents=True)
@@ -69,7 +71,7 @@ def unpack(source: Path, root: Path | None = None) -> Image:
         digests = configuration["rootfs"]["diff_ids"]
         layers = []
         for index, blob in enumerate(blobs):
-            layer = _layer(blob, root.resolve() if root else None)
+            layer = _layer(_Hashing(blob, progress), root.resolve() if root else None)
             if index >= len(digests) or layer.digest != digests[index]:
                 raise ImageError(
                     f"{source}: layer {index} is {layer.digest}, the configuration says otherwise"
@@ -128,8 +130,8 @@ def _oci_layout(source: Path) -> Iterator[_Parts]:
 class _Hashing(io.RawIOBase):
     """Passes reads on and hashes what went through."""
 
-    def __init__(self, source: IO[bytes]) -> None:
-        self.source, self.sha256, self.size = source, hashlib.sha256(), 0
+    def __init__(self, source: IO[bytes], progress: Callable[[int], None]) -> None:
+        self.source, self.progress, self.sha256, self.size = source, progress, hashlib.sha256(), 0
 
     def readable(self) -> bool:
         return True
@@ -138,11 +140,11 @@ class _Hashing(io.RawIOBase):
         data = self.source.read(size)
         self.sha256.update(data)
         self.size += len(data)
+        self.progress(len(data))
         return data
 
 
-def _layer(blob: IO[bytes], root: Path | None) -> Layer:
-    stream = _Hashing(blob)
+def _layer(stream: _Hashing, root: Path | None) -> Layer:
     store_paths = set()
     with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
         for member in archive:
