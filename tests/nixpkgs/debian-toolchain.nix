@@ -122,7 +122,7 @@ let
               lib = self;
             }
             // passthru;
-            meta.mainProgram = builtins.head programs;
+            meta.mainProgram = name;
           }
         );
 
