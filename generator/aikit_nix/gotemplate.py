@@ -1,0 +1,168 @@
+"""Is this a Go template? A lexer that finds what Go's text/template would refuse at its first reading.
+
+It knows delimiters, comments, strings, numbers, names and the balance of blocks; it does not know which functions and
+fields exist, nor the grammar of pipelines. Source: the lexer of Go's text/template/parse. After a defect it goes
+on behind the action's end, so that the number of defects measures how broken a text is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What is wrong at `offset` (in characters from the start of the text)."""
+
+    offset: int
+    message: str
+
+
+_COMMENT = re.compile(r"(?:-[ \t\r\n])?/\*")
+_CLOSE = re.compile(r"[ \t\r\n]-\}\}|\}\}")
+_SPACE = re.compile(r"[ \t\r\n]+")
+_WORD = re.compile(r"[^\W]+")
+_STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
+_CHAR = re.compile(r"'(?:[^'\\\n]|\\[^\n])+'")
+_ESCAPE = re.compile(r"""\\(?:[abfnrtv\\'"]|[0-7]{3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|[^\\]""")
+_NUMBER = re.compile(r"[+-]?(?:0[xXbBoO])?[0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[eEpP][+-]?[0-9_]+)?i?")
+_TERMINATORS = " \t\r\n.,|:)("
+_OPENERS = ("if", "range", "with", "block", "define")
+
+
+def defects(text: str) -> list[Defect]:
+    """Everything that Go would refuse, in order; an empty list for a well-formed template."""
+    found: list[Defect] = []
+    blocks: list[tuple[str, int]] = []
+    at = text.find("{{")
+    while at >= 0:
+        comment = _COMMENT.match(text, at + 2)
+        if comment:
+            end = text.find("*/", comment.end())
+            close = re.compile(r"(?:[ \t\r\n]-)?\}\}").match(text, end + 2) if end >= 0 else None
+            if close is None:
+                found.append(Defect(at, "a comment that does not end with `*/}}`"))
+            at = text.find("{{", close.end() if close else at + 2)
+            continue
+        words, end, defect = _action(text, at)
+        if defect:
+            found.append(defect)
+        unbalanced = _balance(words, at, blocks)
+        if unbalanced and not defect:
+            found.append(unbalanced)
+        at = text.find("{{", end)
+    found.extend(Defect(offset, f"{{{{{word}}}}} has no {{{{end}}}}") for word, offset in blocks)
+    return found
+
+
+def _action(text: str, start: int) -> tuple[list[str], int, Defect | None]:
+    """The bare words of the action that begins at `start`, where it ends, and its first defect."""
+    words: list[str] = []
+    at = start + 2
+    if re.compile(r"-[ \t\r\n]").match(text, at):
+        at += 1
+    depth = 0
+    empty = True
+    while True:
+        close = _CLOSE.match(text, at)
+        if close:
+            defect = Defect(start, "an action with an open parenthesis") if depth else None
+            if empty and not defect:
+                defect = Defect(start, "an action with nothing in it")
+            return words, close.end(), defect
+        if at >= len(text):
+            return words, at, Defect(start, "an action that does not end with `}}`")
+        space = _SPACE.match(text, at)
+        if space:
+            # the blank before `-}}` belongs to the delimiter
+            at = space.end() - 1 if _CLOSE.match(text, space.end() - 1) and text[space.end()] == "-" else space.end()
+            continue
+        empty = False
+        end, problem = _token(text, at)
+        if problem is None and text[at] in "()":
+            depth += 1 if text[at] == "(" else -1
+            if depth < 0:
+                problem = "a `)` without its `(`"
+        if problem:
+            resume = text.find("}}", at)
+            newline = text.find("{{", at)
+            if resume < 0 or 0 <= newline < resume:
+                return words, newline if newline > 0 else len(text), Defect(at, problem)
+            return words, resume + 2, Defect(at, problem)
+        word = _WORD.match(text, at)
+        if word:
+            words.append(word.group())
+        at = end
+
+
+def _token(text: str, at: int) -> tuple[int, str | None]:
+    """Where the token at `at` ends, and what is wrong with it."""
+    character = text[at]
+    if character == '"':
+        return _quoted(text, at, _STRING, "string")
+    if character == "'":
+        return _quoted(text, at, _CHAR, "character")
+    if character == "`":
+        end = text.find("`", at + 1)
+        return (end + 1, None) if end >= 0 else (at, "a raw string that does not end")
+    if character in "=|(),":
+        return at + 1, None
+    if character == ":":
+        return (at + 2, None) if text.startswith(":=", at) else (at, "a `:` without `=`")
+    if character.isdecimal() or character in "+-" or (character == "." and text[at + 1 : at + 2].isdecimal()):
+        number = _NUMBER.match(text, at)
+        end = number.end() if number else at
+        if not any(c.isdecimal() for c in text[at:end]) or _WORD.match(text, end):
+            return at, f"a malformed number at `{text[at : at + 8]}`"
+        return end, None
+    if character in ".$":
+        word = _WORD.match(text, at + 1)
+        return _terminated(text, word.end() if word else at + 1)
+    word = _WORD.match(text, at)
+    if word:
+        return _terminated(text, word.end())
+    if text.startswith('\\"', at):
+        return at, '`\\"` where a string is meant'
+    return at, f"the character `{character}` outside of a string"
+
+
+def _terminated(text: str, end: int) -> tuple[int, str | None]:
+    if end < len(text) and text[end] not in _TERMINATORS and not text.startswith("}}", end):
+        if text.startswith('\\"', end):
+            return end, '`\\"` where a string is meant'
+        return end, f"the character `{text[end]}` right behind a name"
+    return end, None
+
+
+def _quoted(text: str, at: int, pattern: re.Pattern[str], what: str) -> tuple[int, str | None]:
+    match = pattern.match(text, at)
+    if match is None:
+        return at, f"a {what} that does not end on its line"
+    inner = match.group()[1:-1]
+    position = 0
+    while position < len(inner):
+        escape = _ESCAPE.match(inner, position)
+        if escape is None:
+            return at, f"the escape `{inner[position : position + 2]}` in a {what}, which Go does not know"
+        position = escape.end()
+    return match.end(), None
+
+
+def _balance(words: list[str], at: int, blocks: list[tuple[str, int]]) -> Defect | None:
+    """Keep the stack of open blocks, by the action's first word."""
+    if not words:
+        return None
+    match words[0]:
+        case word if word in _OPENERS:
+            blocks.append((word, at))
+        case "end":
+            if not blocks:
+                return Defect(at, "an {{end}} without what it ends")
+            blocks.pop()
+        case "else":
+            if not blocks or blocks[-1][0] not in ("if", "range", "with", "else if"):
+                return Defect(at, "an {{else}} without its {{if}}, {{range}} or {{with}}")
+        case _:
+            pass
+    return None

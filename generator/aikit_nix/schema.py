@@ -1,0 +1,49 @@
+"""The keys of an aikitfile and what each means: for messages, and the JSON Schema that editors read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+TOP = {
+    "apiVersion": "Version of this format. The only one is v1alpha1.",
+    "debug": "Whether the server prints debug logs.",
+    "runtime": "What the engine is compiled for: an instruction set, or cuda for NVIDIA GPUs. The default is avx.",
+    "backends": "Inference backends besides llama-cpp, which is always there.",
+    "models": "The models in the image, a file each.",
+    "config": "The text of /config.yaml: LocalAI's list of model configurations.",
+    "loadToMemory": "Names of the models that the server loads when it starts (AIKit after v0.21).",
+    "baseModel": "",
+    "datasets": "",
+}
+MODEL = {
+    "name": "Name of the model. One with a slash puts the file of a URL into a folder below /models.",
+    "source": "An http(s) URL, huggingface://NAMESPACE/REPO[/BRANCH]/FILE, or a file beside the aikitfile.",
+    "sha256": "SHA-256 of the model's file, 64 lower-case hex digits. Needed for URLs.",
+    "promptTemplates": "Prompt templates; each becomes /models/NAME.tmpl.",
+}
+TEMPLATE = {
+    "name": "Name of the template, as the config calls it.",
+    "template": "The template: Go's text/template, with LocalAI's fields.",
+}
+
+IMPLIED_BACKENDS = ("llama-cpp", "llama")
+REFUSED_BACKENDS = {
+    "mamba": "was dropped by AIKit v0.19 and by LocalAI: use a GGUF of the model, which needs no backend",
+    "diffusers": "(Python, downloads what it needs at run time) has no pinned build here: use stablediffusion",
+    "vllm": "(Python, downloads what it needs at run time) has no pinned build here: use a GGUF, or exllama2 for GPTQ",
+}
+REFUSED_RUNTIMES = {
+    "applesilicon": "(Vulkan in a virtual machine on a Mac) has no build here: use avx2; on arm64 it becomes the plain CPU engine",
+    "rocm": "(AMD GPUs) has no build here: use avx2 or avx512",
+    "cpu": "is not a word of the format: leave `runtime` out, or write avx, avx2 or avx512",
+}
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` where a known word is close."""
+    import difflib  # only where something is wrong
+
+    words = [key for key in known if key]
+    exact = [key for key in words if key.lower() == word.lower()]
+    near = exact or difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""
