@@ -109,6 +109,39 @@ def gen(
     click.echo(f"next: {nix.build_command(output, environment)}")
 
 
+@cli.command("debian-lock")
+@click.option("--check", is_flag=True, help="Only say which pinned packages no mirror has any more.")
+@click.option("--mirror", metavar="URL", help="A Debian mirror.  [default: AIKIT_DEBIAN_MIRROR, or apt's]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("debian-lock.json"),
+    show_default=True,
+    help="The lock to write; with --check the lock to look at, if it is there.",
+)
+def debian_lock(check: bool, mirror: str | None, output: Path) -> None:
+    """Pin the Debian packages that a mirror has now, by its signed index."""
+    from aikit_nix import debian
+
+    mirrors = debian.mirrors([mirror] if mirror else [])
+    if check:
+        pinned = output if output.is_file() else debian.LOCK
+        if gone := debian.missing(debian.Lock.read(pinned), mirrors):
+            names = ", ".join(f"{package.name} {package.version}" for package in gone)
+            raise error(
+                f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`"
+            )
+        click.echo(f"all packages of {pinned} can be had")
+        return
+    click.echo(f"reading the index of {mirrors[0]}", err=True)
+    lock, warnings = debian.renew(mirrors[0])
+    report(warnings)
+    lock.write(output)
+    click.echo(f"pinned {len(lock.packages)} packages of {lock.suite}, {lock.date}, in {output}")
+    click.echo(f"next: aikit-nix gen --packages debian --debian-lock {output}")
+
+
 def _choice(kind: type[E], option: str, value: str) -> E:
     try:
         return kind(value)

@@ -1,30 +1,48 @@
-"""The Debian package set's lock: which .debs it pins, renewed from a mirror's signed index.
+"""The Debian package set: this machine's mirror, and the lock that pins the .debs.
 
-Nothing but the root packages is named here: sonames and versions change from one suite to the next, so the rest
-follows from the packages' own dependencies. Debian's formats are read by a few lines of our own (deb-control(5),
-deb-version(7)): the library for them, python-debian, is under the GPL, which this project's licence does not fit.
+A lock names every .deb by sha256. It is renewed from a mirror's signed index: only the root packages are named
+here, the rest follows from their dependencies, since sonames and versions change from one index to the next.
 """
 
 from __future__ import annotations
 
-import functools
+import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 
-from .errors import error
+from aikit_nix import data, nix
+from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 
-SUITE = "sid"  # llama.cpp with one backend per CPU type is in sid and in the release after trixie
-ARCHITECTURE = "amd64"
+if TYPE_CHECKING:
+    from datetime import datetime
+    from http.client import HTTPResponse
+
+    from aikit_nix.debian_index import Package
+
+MIRROR = "AIKIT_DEBIAN_MIRROR"  # read here and by the fetching derivations: URLs separated by blanks
+SNAPSHOT = "http://snapshot.debian.org/archive/debian"  # keeps every file that Debian ever published
+LOCK = data.NIX / "packages/debian/lock.json"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+# The suite that has llama.cpp with one backend a CPU type; the release after trixie will have it too.
+SUITE = "sid"
+_COMPONENT = "main"
+_ARCHITECTURE = "amd64"
 
 # What the image holds, and what builds it: root packages, whose dependencies follow.
-ROOTS = {
+_ROOTS = {
     "engine": ("llama.cpp-tools",),
     "tools": ("python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static", "ca-certificates"),
 }
 
-# Dependencies that nothing here uses: a name that leaves Debian does no harm, a new dependency is simply added.
-LEFT_OUT = frozenset(
+# Dependencies that nothing here uses. A name that leaves Debian does no harm, a new dependency is simply added.
+_LEFT_OUT = frozenset(
     {
         "debconf",  # asks questions at installation
         "wget",  # for llama.cpp's conversion scripts
@@ -49,145 +67,329 @@ LEFT_OUT = frozenset(
 )
 
 
-# --- The formats
+_TIMEOUT = 30  # seconds without a byte
+_INDEX_LIMIT = 1 << 30  # bytes of an unpacked index
 
 
-def stanzas(text: str) -> Iterator[dict[str, str]]:
-    """The paragraphs of a control file; a field's lines are joined as they stand, names are lower-case."""
-    for paragraph in re.split(r"\n[ \t]*\n", text):
-        if fields := _fields(paragraph):
-            yield fields
+# --- Mirrors
 
 
-def _fields(paragraph: str) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    name = ""
-    for line in paragraph.splitlines():
-        if line.startswith("#"):
-            continue
-        if line[:1] in (" ", "\t"):
-            if name:
-                fields[name] += "\n" + line.strip()
-        elif ":" in line:
-            name, _, value = line.partition(":")
-            name = name.lower()
-            fields[name] = value.strip()
-    return fields
+def build_environment() -> dict[str, str]:
+    """What `nix build` needs in its environment on this machine: its mirror, unless that is set already."""
+    if os.environ.get(MIRROR) is not None or (mirror := machine_mirror()) is None:
+        return {}
+    # The program that fetches speaks plain HTTP (the hashes make it safe), which Debian's mirrors do too.
+    return {MIRROR: re.sub(r"^https:", "http:", mirror)}
 
 
-def _order(part: str) -> list[tuple[int, ...]]:
-    """deb-version(7): text and digits in turn; `~` before the end, the end before letters, letters before the rest."""
-    key: list[tuple[int, ...]] = []
-    for text, digits in re.findall(r"(\D*)(\d*)", part):
-        rank = [-1 if c == "~" else ord(c) + (0 if c.isalpha() else 256) for c in text]
-        key += [(*rank, 0), (int(digits or 0),)]
-    return key
-
-
-@functools.total_ordering
-@dataclass(frozen=True, eq=False)
-class Version:
-    """A Debian version, ordered as dpkg orders them."""
-
-    text: str
-
-    def _key(self) -> tuple[int, list[tuple[int, ...]], list[tuple[int, ...]]]:
-        epoch, colon, rest = self.text.partition(":")
-        if not colon:
-            epoch, rest = "0", self.text
-        upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
-        return int(epoch), _order(upstream), _order(revision)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Version) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __lt__(self, other: Version) -> bool:
-        return self._key() < other._key()
-
-
-_COMPARE = {
-    "<<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    "=": lambda a, b: a == b,
-    ">=": lambda a, b: a >= b,
-    ">>": lambda a, b: a > b,
-}
-_RELATION = re.compile(r"^([a-z0-9][a-z0-9+.-]+)(?::\w+)?\s*(?:\(\s*(<<|<=|=|>=|>>)\s*([^\s)]+)\s*\))?$")
+def machine_mirror(apt: Path = Path("/etc/apt")) -> str | None:
+    """This machine's Debian mirror: the first of AIKIT_DEBIAN_MIRROR, or what apt reads the main archive from."""
+    if given := os.environ.get(MIRROR, "").split():
+        return given[0].rstrip("/")
+    sources = [source for file in _apt_files(apt) for source in _apt_sources(file)]
+    candidates = [source for source in sources if source.is_main_archive()]
+    return max(candidates, key=_Source.likeness).uri.rstrip("/") if candidates else None
 
 
 @dataclass(frozen=True)
-class Relation:
-    """One alternative of a dependency: a package, and which versions of it do."""
+class _Source:
+    """One archive that apt reads packages from."""
 
-    name: str
-    operator: str | None
-    version: str | None
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    signed_by: str
 
-    def accepts(self, version: str) -> bool:
-        if self.operator is None or self.version is None:
-            return True
-        return bool(_COMPARE[self.operator](Version(version), Version(self.version)))
+    def likeness(self) -> int:
+        """How much says that this is Debian's archive: others use its suites' and components' names too."""
+        path = urlsplit(self.uri).path.rstrip("/")
+        return 2 * ("debian-archive-keyring" in self.signed_by) + path.endswith("/debian")
+
+    def is_main_archive(self) -> bool:
+        return (
+            self.uri.startswith(("http://", "https://"))
+            and _COMPONENT in self.components
+            and "-" not in self.suite  # bookworm-security, bookworm-updates, bookworm-pgdg
+            and not urlsplit(self.uri).path.rstrip("/").endswith("-security")
+            and self.likeness() > 0
+        )
 
 
-def relations(field: str) -> Iterator[tuple[Relation, ...]]:
-    """A Depends field: each dependency with its alternatives."""
-    for group in filter(None, (part.strip() for part in field.split(","))):
-        alternatives = []
-        for text in group.split("|"):
-            match = _RELATION.match(text.strip())
-            if not match:
-                raise error(f"Debian's index has a dependency that cannot be read: {text.strip()!r}")
-            alternatives.append(Relation(match[1], match[2], match[3]))
-        yield tuple(alternatives)
+def _apt_files(apt: Path) -> list[Path]:
+    folder = apt / "sources.list.d"
+    return [
+        file
+        for file in (apt / "sources.list", *sorted(folder.glob("*.sources")), *sorted(folder.glob("*.list")))
+        if file.is_file()
+    ]
+
+
+def _apt_sources(file: Path) -> list[_Source]:
+    """sources.list(5): the deb822 format, or one line an archive. What cannot be read is not there."""
+    from aikit_nix.debian_index import stanzas
+
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    if file.suffix == ".sources":
+        for fields in stanzas(text):
+            if (
+                fields.get("enabled", "yes").lower() in ("no", "false", "0")
+                or "deb" not in fields.get("types", "").split()
+            ):
+                continue
+            found += [
+                _Source(uri, suite, tuple(fields.get("components", "").split()), fields.get("signed-by", ""))
+                for uri in fields.get("uris", "").split()
+                for suite in fields.get("suites", "").split()
+            ]
+    for line in text.splitlines() if file.suffix == ".list" else ():
+        match = re.match(r"\s*deb\s+(?:\[([^]]*)\]\s*)?(\S+)\s+(\S+)\s+([^#]*)", line)
+        if match:
+            found.append(_Source(match[2], match[3], tuple(match[4].split()), match[1] or ""))
+    return found
 
 
 # --- The lock
 
 
 @dataclass(frozen=True)
-class Package:
-    """A binary package as the index describes it. `size` is in bytes, `filename` relative to the archive's root."""
+class Lock:
+    """lock.json: the pinned .debs by name; `engine` are those in the image, `tools` only build it."""
 
-    name: str
-    version: str
-    filename: str
-    sha256: str
-    size: int
-    depends: str
+    suite: str
+    date: str  # of the index, ISO 8601
+    snapshot: str  # a time at which the snapshot archive has all of the files
+    engine: tuple[str, ...]
+    tools: tuple[str, ...]
+    packages: Mapping[str, Package]
 
     @classmethod
-    def parse(cls, fields: dict[str, str]) -> Package:
+    def read(cls, file: Path) -> Lock:
+        """Raises AikitError when the file is no lock."""
+        from aikit_nix.debian_index import Package
+
         try:
-            package = cls(
-                fields["package"],
-                fields["version"],
-                fields["filename"],
-                fields["sha256"].lower(),
-                int(fields["size"]),
-                ", ".join(filter(None, (fields.get("pre-depends"), fields.get("depends")))),
+            content = json.loads(file.read_text(encoding="utf-8"))
+            packages = {
+                name: Package.parse({"package": name, **{key: str(value) for key, value in entry.items()}})
+                for name, entry in content["packages"].items()
+            }
+            groups = {group: tuple(map(str, content[group])) for group in _ROOTS}
+            if not all(name in packages for group in groups.values() for name in group):
+                raise ValueError("it lacks packages that it names")
+            return cls(content["suite"], content["date"], content["snapshot"], packages=packages, **groups)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, AikitError) as exception:
+            raise error(
+                f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`"
+            ) from None
+
+    def to_json(self) -> str:
+        packages = {
+            name: {"version": p.version, "filename": p.filename, "sha256": p.sha256, "size": p.size}
+            for name, p in sorted(self.packages.items())
+        }
+        content = {
+            "suite": self.suite,
+            "date": self.date,
+            "snapshot": self.snapshot,
+            "engine": self.engine,
+            "tools": self.tools,
+            "packages": packages,
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+    def write(self, file: Path) -> None:
+        """All or nothing."""
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                "w", dir=file.parent, prefix=f".{file.name}.", delete=False
+            ) as new:
+                new.write(self.to_json())
+            Path(new.name).chmod(0o644)
+            Path(new.name).replace(file)
+        except OSError as exception:
+            raise error(
+                f"{file} cannot be written ({exception.strerror}): name another file with -o"
+            ) from None
+
+
+def renew(mirror: str, *, suite: str = SUITE, keyring: Path = KEYRING) -> tuple[Lock, tuple[Diagnostic, ...]]:
+    """What to pin now, by a mirror's index, and warnings.
+
+    Raises AikitError where the mirror, the signature, a hash or a dependency does not do.
+    """
+    from aikit_nix import debian_index
+
+    folder = f"{mirror.rstrip('/')}/dists/{suite}"
+    release = next(
+        debian_index.stanzas(_verified(_get(f"{folder}/InRelease"), f"{folder}/InRelease", keyring)), {}
+    )
+    date, warnings = _dates(release, folder)
+    name = f"{_COMPONENT}/binary-{_ARCHITECTURE}/Packages.xz"
+    hashes = {words[2]: words[0] for words in map(str.split, release.get("sha256", "").splitlines()) if words}
+    if name not in hashes:
+        raise error(
+            f"{folder}/InRelease names no {name}: is this a Debian archive? Name another with --mirror"
+        )
+    sha256 = hashes[name]
+    # By its hash, so that a mirror that is updated in between does no harm.
+    by_hash = f"{_COMPONENT}/binary-{_ARCHITECTURE}/by-hash/SHA256/{sha256}"
+    url = f"{folder}/{by_hash if release.get('acquire-by-hash') == 'yes' else name}"
+    index = debian_index.newest(_unpacked(_get(url), sha256, url))
+    groups = {group: tuple(debian_index.closure(roots, _LEFT_OUT, index)) for group, roots in _ROOTS.items()}
+    lock = Lock(
+        suite,
+        date.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        _snapshot(date),
+        packages={name: index[name] for group in groups.values() for name in group},
+        **groups,
+    )
+    return lock, warnings
+
+
+def _snapshot(date: datetime) -> str:
+    """A time for the snapshot archive, which answers with what it saw last before that.
+
+    It looks in some time after the mirrors; an index's files stay there for a day and a half.
+    """
+    from datetime import timedelta
+
+    return (date + timedelta(hours=12)).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _dates(release: Mapping[str, str], where: str) -> tuple[datetime, tuple[Diagnostic, ...]]:
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    try:
+        date = parsedate_to_datetime(release["date"].replace("UTC", "+0000"))
+        until = parsedate_to_datetime(release.get("valid-until", release["date"]).replace("UTC", "+0000"))
+    except (KeyError, ValueError):
+        raise error(
+            f"{where}/InRelease has no date that can be read: name another mirror with --mirror"
+        ) from None
+    if until >= datetime.now(UTC) or "valid-until" not in release:
+        return date, ()
+    message = (
+        f"the index of {where} is of {date:%d %B %Y} and was valid until {until:%d %B}: the mirror is behind"
+    )
+    return date, (Diagnostic(Severity.WARNING, "mirror-outdated", message),)
+
+
+def _verified(signed: bytes, where: str, keyring: Path) -> str:
+    """The text that Debian signed: at least one of the signatures must be by a key of the keyring."""
+    if not keyring.is_file():
+        raise error(
+            f"{keyring} is missing, and with it Debian's keys: apt-get install debian-archive-keyring"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder, "Release")
+        Path(folder, "InRelease").write_bytes(signed)
+        status = nix.run(
+            ["gpgv", "--status-fd", "1", "--keyring", keyring, "--output", text, Path(folder, "InRelease")],
+            check=False,
+        )
+        said = {line.split()[1] for line in status.splitlines() if line.startswith("[GNUPG:] ")}
+        if "GOODSIG" not in said or "BADSIG" in said or not text.is_file():
+            problem = " ".join(sorted(said & _BAD_SIGNATURE)) or "no signature"
+            raise error(
+                f"{where} is not signed by a key of {keyring} ({problem}): "
+                "name another mirror with --mirror, or update debian-archive-keyring"
             )
-        except (KeyError, ValueError) as e:
-            raise error(f"Debian's index has a package that cannot be read: {fields.get('package')}: {e}") from None
-        if not re.fullmatch(r"[0-9a-f]{64}", package.sha256) or not re.fullmatch(r"pool/[\w/.+~:-]+\.deb", package.filename):
-            raise error(f"Debian's index has a package that cannot be read: {package.name}")
-        return package
+        return text.read_text(encoding="utf-8", errors="replace")
 
 
-def closure(roots: Iterable[str], index: dict[str, Package]) -> list[str]:
-    """The root packages and all that they depend on, without LEFT_OUT, sorted."""
-    found: set[str] = set()
-    todo = [(root, (Relation(root, None, None),)) for root in roots]
-    while todo:
-        wanted_by, alternatives = todo.pop()
-        if any(a.name in LEFT_OUT or a.name in found for a in alternatives):
-            continue
-        chosen = next((a.name for a in alternatives if a.name in index and a.accepts(index[a.name].version)), None)
-        if chosen is None:
-            wish = " | ".join(" ".join(filter(None, (a.name, a.operator, a.version))) for a in alternatives)
-            raise error(f"the Debian suite cannot give {wanted_by} what it needs ({wish}): try again later, or another mirror")
-        found.add(chosen)
-        todo += [(chosen, group) for group in relations(index[chosen].depends)]
-    return sorted(found)
+_BAD_SIGNATURE = {"BADSIG", "ERRSIG", "NO_PUBKEY", "EXPKEYSIG", "REVKEYSIG", "EXPSIG", "NODATA"}
+
+
+def _unpacked(packed: bytes, sha256: str, url: str) -> str:
+    import hashlib
+    import lzma
+
+    if hashlib.sha256(packed).hexdigest() != sha256:
+        raise error(
+            f"{url} is not what the signed index says (sha256 {sha256}): try again, or another mirror"
+        )
+    try:
+        # The signature vouches for it, but not that it fits into memory.
+        text = lzma.LZMADecompressor().decompress(packed, _INDEX_LIMIT)
+    except lzma.LZMAError as exception:
+        raise error(f"{url} cannot be unpacked ({exception}): name another mirror with --mirror") from None
+    return text.decode("utf-8", errors="replace")
+
+
+# --- What is still there
+
+
+def missing(lock: Lock, mirrors: Sequence[str]) -> list[Package]:
+    """The pinned .debs that none of the mirrors has, nor the snapshot archive.
+
+    A mirror has a file when it offers one of the pinned size; a mirror that does not answer has none.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    left = sorted(lock.packages.values(), key=lambda package: package.name)
+    for mirror in (*mirrors, f"{SNAPSHOT}/{lock.snapshot}"):
+        if left and _answers(mirror):
+            with ThreadPoolExecutor(8) as pool:
+                here = list(pool.map(lambda package, mirror=mirror: _has(mirror, package), left))
+            left = [package for package, found in zip(left, here, strict=True) if not found]
+    return left
+
+
+def _answers(mirror: str) -> bool:
+    """Whether there is a server at all: one look-up that fails, not one for each package."""
+    import socket
+
+    parts = urlsplit(mirror)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.create_connection((parts.hostname or "", port), _TIMEOUT):
+            return True
+    except (OSError, ValueError, UnicodeError):
+        return bool(os.environ.get("http_proxy"))  # the proxy may know it
+
+
+def _has(mirror: str, package: Package) -> bool:
+    try:
+        with _open(f"{mirror.rstrip('/')}/{quote(package.filename)}", "HEAD") as response:
+            return response.headers.get("Content-Length") in (None, str(package.size))
+    except (OSError, ValueError):
+        return False
+
+
+def _get(url: str) -> bytes:
+    import http.client
+
+    try:
+        with _open(url) as response:
+            return response.read()
+    except (OSError, ValueError, http.client.HTTPException) as exception:
+        raise error(f"{url}: {exception}: set {MIRROR} or --mirror to a Debian mirror that answers") from None
+
+
+def _open(url: str, method: str = "GET") -> HTTPResponse:
+    """Raises OSError or ValueError. http and https only: mirrors come from files and the environment."""
+    import urllib.request
+
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError("only http:// and https:// are read")
+    request = urllib.request.Request(url, method=method, headers={"User-Agent": "aikit-nix"})  # noqa: S310
+    response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
+    return response
+
+
+def mirrors(given: Iterable[str] = ()) -> list[str]:
+    """The mirrors to ask: those given, or AIKIT_DEBIAN_MIRROR's, or the machine's. Raises AikitError if none."""
+    found = list(given) or os.environ.get(MIRROR, "").split()
+    if not found and (own := machine_mirror()):
+        found = [own]
+    if not found:
+        raise error(
+            f"this machine has no Debian mirror in /etc/apt: set {MIRROR} or --mirror (http://MIRROR/debian)"
+        )
+    return found

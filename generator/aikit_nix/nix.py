@@ -20,14 +20,15 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
+    check: bool = True,
 ) -> str:
     """Run a program to its end and return what it wrote to stdout.
 
-    `env` is added to the environment. Raises AikitError when the program is missing or fails, with the last
-    lines of its stderr.
+    `env` is added to the environment. Raises AikitError when the program is missing or (with `check`) fails,
+    with the last lines of its stderr.
     """
     done = _start(argv, cwd=cwd, env=env, stdin=stdin)
-    if done.returncode != 0:
+    if check and done.returncode != 0:
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
         program = Path(argv[0]).name
         raise error(

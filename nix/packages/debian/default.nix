@@ -67,7 +67,7 @@ let
         "AIKIT_DEBIAN_MIRROR"
         "http_proxy"
       ];
-      renew = "aikit-nix debian-lock";
+      renew = "aikit-nix debian-lock, then aikit-nix gen --debian-lock debian-lock.json";
       preferLocalBuild = true;
     };
 
@@ -256,24 +256,30 @@ let
         $out/bin/llama-server --version
       '';
 
-  provenance = runCommand "debian-provenance" { debs = debs (lock.engine ++ [ "ca-certificates" ]); } ''
-    ${unpack}
-    unpack root $debs
-    mkdir -p $out/var/lib/dpkg $out/etc
-    cp -r root/control $out/var/lib/dpkg/status.d
-    for copyright in root/usr/share/doc/*/copyright; do
-      folder=$out/usr/share/doc/$(basename $(dirname $copyright))
-      mkdir -p $folder
-      cp -L $copyright $folder/copyright
-    done
-    cat > $out/etc/os-release <<EOF
-    PRETTY_NAME="Debian GNU/Linux ${lock.suite}, packages of ${lock.date}"
-    NAME="Debian GNU/Linux"
-    ID=debian
-    VERSION_CODENAME=${lock.suite}
-    HOME_URL="https://www.debian.org/"
-    EOF
-  '';
+  provenance =
+    runCommand "debian-provenance"
+      {
+        debs = debs (lock.engine ++ [ "ca-certificates" ]);
+        inherit (lock) suite date;
+      }
+      ''
+        ${unpack}
+        unpack root $debs
+        mkdir -p $out/var/lib/dpkg $out/etc
+        cp -r root/control $out/var/lib/dpkg/status.d
+        for copyright in root/usr/share/doc/*/copyright; do
+          folder=$out/usr/share/doc/$(basename $(dirname $copyright))
+          mkdir -p $folder
+          cp -L $copyright $folder/copyright
+        done
+        cat > $out/etc/os-release <<EOF
+        PRETTY_NAME="Debian GNU/Linux $suite, packages of $date"
+        NAME="Debian GNU/Linux"
+        ID=debian
+        VERSION_CODENAME=$suite
+        HOME_URL="https://www.debian.org/"
+        EOF
+      '';
 
   pkgs = {
     inherit
