@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nixpkgs import toolchain
 from support import container, file_server, nix_env, tiny_gguf
 
 
@@ -39,3 +40,21 @@ def files() -> Iterator[file_server.FileServer]:
     """An HTTP server on loopback: put bytes into `files.files["/path"]`, fetch `files.url + "/path"`."""
     with file_server.serve() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nixpkgs() -> toolchain.Nixpkgs:
+    """The nixpkgs checkout that NIXPKGS names, as it is: to evaluate with."""
+    try:
+        return toolchain.unmodified()
+    except toolchain.UnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def debian_nixpkgs(tmp_path_factory: pytest.TempPathFactory) -> toolchain.Nixpkgs:
+    """The same checkout on the machine's compiler and tools: to build with."""
+    try:
+        return toolchain.on_debian(tmp_path_factory.mktemp("nixpkgs") / "debian")
+    except toolchain.UnavailableError as reason:
+        pytest.skip(str(reason))

@@ -6,7 +6,7 @@
 {
   nixpkgs,
   # Where a Go toolchain lies; Debian's own is often too old.
-  goRoot ? "/usr/lib/go",
+  goRoot,
   overlays ? [ ],
   ...
 }@args:

@@ -1,0 +1,151 @@
+"""Evaluates and builds with a nixpkgs checkout: as it is, or on the machine's Debian toolchain.
+
+The checkout is named by the environment variable NIXPKGS; the tests that need one are skipped without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nixpkgs import newer_nix
+from support import nix_env
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+
+# Programs that debian-toolchain.nix and what is built on it take from the machine, and their packages.
+_PACKAGES = {
+    "cmake": "cmake",
+    "dash": "dash",
+    "fakeroot": "fakeroot",
+    "flake8": "flake8",
+    "g++": "g++",
+    "gcc": "gcc",
+    "jq": "jq",
+    "lndir": "xutils-dev",
+    "make": "make",
+    "ninja": "ninja-build",
+    "patchelf": "patchelf",
+    "pigz": "pigz",
+    "pkg-config": "pkg-config",
+    "python3": "python3",
+    "xz": "xz-utils",
+    "zstd": "zstd",
+}
+# What the sandbox sees of the machine.
+_SANDBOX_PATHS = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ssl",
+)
+
+
+class UnavailableError(Exception):
+    """What is missing on this machine; the message is a test's skip reason."""
+
+
+@dataclass(frozen=True)
+class Nixpkgs:
+    """A nixpkgs to evaluate and build with. `folder` can be given wherever a nixpkgs checkout can.
+
+    Expressions are Nix functions: their arguments are `nixpkgs` (the folder) and what is given as strings.
+    """
+
+    folder: Path
+    env: Mapping[str, str]
+
+    def instantiate(self, expression: str, *attributes: str, **strings: str) -> list[str]:
+        """The .drv paths of an expression, or of attributes of it. Raises CalledProcessError."""
+        return self.run(["nix-instantiate", *self._arguments(expression, attributes, strings)]).splitlines()
+
+    def build(self, expression: str, *attributes: str, check: bool = False, **strings: str) -> list[Path]:
+        """The outputs, built; with `check` they are built again and compared. Raises CalledProcessError."""
+        options = ["--no-out-link", *(["--check"] if check else [])]
+        built = self.run(["nix-build", *options, *self._arguments(expression, attributes, strings)])
+        return [Path(line) for line in built.splitlines()]
+
+    def run(self, argv: Sequence[str]) -> str:
+        """The stdout of a Nix program. Raises CalledProcessError, after its stderr has been shown."""
+        done = subprocess.run(
+            argv, env={**os.environ, **self.env}, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return done.stdout
+
+    def _arguments(self, expression: str, attributes: Sequence[str], strings: Mapping[str, str]) -> list[str]:
+        argv = ["--expr", expression, "--arg", "nixpkgs", str(self.folder)]
+        for name, value in strings.items():
+            argv += ["--argstr", name, value]
+        for attribute in attributes:
+            argv += ["-A", attribute]
+        return argv
+
+
+def unmodified() -> Nixpkgs:
+    """The checkout as it is: to evaluate with. Raises UnavailableError."""
+    if not (named := os.environ.get("NIXPKGS")):
+        raise UnavailableError("NIXPKGS does not name a nixpkgs checkout")
+    checkout = Path(named).resolve()
+    if not (checkout / "pkgs/top-level").is_dir():
+        raise UnavailableError(f"NIXPKGS={named} is no nixpkgs checkout")
+    if problem := nix_env.problem():
+        raise UnavailableError(problem)
+    # CUDA is unfree: the flake must allow it without help from the user's environment.
+    env = nix_env.environment() | {"NIXPKGS_ALLOW_UNFREE": "0"}
+    try:
+        if folder := newer_nix.programs(REPOSITORY / "build/newer-nix"):
+            env["PATH"] = f"{folder}{os.pathsep}{env['PATH']}"
+    except newer_nix.NoNewerNixError as reason:
+        raise UnavailableError(f"nixpkgs needs Nix 2.18: {reason}") from None
+    return Nixpkgs(checkout, env)
+
+
+def on_debian(folder: Path) -> Nixpkgs:
+    """The checkout on the machine's compiler and tools: to build with, without a binary cache.
+
+    `folder` is made, and takes the checkout's place. Raises UnavailableError.
+    """
+    real = unmodified()
+    if missing := sorted(package for program, package in _PACKAGES.items() if not shutil.which(program)):
+        raise UnavailableError(f"Debian packages are missing: apt-get install {' '.join(missing)}")
+    if nix_env.daemon():
+        raise UnavailableError("the Nix daemon decides what its sandbox sees of the machine")
+    paths = [path for path in _SANDBOX_PATHS if Path(path).exists()]
+    go = _go_root()
+    if not go.is_relative_to("/usr"):
+        paths.append(str(go))
+    arguments = {
+        "goRoot": str(go),
+        "nixpkgs": str(real.folder),
+        "toolchain": str(HERE / "debian-toolchain.nix"),
+    }
+
+    folder.mkdir()
+    (folder / "arguments.json").write_text(json.dumps(arguments))
+    (folder / "default.nix").write_text(
+        "args: let given = builtins.fromJSON (builtins.readFile ./arguments.json); in "
+        "import given.toolchain (args // { inherit (given) goRoot; nixpkgs = /. + given.nixpkgs; })\n"
+    )
+    # So that it can also override a flake's input.
+    (folder / "flake.nix").write_text("{ outputs = _: { }; }\n")
+    # The machine itself builds; a cache would have nothing of this.
+    settings = ["substitute = false", "builders =", f"sandbox-paths = {' '.join(paths)}"]
+    return Nixpkgs(folder, {**real.env, "NIX_CONFIG": "\n".join([real.env["NIX_CONFIG"], *settings])})
+
+
+def _go_root() -> Path:
+    """Where the machine's Go lies; without one, Debian's place for it: only what uses Go will notice."""
+    if not shutil.which("go"):
+        return Path("/usr/lib/go")
+    done = subprocess.run(["go", "env", "GOROOT"], capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip()).resolve()
