@@ -132,7 +132,7 @@ BAD = {
     "short sha256": (model().replace("SHA256", "abc"), [], "sha256"),
     "local file missing": ("apiVersion: v1alpha1\nmodels: [{name: m, source: m.gguf}]", [], "m.gguf"),
     "escaping name": (model(name="../../x"), [], "/models"),
-    "no yaml": ("a: [", [], "aikitfile.yaml:1:"),
+    "no yaml": ("a: [", [], "aikitfile.yaml:2:1"),
     "wrong type": ("apiVersion: v1alpha1\nmodels: 3", [], "models"),
     "other lock": (model(), ["--packages", "debian", "--debian-lock", "aikitfile.yaml"], "debian-lock"),
 }
@@ -173,5 +173,9 @@ def test_nix_missing_or_too_old(tmp_path: Path) -> None:
     old.write_text("#!/bin/sh\necho 'nix (Nix) 2.3.7'\n")
     old.chmod(0o755)
     done = aikit_nix("gen", "-o", "out", cwd=tmp_path, env=env)
-    assert (done.returncode, "2.18" in done.stderr) == (1, True)
+    assert (done.returncode, "upgrade Nix to 2.8" in done.stderr) == (1, True)
     assert not (tmp_path / "out").exists()
+
+    old.write_text("#!/bin/sh\necho 'nix (Nix) 2.8.0'\n")
+    done = aikit_nix("gen", "-o", "out", cwd=tmp_path, env=env)
+    assert (done.returncode, "these packages need Nix 2.18" in done.stderr) == (0, True)

@@ -10,14 +10,16 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from aikit_nix import compat, schema, source, yamltree
 from aikit_nix.compat import Escapes, Reading
-from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 from aikit_nix.yamltree import Node
 
 T = TypeVar("T")
+_LARGEST_BYTES = 32_000_000
 _MAX_ERRORS = 100
 _MAX_VALUES = 1_000_000
 
@@ -94,6 +96,18 @@ class Aikitfile:
     models: tuple[Model, ...]
     config: Located[str] | None
     load_to_memory: tuple[Located[str], ...] = ()
+
+
+def read(path: Path, escapes: Escapes = Escapes.AUTO) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:
+    """Read and parse an aikitfile. Raises AikitError as `parse` does, and when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_BYTES + 1)
+    except OSError as exception:
+        raise error(f"{path} cannot be read ({exception.strerror}): name an aikitfile") from None
+    if len(data) > _LARGEST_BYTES:
+        raise error(f"{path} is larger than {_LARGEST_BYTES // 1_000_000} MB: this is no aikitfile")
+    return parse(data, str(path), escapes)
 
 
 def parse(data: bytes, file: str, escapes: Escapes = Escapes.AUTO) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:

@@ -95,7 +95,7 @@ def gen(
     planned, warnings = plan.make(parsed, options, local)
     report(warnings)
     files = flake.render(planned, nixpkgs, debian_lock)
-    nix.require(planned.packages.minimum_nix)
+    report(nix.require(planned.packages.minimum_nix))
 
     for path in store.add_local(parsed, planned, folder):
         click.echo(f"added {path} to the Nix store")

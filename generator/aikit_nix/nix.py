@@ -9,7 +9,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aikit_nix.errors import AikitError, error
+from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+
+# Debian 12's.
+OLDEST = (2, 8)
 
 _STDERR_LINES = 8
 
@@ -72,17 +75,25 @@ def _missing(program: str) -> AikitError:
     return error(f"`{program}` cannot be run: it is not on PATH ({where})", code="program-missing")
 
 
-def require(minimum: tuple[int, int]) -> None:
-    """Raise AikitError unless a Nix of at least that version is on PATH."""
+def require(wanted: tuple[int, int]) -> tuple[Diagnostic, ...]:
+    """Check that a Nix is on PATH that knows flakes as we use them.
+
+    Returns a warning when it is older than `wanted`, which the flake's packages need: a flake may be written on one
+    machine and built on another. Raises AikitError without Nix, or with one that can build no flake of ours.
+    """
     said = run(["nix", "--version"]).strip()
-    found = re.search(r"(\d+)\.(\d+)", said)
-    if not found or (int(found[1]), int(found[2])) < minimum:
-        need = ".".join(map(str, minimum))
-        raise error(
-            f"this flake needs Nix {need} or newer, and `nix --version` says {said!r}: upgrade Nix, "
-            "or use `--packages debian`, which Nix 2.8 can build",
-            code="nix-too-old",
-        )
+    digits = re.search(r"(\d+)\.(\d+)", said)
+    found = (int(digits[1]), int(digits[2])) if digits else (0, 0)
+    if found < OLDEST:
+        raise error(f"`nix --version` says {said!r}: upgrade Nix to {_dotted(OLDEST)} or newer", code="nix-too-old")
+    if found < wanted:
+        text = f"these packages need Nix {_dotted(wanted)} or newer and this is {said!r}: upgrade, or build elsewhere"
+        return (Diagnostic(Severity.WARNING, "nix-too-old", text),)
+    return ()
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
 
 
 def build_command(folder: Path, environment: Mapping[str, str]) -> str:

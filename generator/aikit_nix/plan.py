@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from aikit_nix import __version__, llama_server
+from aikit_nix import __version__, llama_server, nix
 from aikit_nix.aikitfile import Aikitfile, Backend, Located, Model, Runtime
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 
@@ -31,8 +31,8 @@ class Packages(StrEnum):
 
     @property
     def minimum_nix(self) -> tuple[int, int]:
-        """The oldest Nix that builds it: nixpkgs' lib/minver.nix; for debian what bookworm has."""
-        return (2, 18) if self is Packages.NIXPKGS else (2, 8)
+        """The oldest Nix that builds it (nixpkgs: its lib/minver.nix)."""
+        return (2, 18) if self is Packages.NIXPKGS else nix.OLDEST
 
 
 @dataclass(frozen=True)
