@@ -25,7 +25,7 @@ from rich.table import Table
 import gemma
 from aikit_nix import debian
 from aikit_nix.errors import AikitError
-from support import container, image, nix_env, tiny_gguf
+from support import container, debian_lock, image, nix_env, tiny_gguf
 
 QUESTION = "What is the capital of France?"
 
@@ -134,13 +134,9 @@ class Demo:
         self.console.print(escape(text.rstrip()), style="dim")
         # A later run may have another model: the flake of an earlier one is ours to replace.
         shutil.rmtree(self.flake, ignore_errors=True)
-        lock = self.debian_lock()
+        lock = debian_lock.usable(self.folder, self.say)
         argv: list[str | Path] = ["aikit-nix", "gen", aikitfile, "-o", self.flake, "--packages", "debian"]
         self.command([*argv, "--debian-lock", lock] if lock else argv)
-
-    def debian_lock(self) -> Path | None:
-        """A renewed lock where neither the mirror nor the archive has every pinned package any more."""
-        return None
 
     def build(self) -> Path:
         """`nix build`: the image."""

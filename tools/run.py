@@ -23,15 +23,16 @@ PYTHON = VENV / "bin/python"
 # What to look for, the Debian package that has it, and why it is needed.
 NIX = ("nix", "nix-bin", "builds the image")
 BUBBLEWRAP = ("bwrap", "bubblewrap", "starts the image in isolation")
+GPGV = ("gpgv", "gpgv", "checks Debian's signature")
 SKOPEO = ("skopeo", "skopeo", "reads the image as other tools do")
 VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
 
 # For each target: the programs, the dependency group of pyproject.toml, and what is run.
 TARGETS = {
-    "demo": ((NIX, BUBBLEWRAP), "demo", ["tools/demo.py"]),
-    "test": ((NIX, BUBBLEWRAP, SKOPEO), "dev", ["-m", "pytest"]),
+    "demo": ((NIX, BUBBLEWRAP, GPGV), "demo", ["tools/demo.py"]),
+    "test": ((NIX, BUBBLEWRAP, GPGV, SKOPEO), "dev", ["-m", "pytest"]),
     "lint": ((NIX,), "dev", ["tools/lint.py"]),
-    "bench": ((NIX, BUBBLEWRAP), "dev", ["tools/bench.py"]),
+    "bench": ((NIX, BUBBLEWRAP, GPGV), "dev", ["tools/bench.py"]),
 }
 
 
