@@ -1,4 +1,4 @@
-"""A lock of Debian packages that can still be downloaded: Debian's mirrors drop a version soon after the next one."""
+"""A lock of Debian packages that can still be downloaded: mirrors drop a version soon after the next one."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
     except AikitError as problem:
         say(f"the pinned Debian packages are kept: {problem}")
         return None
-    say(
-        f"going on with the versions of {lock.date}: they differ from the pinned ones, and so will the digests"
-    )
+    say(f"going on with the versions of {lock.date}: the digests will be others than the pinned ones'")
     path = folder / "debian-lock.json"
     lock.write(path)
     return path
