@@ -77,7 +77,7 @@ def gen(
     force: bool,
 ) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml)."""
-    from aikit_nix import debian, flake, nix, plan, store
+    from aikit_nix import flake, nix, plan, store
     from aikit_nix.aikitfile import Runtime, read
     from aikit_nix.compat import Escapes
 
@@ -105,7 +105,11 @@ def gen(
     click.echo(f"wrote {', '.join(files.top_level())} to {output.resolve()}: {planned.summary()}")
     report(flake.show_to_nix(files, output))
     report(flake.copied_models(output, (folder / source for source in local)))
-    environment = debian.build_environment() if planned.packages is plan.Packages.DEBIAN else {}
+    environment = {}
+    if planned.packages is plan.Packages.DEBIAN:
+        from aikit_nix import debian
+
+        environment = debian.build_environment()
     click.echo(f"next: {nix.build_command(output, environment)}")
 
 
