@@ -12,8 +12,6 @@ TOP = {
     "models": "The models in the image, a file each.",
     "config": "The text of /config.yaml: LocalAI's list of model configurations.",
     "loadToMemory": "Names of the models that the server loads when it starts (AIKit after v0.21).",
-    "baseModel": "",
-    "datasets": "",
 }
 MODEL = {
     "name": "Name of the model. One with a slash puts the file of a URL into a folder below /models.",

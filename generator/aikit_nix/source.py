@@ -13,13 +13,15 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 MODELS = "/models"
 _NAME_MAX = 255  # bytes of one path component, on every Linux file system
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?")
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?"
+)
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\]")
 # RFC 3986, less the brackets, which curl would read as a pattern
 _URL_SAFE = "!#$%&'()*+,-./:;=?@_~"
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """A source that cannot be used; the message says why and what to do instead."""
 
 
@@ -37,12 +39,12 @@ class Source:
 
 
 def read(text: str) -> Source:
-    """Understand a `source:`. Raises Refused."""
+    """Understand a `source:`. Raises RefusedError."""
     if not text:
-        raise Refused("is empty: give a URL or a file beside the aikitfile")
+        raise RefusedError("is empty: give a URL or a file beside the aikitfile")
     bad = unprintable(text)
     if bad:
-        raise Refused(f"holds {bad}, which neither a URL nor a path may")
+        raise RefusedError(f"holds {bad}, which neither a URL nor a path may")
     scheme = _SCHEME.match(text)
     if scheme is None:
         return _local(text)
@@ -52,14 +54,18 @@ def read(text: str) -> Source:
         case "huggingface:":
             return _huggingface(text)
         case "oci:":
-            raise Refused(
+            raise RefusedError(
                 "is in a registry, which has no plain download: fetch it once (`oras pull`, `ollama pull`) and give the file's"
                 " path, or give the https URL of the same GGUF"
             )
         case "file:":
-            raise Refused("is a file: URL, which AIKit refused too: give a path relative to the aikitfile")
+            raise RefusedError(
+                "is a file: URL, which AIKit refused too: give a path relative to the aikitfile"
+            )
         case other:
-            raise Refused(f"has the scheme `{other}//`, which AIKit refused too: give an http(s) URL or a file beside the aikitfile")
+            raise RefusedError(
+                f"has the scheme `{other}//`, which AIKit refused too: give an http(s) URL or a file beside the aikitfile"
+            )
 
 
 def destination(file: str, name: str, *, url: bool) -> str:
@@ -80,7 +86,9 @@ def name_problem(name: str) -> str | None:
         return "holds `..`, which would leave /models"
     if "" in parts:
         return "has an empty part between two `/`"
-    long = next((part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None)
+    long = next(
+        (part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None
+    )
     return f"has a part of more than {_NAME_MAX - len('.tmpl')} bytes" if long else None
 
 
@@ -92,43 +100,49 @@ def unprintable(text: str) -> str | None:
 
 def _local(text: str) -> Source:
     if text.startswith("/"):
-        raise Refused("is an absolute path, which AIKit refused too: give a path relative to the aikitfile")
+        raise RefusedError(
+            "is an absolute path, which AIKit refused too: give a path relative to the aikitfile"
+        )
     if text.startswith("~/"):
-        raise Refused("begins with `~`, which no shell expands here: give a path relative to the aikitfile")
+        raise RefusedError(
+            "begins with `~`, which no shell expands here: give a path relative to the aikitfile"
+        )
     if ".." in text.split("/"):
-        raise Refused(
+        raise RefusedError(
             "leaves the aikitfile's folder, beyond which AIKit saw nothing: move or link the file into it"
         )
     if text.endswith("/") or posixpath.normpath(text) == ".":
-        raise Refused("is a folder: list each of its files as a model of its own")
+        raise RefusedError("is a folder: list each of its files as a model of its own")
     return Source(text, None, _file_name(posixpath.basename(text)))
 
 
 def _web(text: str) -> Source:
     if re.search(r"\s", text):
-        raise Refused("holds white space: write %20 for a blank")
+        raise RefusedError("holds white space: write %20 for a blank")
     if "\\" in text:
-        raise Refused("holds a backslash: write / or %5C")
+        raise RefusedError("holds a backslash: write / or %5C")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise Refused("is no URL: check its host and port") from None
+        raise RefusedError("is no URL: check its host and port") from None
     if "@" in parts.netloc:
-        raise Refused("holds a user name or password, which would end up in the flake and the image: remove it")
+        raise RefusedError(
+            "holds a user name or password, which would end up in the flake and the image: remove it"
+        )
     host = parts.netloc.rpartition(":")[0] if port is not None or parts.netloc.endswith(":") else parts.netloc
     if not (_HOST.fullmatch(host) or _IPV6.fullmatch(host)) or len(host) > 253:
-        raise Refused(f"has no usable host: `{host}`")
+        raise RefusedError(f"has no usable host: `{host}`")
     if re.search(r"%(?![0-9A-Fa-f]{2})", parts.path):
-        raise Refused("holds a `%` that is not followed by two hex digits: write %25")
+        raise RefusedError("holds a `%` that is not followed by two hex digits: write %25")
     try:
         decoded = unquote_to_bytes(parts.path).decode()
     except UnicodeDecodeError:
-        raise Refused("has a path that is not UTF-8 after decoding its %xx") from None
+        raise RefusedError("has a path that is not UTF-8 after decoding its %xx") from None
     # Go's path.Base: trailing slashes do not count
     file = posixpath.basename(decoded.rstrip("/"))
     if not file:
-        raise Refused("names no file: its path is empty")
+        raise RefusedError("names no file: its path is empty")
     behind_host = text[len(parts.scheme) + len("://") + len(parts.netloc) :]
     url = f"{parts.scheme}://{parts.netloc}{quote(behind_host, safe=_URL_SAFE)}"
     return Source(url, url, _file_name(file))
@@ -138,18 +152,22 @@ def _huggingface(text: str) -> Source:
     rest, query, _ = text.partition("://")[2].partition("?")
     parts = rest.split("/")
     if len(parts) < 3 or not all(parts):
-        raise Refused("names no file of a repository: write huggingface://NAMESPACE/REPO/FILE, one model for each file")
+        raise RefusedError(
+            "names no file of a repository: write huggingface://NAMESPACE/REPO/FILE, one model for each file"
+        )
     if len(parts) > 4:
-        raise Refused(
+        raise RefusedError(
             "has more than NAMESPACE/REPO/BRANCH/FILE, of which AIKit dropped the end:"
             f" write https://huggingface.co/{parts[0]}/{parts[1]}/resolve/BRANCH/PATH"
         )
     namespace, repo, *branch, file = parts
     if "@" in repo or ":" in repo:
         plain, _, revision = repo.replace(":", "@").partition("@")
-        raise Refused(f"names a revision in a way that no AIKit understood: write huggingface://{namespace}/{plain}/{revision}/{file}")
+        raise RefusedError(
+            f"names a revision in a way that no AIKit understood: write huggingface://{namespace}/{plain}/{revision}/{file}"
+        )
     if any(part in (".", "..") for part in parts) or re.search(r"[\s\\%#]", rest):
-        raise Refused("is no huggingface:// address: write huggingface://NAMESPACE/REPO/FILE")
+        raise RefusedError("is no huggingface:// address: write huggingface://NAMESPACE/REPO/FILE")
     url = f"https://huggingface.co/{quote(namespace)}/{quote(repo)}/resolve/{quote(branch[0] if branch else 'main')}/{quote(file)}"
     note = f"is fetched from {url}" + (f"; `?{text.partition('?')[2]}` is dropped" if query else "")
     return Source(url, url, _file_name(file), note)
@@ -157,10 +175,10 @@ def _huggingface(text: str) -> Source:
 
 def _file_name(file: str) -> str:
     if file in ("", ".", "..") or "/" in file:
-        raise Refused(f"names no file: `{file}` is a folder")
+        raise RefusedError(f"names no file: `{file}` is a folder")
     bad = unprintable(file)
     if bad:
-        raise Refused(f"has a file name that holds {bad}")
+        raise RefusedError(f"has a file name that holds {bad}")
     if len(file.encode()) > _NAME_MAX:
-        raise Refused(f"has a file name of more than {_NAME_MAX} bytes")
+        raise RefusedError(f"has a file name of more than {_NAME_MAX} bytes")
     return file

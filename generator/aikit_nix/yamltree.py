@@ -11,7 +11,7 @@ import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -24,7 +24,10 @@ MAX_DEPTH = 64
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
-_CORE_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")}
+_CORE_TAGS = {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
+}
 _NULL_TAG = "tag:yaml.org,2002:null"
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -66,7 +69,9 @@ def decode(data: bytes, file: str) -> str:
     """
     if len(data) > MAX_BYTES:
         raise _error(
-            "too-large", f"the file has {len(data)} bytes, more than {MAX_BYTES}: is this an aikitfile?", Position(file, 1, 1)
+            "too-large",
+            f"the file has {len(data)} bytes, more than {MAX_BYTES}: is this an aikitfile?",
+            Position(file, 1, 1),
         )
     encoding = next((name for bom, name in _BOMS if data.startswith(bom)), "utf-8")
     try:
@@ -76,7 +81,9 @@ def decode(data: bytes, file: str) -> str:
         line, _, last = before.rpartition("\n")
         at = Position(file, line.count("\n") + 2 if "\n" in before else 1, len(last) + 1)
         raise _error(
-            "encoding", f"byte 0x{data[bad.start]:02x} is not {encoding.upper()[:6].rstrip('-')}: save the file as UTF-8", at
+            "encoding",
+            f"byte 0x{data[bad.start]:02x} is not {encoding.upper()[:6].rstrip('-')}: save the file as UTF-8",
+            at,
         ) from None
 
 
@@ -92,7 +99,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     for event in _events(text, file):
         at = _position(event.start_mark, file)
         if isinstance(event, yaml.DocumentEndEvent):
-            if _another_document(text, event.end_mark.index):
+            if event.end_mark and _another_document(text, event.end_mark.index):
                 warnings.append(
                     Diagnostic(
                         Severity.WARNING,
@@ -112,7 +119,9 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
             continue
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
-                raise _error("yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at)
+                raise _error(
+                    "yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at
+                )
             node = anchors[event.anchor]
             if any(node is parent for parent, _ in open_nodes):
                 raise _error("yaml-syntax", f"the alias *{event.anchor} is inside of what it stands for", at)
@@ -161,7 +170,7 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
         loader = _Loader(text)
         try:
             while loader.check_event():
-                yield loader.get_event()
+                yield loader.get_event()  # type: ignore[no-untyped-call]
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as bad:
@@ -186,9 +195,13 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
             Position(file, line, column),
         ) from None
     except yaml.YAMLError as bad:
-        raise _error("yaml-syntax", f"this is not YAML: {' '.join(str(bad).split())}", Position(file, 1, 1)) from None
+        raise _error(
+            "yaml-syntax", f"this is not YAML: {' '.join(str(bad).split())}", Position(file, 1, 1)
+        ) from None
     except UnicodeEncodeError:
-        raise _error("yaml-syntax", "half of a surrogate pair may not stand in YAML", Position(file, 1, 1)) from None
+        raise _error(
+            "yaml-syntax", "half of a surrogate pair may not stand in YAML", Position(file, 1, 1)
+        ) from None
 
 
 def _codepoint(character: object) -> str:
@@ -216,14 +229,16 @@ def _syntax_hint(text: str, mark: yaml.Mark | None) -> str:
 
 def _another_document(text: str, index: int) -> bool:
     """Whether anything but comments and end marks follows."""
-    return any(line.strip() and not re.match(r"\s*(#|---\s*$|\.\.\.\s*$)", line) for line in text[index:].split("\n"))
+    return any(
+        line.strip() and not re.match(r"\s*(#|---\s*$|\.\.\.\s*$)", line) for line in text[index:].split("\n")
+    )
 
 
 def _style(event: yaml.ScalarEvent) -> str | None:
     return event.style or None
 
 
-def _position(mark: yaml.Mark, file: str) -> Position:
+def _position(mark: Any, file: str) -> Position:
     return Position(file, mark.line + 1, mark.column + 1)
 
 
