@@ -1,7 +1,7 @@
 """The Debian package set: this machine's mirror, and the lock that pins the .debs.
 
-A lock names every .deb by sha256. It is renewed from a mirror's signed index: only the root packages are named
-here, the rest follows from their dependencies, since sonames and versions change from one index to the next.
+A lock names every .deb by sha256. It is renewed from a mirror's signed index: only the root packages are
+named here, the rest follows from their dependencies, since sonames and versions change from one index to the next.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ROOTS = {
     "tools": ("python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static", "ca-certificates"),
 }
 
-# Dependencies that nothing here uses. A name that leaves Debian does no harm, a new dependency is simply added.
+# Dependencies that nothing here uses. A name that leaves Debian does no harm, a new dependency is just added.
 _LEFT_OUT = frozenset(
     {
         "debconf",  # asks questions at installation
@@ -83,7 +83,7 @@ def build_environment() -> dict[str, str]:
 
 
 def machine_mirror(apt: Path = Path("/etc/apt")) -> str | None:
-    """This machine's Debian mirror: the first of AIKIT_DEBIAN_MIRROR, or what apt reads the main archive from."""
+    """This machine's mirror: the first of AIKIT_DEBIAN_MIRROR, or what apt reads the main archive from."""
     if given := os.environ.get(MIRROR, "").split():
         return given[0].rstrip("/")
     sources = [source for file in _apt_files(apt) for source in _apt_sources(file)]
@@ -384,7 +384,7 @@ def _open(url: str, method: str = "GET") -> HTTPResponse:
 
 
 def mirrors(given: Iterable[str] = ()) -> list[str]:
-    """The mirrors to ask: those given, or AIKIT_DEBIAN_MIRROR's, or the machine's. Raises AikitError if none."""
+    """The mirrors to ask: those given, or AIKIT_DEBIAN_MIRROR's, or apt's. Raises AikitError if there is none."""
     found = list(given) or os.environ.get(MIRROR, "").split()
     if not found and (own := machine_mirror()):
         found = [own]

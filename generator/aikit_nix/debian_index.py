@@ -1,14 +1,14 @@
 """Debian's package index: its formats, and which packages a root package needs.
 
-A few lines of our own (deb-control(5), deb-version(7)): the library for these formats, python-debian, is under
-the GPL, which does not go with this project's licence.
+A few lines of our own (deb-control(5), deb-version(7)): the library for these formats, python-debian, is
+under the GPL, which does not go with this project's licence.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from aikit_nix.errors import error
@@ -115,7 +115,8 @@ class Package:
     filename: str
     sha256: str
     size: int
-    depends: str
+    depends: str = ""
+    provides: str = ""
 
     @classmethod
     def parse(cls, fields: dict[str, str]) -> Package:
@@ -127,6 +128,7 @@ class Package:
                 fields["sha256"].lower(),
                 int(fields["size"]),
                 ", ".join(filter(None, (fields.get("pre-depends"), fields.get("depends")))),
+                fields.get("provides", ""),
             )
         except (KeyError, ValueError) as e:
             raise error(
@@ -139,7 +141,7 @@ class Package:
         return package
 
 
-def closure(roots: Iterable[str], left_out: Collection[str], index: Mapping[str, Package]) -> list[str]:
+def closure(roots: Iterable[str], left_out: frozenset[str], index: Mapping[str, Package]) -> list[str]:
     """The root packages and all that they depend on, sorted, without `left_out` and what only those need."""
     found: set[str] = set()
     todo: list[tuple[str, tuple[Relation, ...]]] = [(root, (Relation(root, None, None),)) for root in roots]
@@ -147,9 +149,11 @@ def closure(roots: Iterable[str], left_out: Collection[str], index: Mapping[str,
         wanted_by, alternatives = todo.pop()
         if any(a.name in left_out or a.name in found for a in alternatives):
             continue
-        chosen = next(
-            (a.name for a in alternatives if a.name in index and a.accepts(index[a.name].version)), None
-        )
+        offers = [a.name for a in alternatives if a.name in index and a.accepts(index[a.name].version)]
+        offers = offers or [name for a in alternatives for name in _providers(a, index)]
+        if found.intersection(offers) or left_out.intersection(offers):
+            continue
+        chosen = next(iter(offers), None)
         if chosen is None:
             wish = " | ".join(" ".join(filter(None, (a.name, a.operator, a.version))) for a in alternatives)
             raise error(
@@ -159,6 +163,16 @@ def closure(roots: Iterable[str], left_out: Collection[str], index: Mapping[str,
         found.add(chosen)
         todo += [(chosen, group) for group in relations(index[chosen].depends)]
     return sorted(found)
+
+
+def _providers(wanted: Relation, index: Mapping[str, Package]) -> Iterator[str]:
+    """The packages that stand for a virtual one."""
+    for package in index.values():
+        if wanted.name in package.provides:
+            for (provided,) in relations(package.provides):
+                fits = wanted.operator is None or (provided.version and wanted.accepts(provided.version))
+                if provided.name == wanted.name and fits:
+                    yield package.name
 
 
 def newest(index: str) -> dict[str, Package]:

@@ -163,14 +163,14 @@ let
     }
   '';
 
-  # `start PROGRAM NAME`: a script $out/bin/NAME that has the glibc in $out/lib start the PROGRAM. Build tools are started
-  # this way because patchelf breaks a program that is not position-independent, as Debian's Python.
+  # `start PROGRAM NAME [OPTION]`: a script $out/bin/NAME that has the glibc in $out/lib start the PROGRAM. Build tools are
+  # started this way because patchelf breaks a program that is not position-independent, as Debian's Python.
   start = ''
     start() {
       mkdir -p $out/bin
       cat > $out/bin/$2 <<EOF
     #!${shell}/bin/sh
-    exec $(echo $out/lib/ld-linux*.so.*) --argv0 $out/bin/$2 --library-path $out/lib $1 "\$@"
+    exec $(echo $out/lib/ld-linux*.so.*) --argv0 $out/bin/$2 --library-path $out/lib $1 $3 "\$@"
     EOF
       chmod +x $out/bin/$2
     }
@@ -202,9 +202,7 @@ let
         python=$(readlink root/usr/bin/python3)
         mkdir -p $out/lib
         cp -r root/usr/lib/$python $out/lib
-        cd $out/lib/$python
-        rm -rf test sitecustomize.py
-        cd -
+        rm -rf $out/lib/$python/test $out/lib/$python/sitecustomize.py
         take root/usr/bin/$python lib/$python
         for module in $out/lib/$python/lib-dynload/*.so; do
           # A module whose libraries are not pinned cannot be imported.
@@ -217,7 +215,8 @@ let
             take $found lib
           done
         done
-        start $out/lib/$python/$python python3
+        # -B: root can write to the store, and Python would leave its caches there.
+        start $out/lib/$python/$python python3 -B
         $out/bin/python3 -c 'import json, hashlib, tarfile, ssl'
       '';
 
