@@ -13,9 +13,17 @@
     NVIDIA_DRIVER_CAPABILITIES = "compute,utility";
     NVIDIA_VISIBLE_DEVICES = "all";
     BUILD_TYPE = "cublas";
-    # Where the toolkit mounts the driver's libcuda.so.1: Debian's and Fedora's library folders (legacy mode and
-    # CDI) and the folder of Kubernetes device plugins. Nix's glibc does not read /etc/ld.so.cache, and these
-    # folders hold nothing else in this image.
-    LD_LIBRARY_PATH = "/usr/lib/x86_64-linux-gnu:/usr/lib/aarch64-linux-gnu:/usr/lib64:/usr/local/nvidia/lib64";
+    # Where the driver's libcuda.so.1 may be mounted: the NVIDIA container toolkit's legacy mode takes /usr/lib64, or
+    # Debian's folder where it finds a Debian; CDI the host's own folder (Debian, Fedora, Arch, WSL; NixOS's is in
+    # the run path already); Kubernetes device plugins /usr/local/nvidia. Nix's glibc does not read
+    # /etc/ld.so.cache, and these folders hold nothing else in this image.
+    LD_LIBRARY_PATH = builtins.concatStringsSep ":" [
+      "/usr/lib/x86_64-linux-gnu"
+      "/usr/lib/aarch64-linux-gnu"
+      "/usr/lib64"
+      "/usr/lib"
+      "/usr/lib/wsl/lib"
+      "/usr/local/nvidia/lib64"
+    ];
   };
 }

@@ -21,9 +21,7 @@ let
   # on aarch64, and CUDA's fallback where there is no GPU.
   wanted = instructionSets.${runtime} or null;
 
-  flag =
-    name: value:
-    "-D${name}:BOOL=${if value then "ON" else "OFF"}";
+  flag = name: value: "-D${name}:BOOL=${if value then "ON" else "OFF"}";
 
   package =
     (pkgs.llama-cpp.override {

@@ -225,9 +225,17 @@ let
         cp -L /etc/ssl/certs/ca-certificates.crt $out/etc/ssl/certs/ca-bundle.crt
       '';
     }
-    // lib.genAttrs [ "dash" "fakeroot" "jq" "lndir" "patchelf" "pigz" "pkg-config" "xz" "zstd" ] (
-      name: host { inherit name; }
-    );
+    // lib.genAttrs [
+      "dash"
+      "fakeroot"
+      "jq"
+      "lndir"
+      "patchelf"
+      "pigz"
+      "pkg-config"
+      "xz"
+      "zstd"
+    ] (name: host { inherit name; });
 
   stages =
     stageArgs:
