@@ -1,0 +1,103 @@
+{
+  description = "Compile an aikitfile into a pinned, reproducible Nix flake that builds an OCI image";
+
+  # The pin that generated flakes get too: templates/flake.lock.
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/716c7a2664ca8325617b8a7fbb609273f2c4cae7";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      inherit (nixpkgs) lib;
+
+      eachSystem =
+        outputs:
+        lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system: outputs nixpkgs.legacyPackages.${system});
+
+      project = (lib.importTOML ./pyproject.toml).project;
+
+      dependencies = python: [
+        python.click
+        python.jinja2
+        python.pyyaml
+        python.rich
+      ];
+
+      nixFiles = lib.fileset.toSource {
+        root = ./.;
+        fileset = lib.fileset.fileFilter (file: file.hasExt "nix") ./.;
+      };
+    in
+    {
+      # The outputs of a flake from its plan: { plan, nixpkgs ? null } -> { packages, apps, checks }.
+      lib.fromPlan = import ./nix;
+
+      templates.default = {
+        path = ./templates/starter;
+        description = "An aikitfile to start from";
+        welcomeText = ''
+          Edit `aikitfile.yaml`, then run `aikit-nix gen && nix build`.
+        '';
+      };
+
+      packages = eachSystem (pkgs: {
+        default = pkgs.python3Packages.buildPythonApplication {
+          pname = project.name;
+          inherit (project) version;
+          pyproject = true;
+          src = lib.fileset.toSource {
+            root = ./.;
+            fileset = lib.fileset.unions [
+              ./LICENSE
+              ./README.md
+              ./generator
+              ./nix
+              ./pyproject.toml
+              ./templates
+            ];
+          };
+          build-system = [ pkgs.python3Packages.hatchling ];
+          dependencies = dependencies pkgs.python3Packages;
+          pythonImportsCheck = [ "aikit_nix.cli" ];
+          meta = {
+            inherit (project) description;
+            license = lib.licenses.mit;
+            mainProgram = "aikit-nix";
+          };
+        };
+      });
+
+      devShells = eachSystem (pkgs: {
+        default = pkgs.mkShell {
+          packages = [
+            pkgs.bubblewrap
+            pkgs.nixfmt-rs
+            (pkgs.python3.withPackages (
+              python:
+              dependencies python
+              ++ [
+                python.gguf
+                python.hypothesis
+                python.mypy
+                python.pytest
+                python.pytest-cov
+                python.types-pyyaml
+              ]
+            ))
+            pkgs.ruff
+            pkgs.skopeo
+          ];
+          env.PYTHONPATH = "generator";
+        };
+      });
+
+      checks = eachSystem (pkgs: {
+        package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+        format = pkgs.runCommand "check-format" { nativeBuildInputs = [ pkgs.nixfmt-rs ]; } ''
+          find ${nixFiles} -name '*.nix' -exec nixfmt --check {} +
+          touch $out
+        '';
+      });
+
+      formatter = eachSystem (pkgs: pkgs.nixfmt-tree.override { nixfmtPackage = pkgs.nixfmt-rs; });
+    };
+}
