@@ -64,7 +64,8 @@ let
     SSL_CERT_FILE = "/etc/ssl/certs/ca-certificates.crt";
   }
   // env
-  // engine.env;
+  // engine.env
+  // plan.env;
 
   tag = if plan.image.tag == null then runtime else plan.image.tag;
 

@@ -90,6 +90,19 @@ def test_an_image_is_named_after_its_model(tmp_path: Path) -> None:
     assert json.loads(image["labels"]["aikit-nix.models"]) == {"/models/Org/m.gguf": f"sha256:{SHA256}"}
 
 
+def test_more_models_than_layers_is_warned_of(tmp_path: Path) -> None:
+    entries = [f'  - {{name: m{i}, source: "https://e.com/{i}.gguf", sha256: "{i:064x}"}}\n' for i in range(101)]
+    write(tmp_path, "apiVersion: v1alpha1\nmodels:\n" + "".join(entries))
+    assert "share one layer" in aikit_nix("gen", "-o", "out", cwd=tmp_path).stderr
+
+
+def test_cuda_capabilities_and_models_to_load_are_kept(tmp_path: Path) -> None:
+    write(tmp_path, model(more="runtime: cuda\nloadToMemory: [m]"))
+    plan = gen(tmp_path, "--cuda-capability", "8.6", "--cuda-capability", "9.0")
+    assert plan["cudaCapabilities"] == ["8.6", "9.0"]
+    assert plan["env"] == {"LOCALAI_LOAD_TO_MEMORY": "m"}
+
+
 def test_texts_travel_as_they_are(tmp_path: Path) -> None:
     nasty = "${builtins.readFile /etc/passwd}''${x}'' \" \\\\ `id` $(id) ' ü\n"
     write(tmp_path, model() + f"config: {json.dumps(nasty, ensure_ascii=False)}\n")
@@ -123,6 +136,7 @@ BAD = {
     "unknown flag": (model(), ["--frobnicate"], "No such option"),
     "bad image name": (model(), ["--name", "A B"], "--name"),
     "bad image tag": (model(), ["--tag", "a b"], "--tag"),
+    "bad capability": (model(), ["--cuda-capability", "sm_86"], "--cuda-capability"),
     "bad nixpkgs": (model(), ["--nixpkgs", '";'], "--nixpkgs"),
     "no sha256": (
         "apiVersion: v1alpha1\nmodels: [{name: m, source: https://example.com/m.gguf}]",

@@ -108,6 +108,20 @@ def test_several_models_become_presets() -> None:
     )
 
 
+def test_models_to_load_at_start_are_marked() -> None:
+    text = f"""
+apiVersion: v1alpha1
+loadToMemory: [b]
+models:
+  - {{name: a, source: "https://example.com/a.gguf", sha256: "{SHA256}"}}
+  - {{name: b, source: "https://example.com/b.gguf", sha256: "{SHA256}"}}
+"""
+    served = llama_server.translate(parse(text.encode(), "aikitfile.yaml")[0])
+    assert served.presets == (
+        "[a]\nmodel = /models/a.gguf\n\n[b]\nmodel = /models/b.gguf\nload-on-startup = true\n"
+    )
+
+
 def test_later_shards_are_not_models_of_their_own() -> None:
     served = translate(None, "big-00001-of-00002.gguf", "big-00002-of-00002.gguf")
     assert options(served)["--model"] == "/models/big-00001-of-00002.gguf"

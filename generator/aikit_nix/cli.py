@@ -51,6 +51,13 @@ def cli() -> None:
     show_default=True,
     help="How AIKit's shell escapes in templates and config are read: auto, shell or verbatim.",
 )
+@click.option(
+    "--cuda-capability",
+    "cuda_capabilities",
+    multiple=True,
+    metavar="X.Y",
+    help="Compile for this NVIDIA compute capability only; may be repeated.  [default: nixpkgs' list]",
+)
 @click.option("--name", help="Name of the image.  [default: the first model's name]")
 @click.option("--tag", help="Tag of the image.  [default: the runtime]")
 @click.option(
@@ -70,6 +77,7 @@ def gen(
     engine: str | None,
     packages: str,
     escapes: str,
+    cuda_capabilities: tuple[str, ...],
     name: str | None,
     tag: str | None,
     nixpkgs: str | None,
@@ -87,6 +95,7 @@ def gen(
         packages=_choice(plan.Packages, "--packages", packages),
         name=name,
         tag=tag,
+        cuda_capabilities=cuda_capabilities,
     )
     parsed, warnings = read(aikitfile, _choice(Escapes, "--escapes", escapes))
     report(warnings)

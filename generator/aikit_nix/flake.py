@@ -170,10 +170,10 @@ def _exchange(folder: Path, new: Path, old: Path) -> None:
             if (new / part).exists():
                 (new / part).rename(folder / part)
     except BaseException:
-        for part in old.iterdir():
-            if (folder / part.name).is_dir():
-                shutil.rmtree(folder / part.name)
-            part.rename(folder / part.name)
+        for former in old.iterdir():
+            if (folder / former.name).is_dir():
+                shutil.rmtree(folder / former.name)
+            former.rename(folder / former.name)
         raise
 
 

@@ -104,12 +104,14 @@ def translate(aikitfile: Aikitfile) -> Served:
     else:
         # Router mode: one process a model, started when it is first asked for.
         args += ["--models-preset", PRESETS_PATH]
-        presets = "\n".join(map(_section, models))
+        loaded = {name.value for name in aikitfile.load_to_memory}
+        presets = "\n".join(_section(model, load=model.name in loaded) for model in models)
     return Served(tuple(args), presets, tuple(translation.warnings))
 
 
-def _section(model: _Model) -> str:
+def _section(model: _Model, *, load: bool) -> str:
     lines = [f"{option} = {value}\n" for option, value in model.options.items()]
+    lines += ["load-on-startup = true\n"] if load else []
     return f"[{model.name}]\n" + "".join(lines)
 
 

@@ -14,6 +14,7 @@ from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 
 FORMAT_VERSION = 1
 CONFIG_PATH = "/config.yaml"
+MOST_MODEL_LAYERS = 100
 
 
 class Engine(StrEnum):
@@ -44,6 +45,7 @@ class Options:
     packages: Packages = Packages.NIXPKGS
     name: str | None = None
     tag: str | None = None
+    cuda_capabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Plan:
     models: tuple[ModelFile, ...]
     files: tuple[TextFile, ...]
     args: tuple[str, ...]
+    env: Mapping[str, str]
+    cudaCapabilities: tuple[str, ...]  # noqa: N815 (a JSON name); empty stands for nixpkgs' own list
     generator: str = f"aikit-nix {__version__}"
     formatVersion: int = field(default=FORMAT_VERSION)  # noqa: N815 (a JSON name)
 
@@ -133,10 +137,11 @@ def make(
     if aikitfile.config:
         files.append(TextFile(CONFIG_PATH, aikitfile.config.value))
 
-    warnings: tuple[Diagnostic, ...] = ()
+    warnings = _layers(aikitfile)
+    env: dict[str, str] = {}
     if engine is Engine.LLAMA_SERVER:
         served = llama_server.translate(aikitfile)
-        warnings = served.warnings
+        warnings += served.warnings
         args = served.args
         files += [TextFile(llama_server.PRESETS_PATH, served.presets)] if served.presets else []
     else:
@@ -144,6 +149,8 @@ def make(
             *(["--debug"] if aikitfile.debug else []),
             *([f"--config-file={CONFIG_PATH}"] if aikitfile.config else []),
         )
+        if aikitfile.load_to_memory:
+            env["LOCALAI_LOAD_TO_MEMORY"] = ",".join(name.value for name in aikitfile.load_to_memory)
 
     models = tuple(_model_file(model, local) for model in aikitfile.models)
     plan = Plan(
@@ -156,8 +163,25 @@ def make(
         models=models,
         files=tuple(files),
         args=args,
+        env=env,
+        cudaCapabilities=_cuda_capabilities(options.cuda_capabilities),
     )
     return plan, warnings
+
+
+def _layers(aikitfile: Aikitfile) -> tuple[Diagnostic, ...]:
+    """A warning for more models than an image has layers for: overlay file systems take 127."""
+    if len(aikitfile.models) <= MOST_MODEL_LAYERS:
+        return ()
+    text = f"{len(aikitfile.models)} models are more than an image has layers for: the smallest will share one layer"
+    return (Diagnostic(Severity.WARNING, "many-models", text, aikitfile.models[MOST_MODEL_LAYERS].at),)
+
+
+def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
+    for capability in given:
+        if not re.fullmatch(r"\d{1,2}\.\d[a-z]?", capability):
+            raise error(f"--cuda-capability {capability!r}: give compute capabilities as NVIDIA writes them, such as 8.6")
+    return given
 
 
 def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[Diagnostic]:

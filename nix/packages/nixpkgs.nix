@@ -19,7 +19,8 @@ let
     config = {
       allowUnfree = cuda;
       cudaSupport = cuda;
-    };
+    }
+    // (if plan.cudaCapabilities == [ ] then { } else { inherit (plan) cudaCapabilities; });
   };
 in
 {

@@ -39,6 +39,8 @@ def plan(**changes: Any) -> str:
             "models": [model],
             "files": [{"path": "/config.yaml", "text": "- name: tiny\n"}],
             "args": ["--host", "0.0.0.0", "--port", "8080", "--offline", "--model", "/models/tiny.gguf"],
+            "env": {},
+            "cudaCapabilities": [],
         }
         | changes
     )
