@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from aikit_nix.aikitfile import parse
 
 from aikit_nix import flake, plan
+from aikit_nix.aikitfile import parse
 from aikit_nix.errors import AikitError
 
 AIKITFILE = b"""\

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from pathlib import Path
 
 import pytest
-from aikit_nix.aikitfile import parse
 
 from aikit_nix import llama_server
+from aikit_nix.aikitfile import parse
 from aikit_nix.errors import AikitError
 
 SHA256 = "0" * 64
@@ -72,9 +74,7 @@ def test_a_config_becomes_options() -> None:
 
 
 def test_flags_and_debug_have_no_value() -> None:
-    config = (
-        "- {name: e, embeddings: true, reranking: false, parameters: {model: tiny.gguf, ignore_eos: true}}"
-    )
+    config = "- {name: e, embeddings: true, reranking: false, parameters: {model: tiny.gguf, ignore_eos: true}}"
     served = translate(config, "tiny.gguf", debug=True)
     assert served.args == (
         *BASE,
@@ -117,9 +117,7 @@ models:
   - {{name: b, source: "https://example.com/b.gguf", sha256: "{SHA256}"}}
 """
     served = llama_server.translate(parse(text.encode(), "aikitfile.yaml")[0])
-    assert served.presets == (
-        "[a]\nmodel = /models/a.gguf\n\n[b]\nmodel = /models/b.gguf\nload-on-startup = true\n"
-    )
+    assert served.presets == ("[a]\nmodel = /models/a.gguf\n\n[b]\nmodel = /models/b.gguf\nload-on-startup = true\n")
 
 
 def test_later_shards_are_not_models_of_their_own() -> None:
@@ -178,3 +176,11 @@ def test_what_cannot_be_served_is_an_error(config: str, message: str) -> None:
         translate(config, "tiny.gguf")
     assert message in str(raised.value)
     assert str(raised.value).startswith("error: aikitfile.yaml:")
+
+
+def test_the_documentation_lists_what_is_translated() -> None:
+    text = (Path(__file__).parents[1] / "docs/llama-server.md").read_text()
+    listed = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| `--([a-z-]+)` \|$", text, re.MULTILINE))
+    tables = {**llama_server.SETTINGS, **llama_server.FILES}
+    tables |= {f"parameters.{key}": option for key, option in llama_server.PARAMETERS.items()}
+    assert listed == {**tables, "parameters.model": "model"}

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from aikit_nix.aikitfile import Aikitfile, parse
 
 from aikit_nix import plan, store
+from aikit_nix.aikitfile import Aikitfile, parse
 from aikit_nix.errors import AikitError
 
 

@@ -20,7 +20,7 @@ PRESETS_PATH = "/models.ini"
 # AIKit's images listen on this port too. The image is complete, so nothing is ever downloaded.
 _BASE_ARGS = ("--host", "0.0.0.0", "--port", "8080", "--offline")  # noqa: S104
 
-_PARAMETERS = {
+PARAMETERS = {
     "batch": "batch-size",
     "frequency_penalty": "frequency-penalty",
     "ignore_eos": "ignore-eos",
@@ -38,7 +38,7 @@ _PARAMETERS = {
     "top_p": "top-p",
     "typical_p": "typical",
 }
-_SETTINGS = {
+SETTINGS = {
     "cache_type_k": "cache-type-k",
     "cache_type_v": "cache-type-v",
     "chat_template_kwargs": "chat-template-kwargs",
@@ -62,7 +62,7 @@ _SETTINGS = {
     "yarn_ext_factor": "yarn-ext-factor",
 }
 # These name a file of the image.
-_FILES = {"mmproj": "mmproj", "lora_adapter": "lora"}
+FILES = {"mmproj": "mmproj", "lora_adapter": "lora"}
 # These say what llama-server does anyway.
 _DEFAULTS: Mapping[str, object] = {"mmap": True, "f16": True, "embeddings": False, "reranking": False}
 _FLAGS = frozenset({"embeddings", "ignore-eos", "no-kv-offload", "reranking"})
@@ -150,9 +150,7 @@ class _Translation:
             return self._refuse(f'config is not valid YAML ({problem}): mend it, see --escapes for `\\"`', at)
         entries = [entries] if isinstance(entries, dict) else entries
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            return self._refuse(
-                "config must be a list of LocalAI model configs: begin it with `- name: …`", at
-            )
+            return self._refuse("config must be a list of LocalAI model configs: begin it with `- name: …`", at)
         for entry in entries:
             yield from self._entry(entry, at)
 
@@ -168,10 +166,10 @@ class _Translation:
         options = dict(self._file(name, "parameters.model", "model", parameters.get("model"), at))
         for key, value in entry.items():
             if key not in ("name", "backend", "parameters"):
-                options |= self._setting(name, str(key), _SETTINGS, value, at)
+                options |= self._setting(name, str(key), SETTINGS, value, at)
         for key, value in parameters.items():
             if key != "model":
-                options |= self._setting(name, str(key), _PARAMETERS, value, at, "parameters.")
+                options |= self._setting(name, str(key), PARAMETERS, value, at, "parameters.")
         yield _Model(name, options)
 
     def _setting(
@@ -179,8 +177,8 @@ class _Translation:
     ) -> dict[str, str]:
         if value is None or (key in _DEFAULTS and value == _DEFAULTS[key]):
             return {}
-        if key in _FILES and not prefix:
-            return self._file(name, key, _FILES[key], value, at)
+        if key in FILES and not prefix:
+            return self._file(name, key, FILES[key], value, at)
         option = table.get(key)
         if option is None:
             self._not_kept(name, prefix + key, value, at)
@@ -189,17 +187,13 @@ class _Translation:
             if not isinstance(value, bool):
                 self._refuse(f"config {name}: {prefix}{key} must be true or false, not {value!r}", at)
             return {option: "true"} if value else {}
-        return (
-            {option: _text(value)} if _is_plain(value, option) else self._bad(name, prefix + key, value, at)
-        )
+        return {option: _text(value)} if _is_plain(value, option) else self._bad(name, prefix + key, value, at)
 
     def _file(self, name: str, key: str, option: str, value: object, at: Position) -> dict[str, str]:
         path = f"/models/{value}"
         if not isinstance(value, str) or path not in self.paths:
             have = ", ".join(sorted(path.removeprefix("/models/") for path in self.paths)) or "none"
-            self._refuse(
-                f"config {name}: {key} names {value!r}, which is no model file here (there are: {have})", at
-            )
+            self._refuse(f"config {name}: {key} names {value!r}, which is no model file here (there are: {have})", at)
         return {option: path}
 
     def _not_kept(self, name: str, key: str, value: object, at: Position) -> None:
@@ -222,9 +216,7 @@ class _Translation:
                 if re.search(r"[\x00-\x1f\x7f]", text):
                     self._refuse(f"config {model.name!r}: line breaks fit in no preset of several models", at)
             if not re.fullmatch(r"[^\s\[\];#*][^\[\];#*]*", model.name):
-                self._refuse(
-                    f"config name {model.name!r} cannot name a preset: use letters, digits, `.`, `_`, `-`", at
-                )
+                self._refuse(f"config name {model.name!r} cannot name a preset: use letters, digits, `.`, `_`, `-`", at)
 
     def _bad(self, name: str, key: str, value: object, at: Position) -> dict[str, str]:
         self._refuse(f"config {name}: {key} must be a number or a string, not {value!r}", at)
@@ -235,9 +227,7 @@ class _Translation:
 
 
 def _is_plain(value: object, option: str) -> bool:
-    return (
-        isinstance(value, dict) if option == "chat-template-kwargs" else isinstance(value, (str, int, float))
-    )
+    return isinstance(value, dict) if option == "chat-template-kwargs" else isinstance(value, (str, int, float))
 
 
 def _text(value: object) -> str:
