@@ -11,14 +11,13 @@
 }:
 
 let
-  cuda = runtime == "cuda";
-
   pkgs = import nixpkgs {
     inherit system overlays;
-    # CUDA's licence is unfree. Who asks for the runtime has chosen it; `nix build` needs no environment variable.
     config = {
-      allowUnfree = cuda;
-      cudaSupport = cuda;
+      # CUDA is, and requireFile calls a local model so. Who asks for them has chosen: `nix build` needs no
+      # environment variable.
+      allowUnfree = true;
+      cudaSupport = runtime == "cuda";
     }
     // (if plan.cudaCapabilities == [ ] then { } else { inherit (plan) cudaCapabilities; });
   };
