@@ -47,7 +47,9 @@ _SANDBOX_PATHS = (
     "/lib64",
     "/etc/alternatives",
     "/etc/ld.so.cache",
-    "/etc/ssl",
+    # The file, never its folder: Nix mounts its own CA bundle over this path for fixed-output derivations, and in
+    # a folder that is the machine's own it first empties the machine's bundle.
+    "/etc/ssl/certs/ca-certificates.crt",
 )
 
 
