@@ -86,9 +86,7 @@ class Aikitfile:
     load_to_memory: tuple[Located[str], ...] = ()
 
 
-def parse(
-    data: bytes, file: str, escapes: Escapes = Escapes.AUTO
-) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:
+def parse(data: bytes, file: str, escapes: Escapes = Escapes.AUTO) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:
     """The aikitfile in `data`, and warnings and notes by position. `file` is its name in messages.
 
     Raises AikitError with every error of the file and with the warnings up to there. Reads nothing but `data`.
@@ -122,9 +120,7 @@ def read(path: Path, escapes: Escapes = Escapes.AUTO) -> tuple[Aikitfile, tuple[
             data = stream.read(yamltree.MAX_BYTES + 1)
     except OSError as failed:
         hint = (
-            ": name the aikitfile, or write one with `aikit-nix init`"
-            if isinstance(failed, FileNotFoundError)
-            else ""
+            ": name the aikitfile, or write one with `aikit-nix init`" if isinstance(failed, FileNotFoundError) else ""
         )
         reason = (failed.strerror or type(failed).__name__).lower()
         raise error(f"cannot read {path}: {reason}{hint}", code="unreadable") from None

@@ -25,9 +25,7 @@ _SPACE = re.compile(r"[ \t\r\n]+")
 _WORD = re.compile(r"[^\W]+")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
 _CHAR = re.compile(r"'(?:[^'\\\n]|\\[^\n])+'")
-_ESCAPE = re.compile(
-    r"""\\(?:[abfnrtv\\'"]|[0-7]{3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|[^\\]"""
-)
+_ESCAPE = re.compile(r"""\\(?:[abfnrtv\\'"]|[0-7]{3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|[^\\]""")
 _NUMBER = re.compile(r"[+-]?(?:0[xXbBoO])?[0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[eEpP][+-]?[0-9_]+)?i?")
 _TERMINATORS = " \t\r\n.,|:)("
 _OPENERS = ("if", "range", "with", "block", "define")
@@ -78,11 +76,7 @@ def _action(text: str, start: int) -> tuple[list[str], int, Defect | None]:
         space = _SPACE.match(text, at)
         if space:
             # the blank before `-}}` belongs to the delimiter
-            at = (
-                space.end() - 1
-                if _CLOSE.match(text, space.end() - 1) and text[space.end()] == "-"
-                else space.end()
-            )
+            at = space.end() - 1 if _CLOSE.match(text, space.end() - 1) and text[space.end()] == "-" else space.end()
             continue
         empty = False
         end, problem = _token(text, at)

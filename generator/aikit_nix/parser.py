@@ -49,9 +49,7 @@ class Parser(Reader):
         debug = self.boolean(fields.get("debug"), "debug")
         runtime = self._runtime(fields.get("runtime"))
         backends = self._backends(fields.get("backends"))
-        models = self._models(
-            fields.get("models"), start, has_backends=bool(backends) or "backends" in fields
-        )
+        models = self._models(fields.get("models"), start, has_backends=bool(backends) or "backends" in fields)
         config = self._config(fields.get("config"))
         load = self._load_to_memory(fields.get("loadToMemory"))
         self._collisions(models)
@@ -101,9 +99,7 @@ class Parser(Reader):
             if text is None:
                 continue
             if text.value in schema.REFUSED_BACKENDS:
-                self.error(
-                    "backend", f"backend `{text.value}` {schema.REFUSED_BACKENDS[text.value]}", text.at
-                )
+                self.error("backend", f"backend `{text.value}` {schema.REFUSED_BACKENDS[text.value]}", text.at)
             elif text.value in set(Backend):
                 backend = Backend(text.value)
                 if backend in backends:
@@ -137,9 +133,7 @@ class Parser(Reader):
 
     def _model(self, node: Node) -> Model | None:
         if node.kind != "mapping":
-            self.error(
-                "wrong-type", f"a model is a mapping with name and source, not {describe(node)}", node.at
-            )
+            self.error("wrong-type", f"a model is a mapping with name and source, not {describe(node)}", node.at)
             return None
         fields = self.fields(node, schema.MODEL, "a model")
         name = self._name(fields.get("name"), "the model's name")
@@ -236,9 +230,7 @@ class Parser(Reader):
             fields = self.fields(node, schema.TEMPLATE, "a prompt template")
             if absent(fields.get("name")) or absent(fields.get("template")):
                 missing = "name" if absent(fields.get("name")) else "template"
-                self.warn(
-                    "empty-template", f"the prompt template has no {missing}: left out, as by AIKit", node.at
-                )
+                self.warn("empty-template", f"the prompt template has no {missing}: left out, as by AIKit", node.at)
                 continue
             name = self._name(fields["name"], "the template's name")
             template = self.text(fields["template"], "template")
@@ -337,9 +329,7 @@ class Parser(Reader):
         if first[1] == at:
             return
         if what == "template" and first[0] == what and first[2] == text:
-            self.warn(
-                "duplicate-template", f"the same template {path} stands on line {first[1].line} already", at
-            )
+            self.warn("duplicate-template", f"the same template {path} stands on line {first[1].line} already", at)
             return
         self.error(
             "collision",

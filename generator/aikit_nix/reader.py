@@ -162,6 +162,4 @@ def describe(node: Node) -> str:
 def short(text: str) -> str:
     """A text for one line of a message: long ones cut, control characters shown as escapes."""
     cut = text if len(text) <= 60 else text[:57] + "…"
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in cut)

@@ -59,9 +59,7 @@ def read(text: str) -> Source:
                 " path, or give the https URL of the same GGUF"
             )
         case "file:":
-            raise RefusedError(
-                "is a file: URL, which AIKit refused too: give a path relative to the aikitfile"
-            )
+            raise RefusedError("is a file: URL, which AIKit refused too: give a path relative to the aikitfile")
         case other:
             raise RefusedError(
                 f"has the scheme `{other}//`, which AIKit refused too: give an http(s) URL or a file beside the aikitfile"
@@ -86,9 +84,7 @@ def name_problem(name: str) -> str | None:
         return "holds `..`, which would leave /models"
     if "" in parts:
         return "has an empty part between two `/`"
-    long = next(
-        (part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None
-    )
+    long = next((part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None)
     return f"has a part of more than {_NAME_MAX - len('.tmpl')} bytes" if long else None
 
 
@@ -100,13 +96,9 @@ def unprintable(text: str) -> str | None:
 
 def _local(text: str) -> Source:
     if text.startswith("/"):
-        raise RefusedError(
-            "is an absolute path, which AIKit refused too: give a path relative to the aikitfile"
-        )
+        raise RefusedError("is an absolute path, which AIKit refused too: give a path relative to the aikitfile")
     if text.startswith("~/"):
-        raise RefusedError(
-            "begins with `~`, which no shell expands here: give a path relative to the aikitfile"
-        )
+        raise RefusedError("begins with `~`, which no shell expands here: give a path relative to the aikitfile")
     if ".." in text.split("/"):
         raise RefusedError(
             "leaves the aikitfile's folder, beyond which AIKit saw nothing: move or link the file into it"
@@ -127,9 +119,7 @@ def _web(text: str) -> Source:
     except ValueError:
         raise RefusedError("is no URL: check its host and port") from None
     if "@" in parts.netloc:
-        raise RefusedError(
-            "holds a user name or password, which would end up in the flake and the image: remove it"
-        )
+        raise RefusedError("holds a user name or password, which would end up in the flake and the image: remove it")
     host = parts.netloc.rpartition(":")[0] if port is not None or parts.netloc.endswith(":") else parts.netloc
     if not (_HOST.fullmatch(host) or _IPV6.fullmatch(host)) or len(host) > 253:
         raise RefusedError(f"has no usable host: `{host}`")

@@ -25,8 +25,7 @@ _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _CORE_TAGS = {
-    f"tag:yaml.org,2002:{name}"
-    for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
 }
 _NULL_TAG = "tag:yaml.org,2002:null"
 _BOMS = (
@@ -119,9 +118,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
             continue
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
-                raise _error(
-                    "yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at
-                )
+                raise _error("yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at)
             node = anchors[event.anchor]
             if any(node is parent for parent, _ in open_nodes):
                 raise _error("yaml-syntax", f"the alias *{event.anchor} is inside of what it stands for", at)
@@ -195,13 +192,9 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
             Position(file, line, column),
         ) from None
     except yaml.YAMLError as bad:
-        raise _error(
-            "yaml-syntax", f"this is not YAML: {' '.join(str(bad).split())}", Position(file, 1, 1)
-        ) from None
+        raise _error("yaml-syntax", f"this is not YAML: {' '.join(str(bad).split())}", Position(file, 1, 1)) from None
     except UnicodeEncodeError:
-        raise _error(
-            "yaml-syntax", "half of a surrogate pair may not stand in YAML", Position(file, 1, 1)
-        ) from None
+        raise _error("yaml-syntax", "half of a surrogate pair may not stand in YAML", Position(file, 1, 1)) from None
 
 
 def _codepoint(character: object) -> str:
@@ -229,9 +222,7 @@ def _syntax_hint(text: str, mark: yaml.Mark | None) -> str:
 
 def _another_document(text: str, index: int) -> bool:
     """Whether anything but comments and end marks follows."""
-    return any(
-        line.strip() and not re.match(r"\s*(#|---\s*$|\.\.\.\s*$)", line) for line in text[index:].split("\n")
-    )
+    return any(line.strip() and not re.match(r"\s*(#|---\s*$|\.\.\.\s*$)", line) for line in text[index:].split("\n"))
 
 
 def _style(event: yaml.ScalarEvent) -> str | None:
