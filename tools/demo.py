@@ -121,15 +121,13 @@ class Demo:
         except gemma.UnavailableError as problem:
             self.say(f"The model cannot be had ({problem}): going on with a tiny one that knows one sentence")
             return tiny_gguf.make(self.folder / tiny_gguf.FILE)
-        self.say(
-            f"{path} ({path.stat().st_size / 1e6:.0f} MB, checked by its sha256; {gemma.terms_file(path)})"
-        )
+        self.say(f"{path} ({path.stat().st_size / 1e6:.0f} MB, checked by its sha256; {gemma.terms_file(path)})")
         return path
 
     def generate(self, model: Path, runtime: str) -> None:
         """Write the aikitfile and run `aikit-nix gen`."""
         aikitfile = self.folder / "aikitfile.yaml"
-        text = AIKITFILE.format(runtime=runtime, name=model.stem, file=model.name)
+        text = AIKITFILE.format(runtime=runtime, name=model.stem.removesuffix("-q4_k_m"), file=model.name)
         aikitfile.write_text(text)
         self.console.print(escape(text.rstrip()), style="dim")
         # A later run may have another model: the flake of an earlier one is ours to replace.
@@ -159,27 +157,19 @@ class Demo:
             answer = server.ask("/v1/chat/completions", body)
         speed = answer.get("timings", {}).get("predicted_per_second")
         self.console.print(f"\n  [bold]Question[/]  {escape(question)}")
-        self.console.print(
-            f"  [bold]Answer[/]    [green]{escape(answer['choices'][0]['message']['content'])}[/]"
-        )
-        self.console.print(
-            f"  [dim]POST /v1/chat/completions{f', {speed:.0f} tokens/s' if speed else ''}[/]\n"
-        )
+        self.console.print(f"  [bold]Answer[/]    [green]{escape(answer['choices'][0]['message']['content'])}[/]")
+        self.console.print(f"  [dim]POST /v1/chat/completions{f', {speed:.0f} tokens/s' if speed else ''}[/]\n")
 
     def summarize(self, read: image.Image, result: Path) -> None:
         """What came out, and how long it took."""
         table = Table("layer", "size", "holds", box=None, padding=(0, 2), header_style="bold")
         for layer in sorted(read.layers, key=lambda layer: -layer.size)[:8]:
             names = [path.split("-", 1)[-1] for path in layer.store_paths]
-            table.add_row(
-                layer.digest[7:19], f"{layer.size / 1e6:.1f} MB", escape(", ".join(names)) or "configuration"
-            )
+            table.add_row(layer.digest[7:19], f"{layer.size / 1e6:.1f} MB", escape(", ".join(names)) or "configuration")
         self.console.print(table)
         if len(read.layers) > 8:
             self.console.print(f"  … {len(read.layers)} layers in all", style="dim")
-        total = time.time() - float(
-            os.environ.get("AIKIT_NIX_STARTED", time.time() - sum(self.times.values()))
-        )
+        total = time.time() - float(os.environ.get("AIKIT_NIX_STARTED", time.time() - sum(self.times.values())))
         rows = {
             "image": str(result),
             "name": ", ".join(read.names),
@@ -204,9 +194,7 @@ class Demo:
     def command(self, argv: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
         """Run a command with what it says last beside a spinner. Raises CannotError with its last lines."""
         words = [str(word) for word in argv]
-        shown = " ".join(
-            [*(f"{name}={value}" for name, value in (environment or {}).items()), shlex.join(words)]
-        )
+        shown = " ".join([*(f"{name}={value}" for name, value in (environment or {}).items()), shlex.join(words)])
         self.console.print(f"  [dim]$ {escape(shown)}[/]", soft_wrap=True)
         said: list[str] = []
         quiet = words[0] == "nix"
@@ -235,7 +223,7 @@ class Demo:
     def progress(self) -> Progress:
         """A progress bar for bytes, which goes when it is done."""
         columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-        return Progress(*columns, console=self.console, transient=True)
+        return Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
 
     def say(self, text: str) -> None:
         """One line of a step."""
@@ -245,9 +233,7 @@ class Demo:
 def runtime_of_this_machine() -> str:
     """The best runtime that this CPU can run. Raises CannotError where there is none."""
     if platform.machine() != "x86_64":
-        raise CannotError(
-            f"the demo's Debian packages are for x86_64 only, this machine is {platform.machine()}"
-        )
+        raise CannotError(f"the demo's Debian packages are for x86_64 only, this machine is {platform.machine()}")
     cpuinfo = Path("/proc/cpuinfo").read_text()
     flags = {flag for line in cpuinfo.splitlines() if line.startswith("flags") for flag in line.split()}
     for runtime, needed in RUNTIMES.items():

