@@ -205,16 +205,12 @@ class Lock:
         """All or nothing."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=file.parent, prefix=f".{file.name}.", delete=False
-            ) as new:
+            with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
                 new.write(self.to_json())
             Path(new.name).chmod(0o644)
             Path(new.name).replace(file)
         except OSError as exception:
-            raise error(
-                f"{file} cannot be written ({exception.strerror}): name another file with -o"
-            ) from None
+            raise error(f"{file} cannot be written ({exception.strerror}): name another file with -o") from None
 
 
 def renew(mirror: str, *, suite: str = SUITE, keyring: Path = KEYRING) -> tuple[Lock, tuple[Diagnostic, ...]]:
@@ -225,16 +221,12 @@ def renew(mirror: str, *, suite: str = SUITE, keyring: Path = KEYRING) -> tuple[
     from aikit_nix import debian_index
 
     folder = f"{mirror.rstrip('/')}/dists/{suite}"
-    release = next(
-        debian_index.stanzas(_verified(_get(f"{folder}/InRelease"), f"{folder}/InRelease", keyring)), {}
-    )
+    release = next(debian_index.stanzas(_verified(_get(f"{folder}/InRelease"), f"{folder}/InRelease", keyring)), {})
     date, warnings = _dates(release, folder)
     name = f"{_COMPONENT}/binary-{_ARCHITECTURE}/Packages.xz"
     hashes = {words[2]: words[0] for words in map(str.split, release.get("sha256", "").splitlines()) if words}
     if name not in hashes:
-        raise error(
-            f"{folder}/InRelease names no {name}: is this a Debian archive? Name another with --mirror"
-        )
+        raise error(f"{folder}/InRelease names no {name}: is this a Debian archive? Name another with --mirror")
     sha256 = hashes[name]
     # By its hash, so that a mirror that is updated in between does no harm.
     by_hash = f"{_COMPONENT}/binary-{_ARCHITECTURE}/by-hash/SHA256/{sha256}"
@@ -269,23 +261,17 @@ def _dates(release: Mapping[str, str], where: str) -> tuple[datetime, tuple[Diag
         date = parsedate_to_datetime(release["date"].replace("UTC", "+0000"))
         until = parsedate_to_datetime(release.get("valid-until", release["date"]).replace("UTC", "+0000"))
     except (KeyError, ValueError):
-        raise error(
-            f"{where}/InRelease has no date that can be read: name another mirror with --mirror"
-        ) from None
+        raise error(f"{where}/InRelease has no date that can be read: name another mirror with --mirror") from None
     if until >= datetime.now(UTC) or "valid-until" not in release:
         return date, ()
-    message = (
-        f"the index of {where} is of {date:%d %B %Y} and was valid until {until:%d %B}: the mirror is behind"
-    )
+    message = f"the index of {where} is of {date:%d %B %Y} and was valid until {until:%d %B}: the mirror is behind"
     return date, (Diagnostic(Severity.WARNING, "mirror-outdated", message),)
 
 
 def _verified(signed: bytes, where: str, keyring: Path) -> str:
     """The text that Debian signed: at least one of the signatures must be by a key of the keyring."""
     if not keyring.is_file():
-        raise error(
-            f"{keyring} is missing, and with it Debian's keys: apt-get install debian-archive-keyring"
-        )
+        raise error(f"{keyring} is missing, and with it Debian's keys: apt-get install debian-archive-keyring")
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "Release")
         Path(folder, "InRelease").write_bytes(signed)
@@ -311,9 +297,7 @@ def _unpacked(packed: bytes, sha256: str, url: str) -> str:
     import lzma
 
     if hashlib.sha256(packed).hexdigest() != sha256:
-        raise error(
-            f"{url} is not what the signed index says (sha256 {sha256}): try again, or another mirror"
-        )
+        raise error(f"{url} is not what the signed index says (sha256 {sha256}): try again, or another mirror")
     try:
         # The signature vouches for it, but not that it fits into memory.
         text = lzma.LZMADecompressor().decompress(packed, _INDEX_LIMIT)
@@ -389,7 +373,5 @@ def mirrors(given: Iterable[str] = ()) -> list[str]:
     if not found and (own := machine_mirror()):
         found = [own]
     if not found:
-        raise error(
-            f"this machine has no Debian mirror in /etc/apt: set {MIRROR} or --mirror (http://MIRROR/debian)"
-        )
+        raise error(f"this machine has no Debian mirror in /etc/apt: set {MIRROR} or --mirror (http://MIRROR/debian)")
     return found

@@ -131,9 +131,7 @@ class Package:
                 fields.get("provides", ""),
             )
         except (KeyError, ValueError) as e:
-            raise error(
-                f"Debian's index has a package that cannot be read: {fields.get('package')}: {e}"
-            ) from None
+            raise error(f"Debian's index has a package that cannot be read: {fields.get('package')}: {e}") from None
         if not re.fullmatch(r"[0-9a-f]{64}", package.sha256) or not re.fullmatch(
             r"pool/[\w/.+~:-]+\.deb", package.filename
         ):

@@ -32,17 +32,33 @@ let
     }
     .${runtime} or (throw "the debian packages have no runtime ${runtime}: use nixpkgs");
 
-  seed = derivation {
-    name = "seed";
-    system = "builtin";
-    builder = "builtin:unpack-channel";
-    src = builtins.path {
-      name = "seed.txt";
-      path = ./seed/seed.txt;
-    };
-    channelName = "seed";
+  # Made here or fetched from the mirror in a moment: no binary cache has it (asking one that cannot be reached takes
+  # seconds), and no remote builder is worth sending the models to.
+  local = {
+    inherit system;
+    allowSubstitutes = false;
     preferLocalBuild = true;
   };
+
+  # One of Nix's own builders, which unpacks $src; what lies in it becomes $out/$channelName.
+  unpacked =
+    name: src:
+    derivation (
+      local
+      // {
+        inherit name src;
+        system = "builtin";
+        builder = "builtin:unpack-channel";
+        channelName = name;
+      }
+    );
+
+  seed = unpacked "seed" (
+    builtins.path {
+      name = "seed.txt";
+      path = ./seed/seed.txt;
+    }
+  );
 
   # One .deb. Its store path follows from its name and hash alone, so `nix-store --add-fixed sha256 FILE` also gives it.
   deb =
@@ -50,66 +66,67 @@ let
     let
       package = lock.packages.${name};
     in
-    derivation {
-      name = builtins.replaceStrings [ "~" ":" "%" ] [ "-" "-" "-" ] (baseNameOf package.filename);
-      inherit system;
-      builder = "${seed}/seed";
-      args = [ "fetch" ];
-      outputHashMode = "flat";
-      outputHashAlgo = "sha256";
-      outputHash = package.sha256;
-      inherit (package) sha256;
-      package = "${name} ${package.version}";
-      path = package.filename;
-      # Where the files of a Debian archive stay for good.
-      mirrors = "http://snapshot.debian.org/archive/debian/${lock.snapshot}";
-      impureEnvVars = [
-        "AIKIT_DEBIAN_MIRROR"
-        "http_proxy"
-      ];
-      renew = "aikit-nix debian-lock, then aikit-nix gen --debian-lock debian-lock.json";
-      preferLocalBuild = true;
-    };
+    derivation (
+      local
+      // {
+        name = builtins.replaceStrings [ "~" ":" "%" ] [ "-" "-" "-" ] (baseNameOf package.filename);
+        builder = "${seed}/seed";
+        args = [ "fetch" ];
+        outputHashMode = "flat";
+        outputHashAlgo = "sha256";
+        outputHash = package.sha256;
+        inherit (package) sha256;
+        package = "${name} ${package.version}";
+        path = package.filename;
+        # Where the files of a Debian archive stay for good.
+        mirrors = "http://snapshot.debian.org/archive/debian/${lock.snapshot}";
+        impureEnvVars = [
+          "AIKIT_DEBIAN_MIRROR"
+          "http_proxy"
+        ];
+        renew = "aikit-nix debian-lock, then aikit-nix gen --debian-lock debian-lock.json";
+      }
+    );
 
   debs = map deb;
 
-  busybox = derivation {
-    name = "busybox";
-    system = "builtin";
-    builder = "builtin:unpack-channel";
-    src = derivation {
-      name = "busybox.tar.xz";
-      inherit system;
-      builder = "${seed}/seed";
-      args = [ "member" ];
-      archive = deb "busybox-static";
-      member = "data.tar.xz";
-    };
-    channelName = "busybox";
-    preferLocalBuild = true;
-  };
+  busybox = unpacked "busybox" (
+    derivation (
+      local
+      // {
+        name = "busybox.tar.xz";
+        builder = "${seed}/seed";
+        args = [ "member" ];
+        archive = deb "busybox-static";
+        member = "data.tar.xz";
+      }
+    )
+  );
 
-  shell = derivation {
-    name = "shell";
-    inherit system;
-    builder = "${busybox}/busybox/bin/busybox";
-    args = [
-      "sh"
-      "-ec"
-      ''
-        busybox=${busybox}/busybox/bin/busybox
-        $busybox mkdir -p $out/bin
-        $busybox --install -s $out/bin
-      ''
-    ];
-  };
+  shell = derivation (
+    local
+    // {
+      name = "shell";
+      builder = "${busybox}/busybox/bin/busybox";
+      args = [
+        "sh"
+        "-ec"
+        ''
+          busybox=${busybox}/busybox/bin/busybox
+          $busybox mkdir -p $out/bin
+          $busybox --install -s $out/bin
+        ''
+      ];
+    }
+  );
 
   # nixpkgs' runCommand, with busybox for coreutils.
   runCommand =
     name: env: script:
     derivation (
-      {
-        inherit name system;
+      local
+      // {
+        inherit name;
         builder = "${shell}/bin/sh";
         args = [
           "-c"
@@ -329,7 +346,6 @@ let
         outputHashMode = "flat";
         outputHashAlgo = "sha256";
         outputHash = sha256;
-        preferLocalBuild = true;
       } ''printf '%s\n' "$message" >&2; exit 1'';
 
     dockerTools = import ./docker-tools.nix { inherit pkgs shell; };
