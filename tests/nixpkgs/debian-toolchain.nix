@@ -115,7 +115,11 @@ let
                 ln -s "$(type -P "$program")" $out/bin/
               done
             ''
-            + lib.concatStrings (lib.mapAttrsToList (link: target: "ln -s ${target} $out/${link}\n") links);
+            + lib.concatStrings (
+              lib.mapAttrsToList (
+                link: target: "mkdir -p $(dirname $out/${link}); ln -s ${target} $out/${link}\n"
+              ) links
+            );
             passthru = {
               override = _: self;
               dev = self;

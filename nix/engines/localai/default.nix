@@ -1,0 +1,132 @@
+# LocalAI compiled from source for one runtime, with the backends that the plan asks for.
+#
+# pkgs     nixpkgs; for cuda with cudaSupport and unfree packages allowed
+# runtime  cpu, avx, avx2, avx512 or cuda
+# plan     the parsed aikit.json
+{
+  pkgs,
+  runtime,
+  plan,
+}:
+
+let
+  inherit (pkgs) lib;
+  cuda = runtime == "cuda";
+  pins = builtins.fromJSON (builtins.readFile ../../pins.json);
+
+  source = pkgs.fetchFromGitHub {
+    owner = "mudler";
+    repo = "LocalAI";
+    inherit (pins.localai) tag hash;
+  };
+
+  server = import ./server.nix {
+    inherit pkgs source;
+    pin = pins.localai;
+  };
+
+  llamaCpp =
+    runtime:
+    import ./llama-cpp.nix {
+      inherit pkgs source runtime;
+      pin = pins.llama-cpp;
+    };
+
+  stablediffusion =
+    runtime:
+    import ./stablediffusion.nix {
+      inherit pkgs source runtime;
+      pin = pins.stablediffusion;
+    };
+
+  exllama2 = import ./exllama2.nix {
+    inherit pkgs source;
+    pin = pins.exllama2;
+  };
+
+  # What a CUDA image runs on a machine without a driver.
+  fallback = if pkgs.stdenv.hostPlatform.isx86_64 then "avx" else "cpu";
+
+  # A program linked with CUDA does not start without the driver's library, which the container toolkit mounts.
+  whenDriver =
+    command:
+    pkgs.writeShellScript "run.sh" ''
+      IFS=:
+      for folder in $LD_LIBRARY_PATH /run/opengl-driver/lib; do
+        if [ -e "$folder/libcuda.so.1" ]; then
+          ${command "cuda"}
+        fi
+      done
+      echo "no libcuda.so.1 in $LD_LIBRARY_PATH: running on the CPU" >&2
+      ${command fallback}
+    '';
+
+  # Each backend is a folder with a run.sh, which may be the program itself: no shell comes along on a CPU.
+  folders = {
+    llama-cpp."run.sh" =
+      let
+        program = runtime: "${llamaCpp runtime}/bin/llama-cpp-grpc-server";
+      in
+      if cuda then whenDriver (runtime: ''exec ${program runtime} "$@"'') else program runtime;
+  }
+  // lib.optionalAttrs (builtins.elem "stablediffusion" plan.backends) {
+    stablediffusion-ggml =
+      let
+        program = "${server.backends}/bin/stablediffusion-ggml";
+        library = runtime: "${stablediffusion runtime}/lib/libgosd.so";
+      in
+      if cuda then
+        { "run.sh" = whenDriver (runtime: ''SD_LIBRARY=${library runtime} exec ${program} "$@"''); }
+      else
+        {
+          "run.sh" = program;
+          # Where the program looks for it: in its working directory, this folder.
+          "libgosd-fallback.so" = library runtime;
+        };
+  }
+  // lib.genAttrs (lib.intersectLists [ "exllama" "exllama2" ] plan.backends) (_: {
+    "run.sh" = "${exllama2}/run.sh";
+  });
+
+  # LocalAI ignores a backend whose folder is a symlink; links inside are fine.
+  backends = pkgs.linkFarm "localai-backends" (
+    lib.concatMapAttrs (
+      folder: lib.mapAttrs' (file: target: lib.nameValuePair "${folder}/${file}" target)
+    ) folders
+  );
+in
+{
+  name = "local-ai";
+  bin = "${server}/bin/local-ai";
+
+  package = pkgs.linkFarm "localai" {
+    "bin/local-ai" = "${server}/bin/local-ai";
+    inherit backends;
+  };
+
+  # For tests and measurements.
+  parts = {
+    inherit server backends exllama2;
+    llama-cpp = llamaCpp runtime;
+    stablediffusion = stablediffusion runtime;
+  };
+
+  env = {
+    LOCALAI_MODELS_PATH = "/models";
+    LOCALAI_BACKENDS_SYSTEM_PATH = "${backends}";
+
+    # Nothing is fetched at run time unless the user sets these otherwise.
+    LOCALAI_GALLERIES = "[]";
+    LOCALAI_BACKEND_GALLERIES = "[]";
+    LOCALAI_AUTOLOAD_GALLERIES = "false";
+    LOCALAI_AUTOLOAD_BACKEND_GALLERIES = "false";
+
+    # The root is read-only. A backend that the user installs at run time lands here too.
+    LOCALAI_BACKENDS_PATH = "/tmp/localai/backends";
+    LOCALAI_CONFIG_DIR = "/tmp/localai/configuration";
+    LOCALAI_DATA_PATH = "/tmp/localai/data";
+  }
+  // lib.optionalAttrs (builtins.any (file: file.path == "/config.yaml") plan.files) {
+    CONFIG_FILE = "/config.yaml";
+  };
+}

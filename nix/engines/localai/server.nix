@@ -1,0 +1,97 @@
+# LocalAI's HTTP server with its web interface inside, and in the output `backends` the backends that are Go programs.
+{
+  pkgs,
+  source,
+  pin,
+}:
+
+let
+  version = pkgs.lib.removePrefix "v" pin.tag;
+
+  webInterface = pkgs.buildNpmPackage {
+    pname = "localai-ui";
+    inherit version;
+    src = source;
+    sourceRoot = "source/core/http/react-ui";
+    inherit (pin) npmDepsHash;
+    installPhase = ''
+      runHook preInstall
+      cp -r dist $out
+      runHook postInstall
+    '';
+  };
+in
+pkgs.buildGoModule {
+  pname = "localai";
+  inherit version;
+  src = source;
+  outputs = [
+    "out"
+    "backends"
+  ];
+
+  # Not proxyVendor: what a Go proxy says about a module besides its source differs between proxies.
+  inherit (pin) vendorHash;
+
+  nativeBuildInputs = [
+    pkgs.protobuf
+    pkgs.protoc-gen-go
+    pkgs.protoc-gen-go-grpc
+  ];
+
+  postPatch = ''
+    # A model configuration that does not load stops the server. Upstream logs it and serves without it.
+    substituteInPlace core/application/startup.go --replace-fail \
+      'xlog.Error("error loading config file", "error", err)' \
+      'return nil, err'
+    substituteInPlace core/config/model_config_loader.go \
+      --replace-fail 'xlog.Warn("skipping invalid model config", "name", cc.Name, "error", err)' \
+        'return fmt.Errorf("cannot load config file %q: the model %q is not valid: %w", file, cc.Name, err)' \
+      --replace-fail 'if err := yaml.Unmarshal(f, &configs); err == nil && len(configs) > 0 {' \
+        'listErr := yaml.Unmarshal(f, &configs)
+      if listErr == nil && len(configs) > 0 {' \
+      --replace-fail 'cannot unmarshal config file %q: %w", file, err)' \
+        'cannot unmarshal config file %q: %w", file, errors.Join(listErr, err))'
+  '';
+
+  # Here and not later: vendoring needs the generated package too.
+  preBuild = ''
+    mkdir -p pkg/grpc/proto
+    protoc -I backend --experimental_allow_proto3_optional \
+      --go_out=pkg/grpc/proto --go_opt=paths=source_relative \
+      --go-grpc_out=pkg/grpc/proto --go-grpc_opt=paths=source_relative \
+      backend/backend.proto
+  '';
+
+  postConfigure = ''
+    cp -r ${webInterface} core/http/react-ui/dist
+  '';
+
+  subPackages = [
+    "cmd/local-ai"
+    "backend/go/stablediffusion-ggml"
+  ];
+  env.CGO_ENABLED = 0;
+  ldflags = [
+    "-s"
+    "-w"
+    "-X github.com/mudler/LocalAI/internal.Version=${pin.tag}"
+  ];
+
+  # They download models.
+  doCheck = false;
+
+  postInstall = ''
+    moveToOutput bin/stablediffusion-ggml $backends
+  '';
+
+  passthru = { inherit webInterface; };
+
+  meta = {
+    description = "OpenAI-compatible API server for local inference";
+    homepage = "https://localai.io";
+    license = pkgs.lib.licenses.mit;
+    mainProgram = "local-ai";
+    platforms = pkgs.lib.platforms.linux;
+  };
+}
