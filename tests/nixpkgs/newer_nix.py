@@ -18,6 +18,13 @@ MINIMUM = (2, 18)  # nixpkgs' lib/minfeatures.nix
 _SUITE = "trixie"
 _PROGRAMS = ("nix", "nix-build", "nix-hash", "nix-instantiate", "nix-store")
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Started through a loader, Nix does not find itself for remote builds.
+_SCRIPT = """\
+#!/bin/sh
+export NIX_CONFIG="${{NIX_CONFIG-}}
+build-hook ="
+exec {} "$@"
+"""
 
 
 class NoNewerNixError(Exception):
@@ -55,7 +62,7 @@ def _wrap(unpacked: Path, folder: Path) -> None:
     folder.mkdir()
     for name in _PROGRAMS:
         argv = shlex.join([*map(str, command), name, str(unpacked / "usr/bin/nix")])
-        (folder / name).write_text(f'#!/bin/sh\nexec {argv} "$@"\n')
+        (folder / name).write_text(_SCRIPT.format(argv))
         (folder / name).chmod(0o755)
 
 
@@ -93,9 +100,7 @@ def _download(cache: Path) -> list[Path]:
 
 def _mirror() -> str:
     """The URL of the mirror that the machine's own apt uses for Debian itself."""
-    indexes = _run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"]
-    )
+    indexes = _run(["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"])
     for line in indexes.splitlines():
         origin, label, uri = line.split(" ", 2)
         if (origin, label) == ("Debian", "Debian"):

@@ -9,9 +9,7 @@ import pytest
 from nixpkgs import plans
 from nixpkgs.toolchain import Nixpkgs
 
-PLATFORMS = [
-    (system, runtime) for system, offered in plans.SYSTEMS.items() for runtime in offered["runtimes"]
-]
+PLATFORMS = [(system, runtime) for system, offered in plans.SYSTEMS.items() for runtime in offered["runtimes"]]
 
 Engines = dict[tuple[str, str], dict[str, str]]
 
@@ -71,12 +69,8 @@ def test_a_cpu_runtime_is_compiled_for_its_instructions_and_no_others(engines: E
     assert "GGML_CPU_ALL_VARIANTS" not in found
 
 
-@pytest.mark.parametrize(
-    ("system", "runtime"), [("aarch64-linux", "cpu"), *((s, "cuda") for s in plans.SYSTEMS)]
-)
-def test_other_runtimes_take_the_best_cpu_backend_at_run_time(
-    engines: Engines, system: str, runtime: str
-) -> None:
+@pytest.mark.parametrize(("system", "runtime"), [("aarch64-linux", "cpu"), *((s, "cuda") for s in plans.SYSTEMS)])
+def test_other_runtimes_take_the_best_cpu_backend_at_run_time(engines: Engines, system: str, runtime: str) -> None:
     found = flags(engines[system, runtime])
     assert found["GGML_CPU_ALL_VARIANTS"] == found["GGML_BACKEND_DL"] == "ON"
     assert found["GGML_NATIVE"] == "OFF"
@@ -108,3 +102,9 @@ def test_a_model_is_a_fixed_output_named_by_its_file(nixpkgs: Nixpkgs) -> None:
     (shown,) = json.loads(nixpkgs.run(["nix", "derivation", "show", model])).values()
     assert shown["outputs"]["out"]["hash"] == "0" * 64
     assert shown["outputs"]["out"]["hashAlgo"] == "sha256"
+
+
+def test_a_local_model_needs_no_setting_of_the_user(nixpkgs: Nixpkgs) -> None:
+    """nixpkgs calls what requireFile names unfree."""
+    model = {"path": "/models/m.gguf", "name": "m.gguf", "url": None, "sha256": "0" * 64}
+    assert nixpkgs.instantiate(plans.OUTPUTS, "packages.x86_64-linux.default", plan=plans.plan(models=[model]))

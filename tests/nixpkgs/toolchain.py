@@ -57,6 +57,10 @@ class UnavailableError(Exception):
     """What is missing on this machine; the message is a test's skip reason."""
 
 
+class NixError(Exception):
+    """A Nix program failed; the message ends with what it said."""
+
+
 @dataclass(frozen=True)
 class Nixpkgs:
     """A nixpkgs to evaluate and build with. `folder` can be given wherever a nixpkgs checkout can.
@@ -68,21 +72,42 @@ class Nixpkgs:
     env: Mapping[str, str]
 
     def instantiate(self, expression: str, *attributes: str, **strings: str) -> list[str]:
-        """The .drv paths of an expression, or of attributes of it. Raises CalledProcessError."""
+        """The .drv paths of an expression, or of attributes of it. Raises NixError."""
         return self.run(["nix-instantiate", *self._arguments(expression, attributes, strings)]).splitlines()
 
-    def build(self, expression: str, *attributes: str, check: bool = False, **strings: str) -> list[Path]:
-        """The outputs, built; with `check` they are built again and compared. Raises CalledProcessError."""
-        options = ["--no-out-link", *(["--check"] if check else [])]
-        built = self.run(["nix-build", *options, *self._arguments(expression, attributes, strings)])
-        return [Path(line) for line in built.splitlines()]
+    def build(self, flake: Path, output: str, *options: str) -> Path:
+        """One output of a generated flake, built with this nixpkgs. Raises NixError."""
+        argv = ["nix", "build", f"path:{flake}#{output}", *options, "--no-link", "--print-out-paths"]
+        # Impure: the toolchain's flake names a checkout outside of the store.
+        argv += ["--override-input", "nixpkgs", f"path:{self.folder}", "--impure", "--no-write-lock-file"]
+        return Path(self.run(argv).strip())
+
+    def provide(self, expression: str, variable: str) -> None:
+        """Put a package's source into the store: the folder that an environment variable names, or a download.
+
+        The hash that nixpkgs knows decides whether it is the right one. Raises UnavailableError.
+        """
+        (drv,) = self.instantiate(expression)
+        path = self.run(["nix-store", "--query", "--outputs", drv]).strip()
+        if self._succeeds("nix-store", "--check-validity", path):
+            return
+        if folder := os.environ.get(variable):
+            added = self.run(["nix", "store", "add-path", "--name", path[44:], folder]).strip()
+            if added != path:
+                raise UnavailableError(f"{variable}={folder} is not the source that nixpkgs pins")
+        elif not self._succeeds("nix-store", "--realise", drv):
+            raise UnavailableError(f"a source cannot be downloaded, and {variable} does not name a copy: {drv}")
 
     def run(self, argv: Sequence[str]) -> str:
-        """The stdout of a Nix program. Raises CalledProcessError, after its stderr has been shown."""
-        done = subprocess.run(
-            argv, env={**os.environ, **self.env}, stdout=subprocess.PIPE, text=True, check=True
-        )
+        """The stdout of a Nix program. Raises NixError."""
+        done = subprocess.run(argv, env={**os.environ, **self.env}, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NixError(f"`{argv[0]}` failed with status {done.returncode}:\n{done.stderr[-4000:]}")
         return done.stdout
+
+    def _succeeds(self, *argv: str) -> bool:
+        done = subprocess.run(argv, env={**os.environ, **self.env}, capture_output=True, check=False)
+        return done.returncode == 0
 
     def _arguments(self, expression: str, attributes: Sequence[str], strings: Mapping[str, str]) -> list[str]:
         argv = ["--expr", expression, "--arg", "nixpkgs", str(self.folder)]

@@ -1,0 +1,161 @@
+"""A generated flake built for real: llama-server compiled by nixpkgs' stdenv, the image made by its dockerTools."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nixpkgs import toolchain
+from nixpkgs.toolchain import Nixpkgs
+from support import container, tiny_gguf
+from support.command import aikit_nix
+from support.image import Image, unpack
+
+AIKITFILE = """\
+apiVersion: v1alpha1
+runtime: avx2
+models:
+  - name: one
+    source: one.gguf
+  - name: two
+    source: two.gguf
+config: |
+  - name: first
+    parameters: {{model: one.gguf}}
+    context_size: {context}
+  - name: second
+    parameters: {{model: two.gguf}}
+"""
+LLAMA_CPP = "{ nixpkgs }: (import nixpkgs { config = { }; overlays = [ ]; }).llama-cpp.src"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A generated flake, what `nix build` made of it, and the image unpacked."""
+
+    flake: Path
+    archive: Path
+    image: Image
+    root: Path
+
+
+def generate(nixpkgs: Nixpkgs, folder: Path, context: int) -> Path:
+    folder.mkdir()
+    tiny_gguf.make(folder / "one.gguf", "First answer.", name="one")
+    tiny_gguf.make(folder / "two.gguf", "Second answer.", name="two")
+    (folder / "aikitfile.yaml").write_text(AIKITFILE.format(context=context))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in nixpkgs.env.items():
+            patch.setenv(name, value)
+        done = aikit_nix("gen", "--engine", "llama-server", "-o", "flake", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "flake"
+
+
+@pytest.fixture(scope="module")
+def built(debian_nixpkgs: Nixpkgs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    try:
+        debian_nixpkgs.provide(LLAMA_CPP, "LLAMA_CPP_SRC")
+    except toolchain.UnavailableError as reason:
+        pytest.skip(str(reason))
+    folder = tmp_path_factory.mktemp("image")
+    flake = generate(debian_nixpkgs, folder / "built", 512)
+    archive = debian_nixpkgs.build(flake, "default")
+    yield Built(flake, archive, unpack(archive, folder / "root"), folder / "root")
+    # The image's folders are read-only.
+    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
+
+
+def digests(image: Image) -> list[str]:
+    return [layer.digest for layer in image.layers]
+
+
+def test_every_store_path_is_a_layer_and_the_texts_are_the_last(built: Built) -> None:
+    *stored, last = built.image.layers
+    assert all(len(layer.store_paths) == 1 for layer in stored)
+    names = [layer.store_paths[0].split("-", 1)[1] for layer in stored]
+    assert sorted(names) == ["debian-libraries", "host-cacert", "llama-server-avx2-9842", "one.gguf", "two.gguf"]
+    assert last.store_paths == ()
+    assert last.size < 50_000
+
+
+def test_the_files_of_the_image(built: Built) -> None:
+    assert (built.root / "config.yaml").read_text().startswith("- name: first\n")
+    link = (built.root / "models/one.gguf").readlink()
+    assert (built.root / str(link).lstrip("/")).read_bytes() == (built.flake.parent / "one.gguf").read_bytes()
+    assert not (built.root / "config.yaml").is_symlink()
+    assert built.image.names == ("one:avx2",)
+    assert built.image.run["User"] == "65532:65532"
+
+
+def test_another_config_changes_the_last_layer_only(debian_nixpkgs: Nixpkgs, built: Built, tmp_path: Path) -> None:
+    other = unpack(debian_nixpkgs.build(generate(debian_nixpkgs, tmp_path / "other", 256), "default"))
+    assert digests(other)[:-1] == digests(built.image)[:-1]
+    assert digests(other)[-1] != digests(built.image)[-1]
+
+
+@pytest.mark.parametrize("output", ["default", "oci", "stream"])
+def test_a_second_build_gives_the_same_bytes(debian_nixpkgs: Nixpkgs, built: Built, output: str) -> None:
+    first = debian_nixpkgs.build(built.flake, output)
+    assert debian_nixpkgs.build(built.flake, output, "--rebuild") == first
+
+
+def test_stream_and_oci_layout_are_the_same_image(debian_nixpkgs: Nixpkgs, built: Built, tmp_path: Path) -> None:
+    stream = debian_nixpkgs.build(built.flake, "stream")
+    with (tmp_path / "stream.tar").open("wb") as file:
+        subprocess.run([str(stream)], stdout=file, check=True)
+    streamed = unpack(tmp_path / "stream.tar")
+    layout = unpack(debian_nixpkgs.build(built.flake, "oci"))
+    assert digests(streamed) == digests(layout) == digests(built.image)
+    assert streamed.digest == built.image.digest
+
+
+def test_skopeo_reads_it(built: Built) -> None:
+    if not shutil.which("skopeo"):
+        pytest.skip("`skopeo` is missing (Debian package skopeo)")
+    argv = ["skopeo", "inspect", "--config", f"docker-archive:{built.archive}"]
+    seen = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    assert seen["rootfs"]["diff_ids"] == digests(built.image)
+
+
+def test_nothing_in_the_image_needs_the_machines_libraries(built: Built) -> None:
+    for path in [*built.root.rglob("*.so*"), *built.root.rglob("bin/llama-server")]:
+        if path.is_symlink() or "debian-libraries" in str(path):
+            continue
+        shown = subprocess.run(["readelf", "-ld", path], capture_output=True, text=True, check=True).stdout
+        found = re.findall(r"(?:interpreter: |runpath: \[)([^\]]*)", shown)
+        # cmake leaves an empty entry, which nixpkgs' full stdenv drops.
+        places = [place for entry in found for place in entry.split(":") if place]
+        assert places
+        assert all(place.startswith("/nix/store/") for place in places), shown
+
+
+def test_avx2_is_compiled_in_and_avx512_is_not(built: Built) -> None:
+    (backend,) = built.root.rglob("libggml-cpu.so")
+    argv = ["objdump", "--disassemble", "--no-show-raw-insn", str(backend)]
+    code = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"\tvfmadd\w+ .*%ymm", code)
+    assert re.search(r"\tvpmaddubsw .*%ymm", code), "integers of 256 bits are AVX2"
+    assert "%zmm" not in code
+    assert not list(built.root.rglob("libggml-cpu-*.so")), "one CPU type only"
+
+
+def test_it_answers(bubblewrap: None, built: Built) -> None:
+    if " avx2 " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX2")
+    with container.start(built.image, built.root) as running:
+        models = running.ask("/v1/models")
+        assert sorted(model["id"] for model in models["data"]) == ["first", "second"]
+        assert running.chat("hello", model="first") == "First answer."
+        assert running.chat("hello", model="second") == "Second answer."
+
+
+def test_the_flakes_own_check_passes(debian_nixpkgs: Nixpkgs, built: Built) -> None:
+    assert debian_nixpkgs.build(built.flake, "checks.x86_64-linux.serves").exists()
