@@ -14,6 +14,8 @@ let
       self:
       final.stdenvNoCC.mkDerivation {
         inherit name;
+        # Only asked for: npm's hook wants Node's source, for addons in C++.
+        src = ./protoc-plugins;
         dontUnpack = true;
         installPhase = lib.concatStrings (
           lib.mapAttrsToList (link: target: ''
@@ -57,7 +59,7 @@ in
   } { };
   abseil-cpp = system "abseil-cpp";
   openssl = system "openssl";
-  re2 = system "re2";
+  re2 = links "host-re2" { "lib/libre2.so.9" = "/usr/lib/x86_64-linux-gnu/libre2.so.9"; } { };
 
   nodejs =
     links "host-nodejs"
@@ -69,7 +71,6 @@ in
       }
       {
         version = "20";
-        src = final.writeTextDir "empty" "";
         python = final.python3;
         meta.platforms = lib.platforms.linux;
       };
