@@ -77,7 +77,7 @@ _COMPARE = {
     ">=": lambda a, b: a >= b,
     ">>": lambda a, b: a > b,
 }
-_RELATION = re.compile(r"^([a-z0-9][a-z0-9+.-]+)(?::\w+)?\s*(?:\(\s*(<<|<=|=|>=|>>)\s*([^\s)]+)\s*\))?$")
+_RELATION = re.compile(r"^([a-z0-9][a-z0-9+.-]*)(?::\w+)?\s*(?:\(\s*(<<|<=|=|>=|>>)\s*([^\s)]+)\s*\))?$")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def closure(roots: Iterable[str], left_out: frozenset[str], index: Mapping[str, 
     found: set[str] = set()
     todo: list[tuple[str, tuple[Relation, ...]]] = [(root, (Relation(root, None, None),)) for root in roots]
     while todo:
-        wanted_by, alternatives = todo.pop()
+        todo.sort(key=lambda wish: len(wish[1]))  # what leaves no choice first: it may answer the others
+        wanted_by, alternatives = todo.pop(0)
         if any(a.name in left_out or a.name in found for a in alternatives):
             continue
         offers = [a.name for a in alternatives if a.name in index and a.accepts(index[a.name].version)]

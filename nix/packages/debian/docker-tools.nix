@@ -4,78 +4,61 @@
 let
   inherit (pkgs) runCommand writeText python3;
 
-  arguments =
+  # A script that writes the image to its standard output, and stores no copy of it.
+  streamLayeredImage =
     {
       name,
       tag,
       config ? { },
       extraCommands ? "", # run in the root folder of the last layer
-      contents ? [ ],
-      maxLayers ? 100, # at most 127 can be mounted by Docker's overlay driver
+      maxLayers ? 100, # at most 127: what Docker's overlay driver can mount
       created ? "1970-01-01T00:00:01Z",
       architecture ? "amd64",
-      compressor ? "none",
-    }@given:
-    assert contents == [ ]; # files come through extraCommands
-    assert compressor == "none";
-    given;
-
-  streamLayeredImage =
-    given:
+    }:
     let
-      image = {
-        extraCommands = "";
-        config = { };
-        maxLayers = 100;
-        created = "1970-01-01T00:00:01Z";
-        architecture = "amd64";
-      }
-      // arguments given;
-
-      config = writeText "${image.name}-config.json" (
+      configuration = writeText "${name}-config.json" (
         builtins.toJSON {
-          inherit (image) architecture config created;
+          inherit architecture config created;
           os = "linux";
         }
       );
 
       # A tar already, as the store would not keep the permissions.
       customisationLayer =
-        runCommand "${image.name}-customisation-layer"
+        runCommand "${name}-customisation-layer"
           {
             nativeBuildInputs = [ python3 ];
           }
           ''
             mkdir root
             cd root
-            ${image.extraCommands}
+            ${extraCommands}
             cd ..
             python3 ${./layered_image.py} layer root > $out
           '';
 
       plan =
-        runCommand "${image.name}-layers.json"
+        runCommand "${name}-layers.json"
           {
             nativeBuildInputs = [ python3 ];
             # The closure of whatever the configuration and the last layer mention.
             exportReferencesGraph = [
-              "config"
-              config
+              "configuration"
+              configuration
               "customisation"
               customisationLayer
             ];
             options = builtins.toJSON {
-              inherit config customisationLayer;
-              inherit (image) maxLayers;
-              repoTag = "${image.name}:${image.tag}";
+              inherit configuration customisationLayer maxLayers;
+              repoTag = "${name}:${tag}";
             };
             passAsFile = [ "options" ];
           }
           ''
-            python3 ${./layered_image.py} plan $optionsPath config customisation > $out
+            python3 ${./layered_image.py} plan $optionsPath configuration customisation > $out
           '';
     in
-    runCommand "stream-${image.name}" { } ''
+    runCommand "stream-${name}" { } ''
       cat > $out <<EOF
       #!${shell}/bin/sh
       exec ${python3}/bin/python3 -I ${./layered_image.py} stream ${plan}
@@ -83,15 +66,20 @@ let
       chmod +x $out
     ''
     // {
-      imageName = image.name;
-      imageTag = image.tag;
+      imageName = name;
+      imageTag = tag;
     };
 
+  # The image as a file; uncompressed, as model weights do not compress.
   buildLayeredImage =
-    given:
+    {
+      compressor ? "none",
+      ...
+    }@given:
     let
-      stream = streamLayeredImage given;
+      stream = streamLayeredImage (removeAttrs given [ "compressor" ]);
     in
+    assert compressor == "none";
     runCommand "${given.name}.tar" { } "${stream} > $out"
     // {
       inherit stream;

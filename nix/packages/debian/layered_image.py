@@ -53,8 +53,8 @@ def walk(path: Path, name: str) -> Iterator[tuple[bytes, Path | None, int]]:
     regular = stat.S_ISREG(status.st_mode)
     yield header(name, status, link), path if regular else None, status.st_size if regular else 0
     if stat.S_ISDIR(status.st_mode):
-        for entry in sorted(os.listdir(path)):
-            yield from walk(path / entry, f"{name}/{entry}")
+        for entry in sorted(path.iterdir()):
+            yield from walk(entry, f"{name}/{entry.name}")
 
 
 class Layer:
@@ -91,7 +91,7 @@ def store_layer(paths: list[str]) -> Layer:
 
 
 def folder_layer(folder: Path) -> Layer:
-    return Layer([part for entry in sorted(os.listdir(folder)) for part in walk(folder / entry, entry)])
+    return Layer([part for entry in sorted(folder.iterdir()) for part in walk(entry, entry.name)])
 
 
 def closure(graph: Path) -> Iterator[str]:
@@ -110,7 +110,7 @@ def size_on_disk(path: str) -> int:
 
 def plan(options: dict, graphs: list[str]) -> dict:
     """One layer a store path; when there are too many, the smallest share the first one."""
-    own = {options["config"], options["customisationLayer"]}
+    own = {options["configuration"], options["customisationLayer"]}
     paths = sorted({path for graph in graphs for path in closure(Path(graph))} - own)
     room = options["maxLayers"] - 1  # the last layer is the customisation
     if len(paths) > room:
@@ -119,7 +119,7 @@ def plan(options: dict, graphs: list[str]) -> dict:
     else:
         layers = [[path] for path in paths]
     return {
-        "config": options["config"],
+        "configuration": options["configuration"],
         "customisationLayer": options["customisationLayer"],
         "layers": layers,
         "repoTag": options["repoTag"],
@@ -131,7 +131,7 @@ def write(data: bytes) -> None:
 
 
 def stream(spec: dict) -> None:
-    image = json.loads(Path(spec["config"]).read_text())
+    image = json.loads(Path(spec["configuration"]).read_text())
     names, digests, history = [], [], []
 
     def add(size: int, blocks: Iterator[bytes], comment: str) -> None:

@@ -1,0 +1,442 @@
+"""The lock of Debian packages: mirrors, signed indices, dependencies."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import lzma
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import debian, debian_index
+from aikit_nix.errors import AikitError
+from support import file_server
+from support.command import aikit_nix
+
+# --- Formats
+
+ORDERED = [
+    "0~~",
+    "0~",
+    "0",
+    "0+b1",
+    "0.27.0-1",
+    "1.0~rc1-1",
+    "1.0-1",
+    "1.0-1+b1",
+    "1.0-1.1",
+    "1.0-2",
+    "1.0a-1",
+    "1.0+dfsg-1",
+    "1.0.1-1",
+    "1.9-1",
+    "1.10-1",
+    "20260816",
+    "20260816+nmu1",
+    "1:0.1-1",
+    "1:0.7.0+dfsg-2",
+    "2:0-1",
+]
+
+
+def test_versions_are_ordered_as_dpkg_orders_them() -> None:
+    versions = [debian_index.Version(text) for text in ORDERED]
+    assert all(a < b for a, b in itertools.pairwise(versions))
+    assert debian_index.Version("1.0-0") == debian_index.Version("1.0")
+    assert debian_index.Version("0:1.0") == debian_index.Version("1.00")
+
+
+@pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg is not installed")
+def test_the_order_is_dpkgs() -> None:
+    for a, b in itertools.pairwise(ORDERED):
+        subprocess.run(["dpkg", "--compare-versions", a, "lt", b], check=True)
+
+
+def test_a_control_file_is_read() -> None:
+    text = "# comment\nPackage: a\nDescription: short\n long\n .\nX:\n\n\n \nPackage: b\nno field\n"
+    assert list(debian_index.stanzas(text)) == [
+        {"package": "a", "description": "short\nlong\n.", "x": ""},
+        {"package": "b"},
+    ]
+
+
+def test_dependencies_are_read() -> None:
+    first, second = debian_index.relations("a:any (>= 1:2~), b (<< 3) | c | d ,")
+    assert first == (debian_index.Relation("a", ">=", "1:2~"),)
+    assert [relation.name for relation in second] == ["b", "c", "d"]
+    assert first[0].accepts("1:2") and not first[0].accepts("9")
+    with pytest.raises(AikitError, match="cannot be read"):
+        list(debian_index.relations("a (~ 3)"))
+
+
+def package(name: str, depends: str = "", version: str = "1", provides: str = "") -> debian_index.Package:
+    return debian_index.Package(name, version, f"pool/{name}.deb", "0" * 64, 1, depends, provides)
+
+
+def closure(*packages: debian_index.Package, left_out: tuple[str, ...] = ()) -> list[str]:
+    return debian_index.closure(["root"], frozenset(left_out), {p.name: p for p in packages})
+
+
+def test_a_closure_follows_dependencies_alternatives_and_virtual_packages() -> None:
+    found = closure(
+        package("root", "a (>= 2), missing | b, virtual, versioned (>= 3)"),
+        package("a", "root", version="2"),
+        package("b", "c | d"),
+        package("c"),
+        package("d"),
+        package("real", provides="virtual"),
+        package("old", provides="versioned (= 2)"),
+        package("new", provides="versioned (= 3)"),
+        package("unrelated"),
+    )
+    assert found == ["a", "b", "c", "new", "real", "root"]
+
+
+def test_an_alternative_that_is_there_already_is_enough() -> None:
+    assert closure(package("root", "b, a | b"), package("a"), package("b")) == ["b", "root"]
+
+
+def test_what_is_left_out_brings_nothing_in() -> None:
+    index = package("root", "a, x | b"), package("a"), package("x", "y"), package("b"), package("y")
+    assert closure(*index, left_out=("x",)) == ["a", "root"]
+
+
+def test_a_dependency_that_nothing_fulfils_is_named() -> None:
+    with pytest.raises(AikitError, match=r"cannot give root what it needs \(a >= 2 \| b\)"):
+        closure(package("root", "a (>= 2) | b"), package("a", version="1.9"))
+
+
+# --- The machine's mirror
+
+DEB822 = """\
+# a comment
+Types: deb deb-src
+URIs: http://one.example/debian/ http://two.example/debian
+Suites: bookworm bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://one.example/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+"""
+THIRD_PARTY = "deb [arch=amd64 signed-by=/etc/k.gpg] https://third.example/repository bookworm main\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "mirror"),
+    [
+        ({"sources.list.d/debian.sources": DEB822}, "http://one.example/debian"),
+        ({"sources.list": "deb http://one.example/debian bookworm main # it\n"}, "http://one.example/debian"),
+        (
+            {"sources.list": "deb [ arch=amd64 ] http://one.example/debian/ sid main contrib"},
+            "http://one.example/debian",
+        ),
+        ({"sources.list": THIRD_PARTY, "sources.list.d/x.sources": DEB822}, "http://one.example/debian"),
+        ({"sources.list": THIRD_PARTY}, None),
+        ({"sources.list": "deb http://one.example/ubuntu noble main\n"}, None),
+        ({"sources.list": "# deb http://one.example/debian bookworm main\ndeb-src http://a/debian sid main"}, None),
+        ({"sources.list": "deb cdrom:[Debian]/debian bookworm main\ndeb\n"}, None),
+        ({"sources.list.d/x.sources": f"Enabled: no\n{DEB822.partition('#')[2].partition(chr(10))[2]}"}, None),
+        ({"sources.list.d/x.sources": "\0\xff"}, None),
+        ({}, None),
+    ],
+)
+def test_the_mirror_is_apts(
+    files: dict[str, str], mirror: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(debian.MIRROR, raising=False)
+    (tmp_path / "sources.list.d").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="latin-1")
+    assert debian.machine_mirror(tmp_path) == mirror
+
+
+def test_the_environment_names_the_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(debian.MIRROR, " http://a.example/debian/  http://b.example/debian")
+    assert debian.machine_mirror() == "http://a.example/debian"
+    assert debian.mirrors() == ["http://a.example/debian/", "http://b.example/debian"]
+    assert debian.mirrors(["http://c.example/debian"]) == ["http://c.example/debian"]
+    assert debian.build_environment() == {}
+
+
+def test_a_build_gets_the_mirror_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(debian.MIRROR, raising=False)
+    monkeypatch.setattr(debian, "machine_mirror", lambda: "https://a.example/debian")
+    assert debian.build_environment() == {debian.MIRROR: "http://a.example/debian"}
+    monkeypatch.setattr(debian, "machine_mirror", lambda: None)
+    assert debian.build_environment() == {}
+    with pytest.raises(AikitError, match="no Debian mirror"):
+        debian.mirrors()
+
+
+# --- Renewing
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A Debian archive on loopback, signed by a key of its own."""
+
+    server: file_server.FileServer
+    home: Path
+
+    @property
+    def keyring(self) -> Path:
+        return self.home / "keyring.gpg"
+
+    @property
+    def mirror(self) -> str:
+        return f"{self.server.url}/debian"
+
+    def gpg(self, *arguments: str, data: bytes = b"") -> bytes:
+        argv = ["gpg", "--homedir", str(self.home), "--batch", "--quiet", "--pinentry-mode", "loopback", *arguments]
+        return subprocess.run(argv, input=data, capture_output=True, check=True).stdout
+
+    def publish(self, packages: str, *, valid: timedelta = timedelta(days=7), by_hash: bool = True) -> None:
+        """Make `packages` the index of sid."""
+        index = lzma.compress(packages.encode())
+        sha256 = hashlib.sha256(index).hexdigest()
+        date = datetime(2026, 10, 30, 8, 8, 1, tzinfo=UTC)
+        release = (
+            f"Origin: Test\nCodename: sid\nDate: {date:%a, %d %b %Y %H:%M:%S} UTC\n"
+            f"Valid-Until: {datetime.now(UTC) + valid:%a, %d %b %Y %H:%M:%S} UTC\n"
+            f"Acquire-By-Hash: {'yes' if by_hash else 'no'}\n"
+            f"SHA256:\n {sha256} {len(index)} main/binary-amd64/Packages.xz\n"
+        )
+        self.server.files.clear()
+        place = f"by-hash/SHA256/{sha256}" if by_hash else "Packages.xz"
+        self.server.files[f"/debian/dists/sid/main/binary-amd64/{place}"] = index
+        self.server.files["/debian/dists/sid/InRelease"] = self.gpg("--clearsign", data=release.encode())
+
+
+ROOTS = ("llama.cpp-tools", "python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static", "ca-certificates")
+
+
+def stanza(name: str, version: str = "1.0-1", depends: str = "") -> str:
+    return (
+        f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nDepends: {depends}\n"
+        f"Filename: pool/main/{name[0]}/{name}_{version}_amd64.deb\nSize: {len(name)}\n"
+        f"SHA256: {hashlib.sha256(name.encode()).hexdigest()}\n"
+    )
+
+
+INDEX = "\n".join(
+    [
+        *(stanza(name) for name in ROOTS[1:]),
+        stanza("llama.cpp-tools", "1:2.0+dfsg~1-1", "libfuture99 (>= 3), debconf, wget | curl"),
+        stanza("libfuture99", "2.9-1"),
+        stanza("libfuture99", "3.0-1"),
+        "Package: not-in-the-pool\nVersion: 1\n",
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def signed_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    for program in ("gpg", "gpgv"):
+        if not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    home = tmp_path_factory.mktemp("gpg")
+    home.chmod(0o700)
+    with file_server.serve() as server:
+        archive = Archive(server, home)
+        archive.gpg("--passphrase", "", "--quick-generate-key", "test@example", "ed25519", "sign", "never")
+        archive.keyring.write_bytes(archive.gpg("--export"))
+        yield archive
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+
+
+@pytest.fixture
+def archive(signed_archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    monkeypatch.delenv("http_proxy", raising=False)
+    signed_archive.publish(INDEX)
+    return signed_archive
+
+
+def renew(archive: Archive) -> debian.Lock:
+    lock, warnings = debian.renew(archive.mirror, keyring=archive.keyring)
+    assert warnings == ()
+    return lock
+
+
+def test_a_lock_follows_the_signed_index(archive: Archive, tmp_path: Path) -> None:
+    lock = renew(archive)
+    assert (lock.suite, lock.date) == ("sid", "2026-10-30T08:08:01Z")
+    assert lock.snapshot == "20261030T200801Z"
+    assert lock.engine == ("libfuture99", "llama.cpp-tools")
+    assert lock.tools == tuple(sorted(ROOTS[1:]))
+    assert lock.packages["libfuture99"].version == "3.0-1"
+
+    lock.write(tmp_path / "new/lock.json")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["lock.json"]
+    read = debian.Lock.read(tmp_path / "new/lock.json")
+    assert read.to_json() == lock.to_json() == renew(archive).to_json()
+
+
+def test_an_archive_without_by_hash_is_read(archive: Archive) -> None:
+    archive.publish(INDEX, by_hash=False)
+    assert renew(archive).engine == ("libfuture99", "llama.cpp-tools")
+
+
+def test_an_expired_index_is_a_warning(archive: Archive) -> None:
+    archive.publish(INDEX, valid=timedelta(days=-3))
+    _, warnings = debian.renew(archive.mirror, keyring=archive.keyring)
+    assert [warning.code for warning in warnings] == ["mirror-outdated"]
+    assert "30 October 2026" in warnings[0].message
+
+
+def test_a_changed_release_is_refused(archive: Archive) -> None:
+    path = "/debian/dists/sid/InRelease"
+    archive.server.files[path] = archive.server.files[path].replace(b"Origin: Test", b"Origin: Best")
+    with pytest.raises(AikitError, match=r"not signed by a key of .*BADSIG"):
+        renew(archive)
+
+
+@pytest.mark.parametrize("text", [b"", b"Origin: Test\n", b"\xff\0<html>"])
+def test_an_unsigned_release_is_refused(archive: Archive, text: bytes) -> None:
+    archive.server.files["/debian/dists/sid/InRelease"] = text
+    with pytest.raises(AikitError, match="not signed by a key of"):
+        renew(archive)
+
+
+@pytest.mark.skipif(not debian.KEYRING.is_file(), reason="debian-archive-keyring is not installed")
+def test_a_release_of_another_signer_is_refused(archive: Archive) -> None:
+    with pytest.raises(AikitError, match=r"not signed by a key of .*NO_PUBKEY"):
+        debian.renew(archive.mirror)
+
+
+def test_a_missing_keyring_is_named(archive: Archive, tmp_path: Path) -> None:
+    with pytest.raises(AikitError, match="apt-get install debian-archive-keyring"):
+        debian.renew(archive.mirror, keyring=tmp_path / "none.gpg")
+
+
+def test_a_changed_index_is_refused(archive: Archive) -> None:
+    (path,) = [path for path in archive.server.files if "by-hash" in path]
+    archive.server.files[path] = lzma.compress(INDEX.replace("3.0-1", "3.0-9").encode())
+    with pytest.raises(AikitError, match="not what the signed index says"):
+        renew(archive)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (INDEX.replace("Package: patchelf", "Package: patcheld"), "what it needs .patchelf"),
+        (INDEX.replace("pool/main/p/patch", "../../etc/p/patch"), "cannot be read: patchelf"),
+        (INDEX.replace("Size: 8", "Size: huge"), "cannot be read: patchelf"),
+        ("", "cannot give"),
+    ],
+)
+def test_an_index_that_does_not_do_is_refused(archive: Archive, index: str, message: str) -> None:
+    archive.publish(index)
+    with pytest.raises(AikitError, match=message):
+        renew(archive)
+
+
+def test_a_mirror_without_the_suite_is_named() -> None:
+    with file_server.serve() as server, pytest.raises(AikitError, match=r"InRelease: HTTP Error 404.*--mirror"):
+        debian.renew(f"{server.url}/ubuntu")
+    with pytest.raises(AikitError, match="--mirror"):
+        debian.renew("http://127.0.0.1:1/debian")
+    with pytest.raises(AikitError, match="only http"):
+        debian.renew("file:///etc")
+
+
+# --- What is still there
+
+
+def offer(archive: Archive, lock: debian.Lock, *but: str) -> None:
+    for pinned in lock.packages.values():
+        if pinned.name not in but:
+            archive.server.files[f"/debian/{pinned.filename}"] = b"x" * pinned.size
+
+
+@pytest.fixture
+def no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian, "SNAPSHOT", "http://127.0.0.1:1/snapshot")
+
+
+@pytest.mark.usefixtures("no_snapshot")
+def test_what_no_mirror_has_is_missing(archive: Archive) -> None:
+    lock = renew(archive)
+    offer(archive, lock, "patchelf")
+    archive.server.files[f"/debian/{lock.packages['busybox-static'].filename}"] += b"changed"
+    gone = debian.missing(lock, ["http://127.0.0.1:1/debian", archive.mirror])
+    assert [package.name for package in gone] == ["busybox-static", "patchelf"]
+    assert {request.method for request in archive.server.requests[-6:]} == {"HEAD"}
+
+
+def test_the_snapshot_archive_counts(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = renew(archive)
+    monkeypatch.setattr(debian, "SNAPSHOT", f"{archive.server.url}/snapshot")
+    offer(archive, lock, "patchelf")
+    assert [package.name for package in debian.missing(lock, [archive.mirror])] == ["patchelf"]
+    path = f"/snapshot/{lock.snapshot}/{lock.packages['patchelf'].filename}"
+    archive.server.files[path] = b"x" * lock.packages["patchelf"].size
+    assert debian.missing(lock, [archive.mirror]) == []
+
+
+@pytest.mark.usefixtures("no_snapshot")
+def test_the_command_checks_and_renews(archive: Archive, tmp_path: Path) -> None:
+    done = aikit_nix("debian-lock", "--mirror", archive.mirror, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "not signed by a key of" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    done = aikit_nix("debian-lock", "--check", "-o", "lock.json", "--mirror", "http://127.0.0.1:1/debian", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "aikit-nix debian-lock" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- The lock file
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"suite": "sid", "date": "", "snapshot": "", "engine": ["a"], "tools": [], "packages": {}}',
+        '{"suite": "sid", "date": "", "snapshot": "", "engine": [], "tools": [], "packages": {"a": {}}}',
+    ],
+)
+def test_what_is_no_lock_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "lock.json").write_text(text)
+    with pytest.raises(AikitError, match=r"lock\.json is no lock of Debian packages"):
+        debian.Lock.read(tmp_path / "lock.json")
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    lock = debian.Lock.read(debian.LOCK)
+    with pytest.raises(AikitError, match="cannot be written"):
+        lock.write(tmp_path / "file/lock.json")
+
+
+def test_the_shipped_lock_is_whole() -> None:
+    lock = debian.Lock.read(debian.LOCK)
+    assert lock.to_json() == debian.LOCK.read_text()
+    assert {"llama.cpp-tools", "libc6"} <= set(lock.engine)
+    assert "busybox-static" in lock.tools
+    assert set(lock.packages) == {*lock.engine, *lock.tools}
+    # What the image's programs are fetched as: under 15 MB.
+    assert sum(lock.packages[name].size for name in lock.engine) < 15_000_000
+
+
+def test_no_mirror_is_named_in_the_shipped_files() -> None:
+    """Anyone's mirror may be anywhere; only the permanent archive is at one place."""
+    mirror = os.environ.get(debian.MIRROR) or debian.machine_mirror() or "http://nothing.invalid"
+    host = mirror.split("/")[2].encode()
+    for file in debian.LOCK.parent.rglob("*"):
+        assert not file.is_file() or host not in file.read_bytes(), file
+    json.loads(debian.LOCK.read_text())
