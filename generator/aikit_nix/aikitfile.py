@@ -17,7 +17,7 @@ from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 from aikit_nix.reader import Located
 
 __all__ = ["Aikitfile", "Backend", "Located", "Model", "PromptTemplate", "Runtime", "parse", "read"]
-_MAX_ERRORS = 100
+_MOST = 100
 
 
 class Runtime(StrEnum):
@@ -91,25 +91,29 @@ def parse(data: bytes, file: str, escapes: Escapes = Escapes.AUTO) -> tuple[Aiki
 
     Raises AikitError with every error of the file and with the warnings up to there. Reads nothing but `data`.
     """
-    from aikit_nix.parser import Parser  # it builds what this module defines
+    from aikit_nix import parser, review  # they build on what this module defines
 
     text = yamltree.decode(data, file)
     root, found = yamltree.compose(text, file)
-    parser = Parser(file, escapes, found)
-    result = parser.aikitfile(root, hashlib.sha256(data).hexdigest())
-    found.sort(key=lambda d: (d.at or Position(file, 1, 1), d.severity.value, d.message))
-    errors = [d for d in found if d.severity is Severity.ERROR]
+    result = parser.Parser(file, escapes, found).aikitfile(root, hashlib.sha256(data).hexdigest())
+    errors = _most(found, Severity.ERROR)
     if errors:
-        if len(errors) > _MAX_ERRORS:
-            more = Diagnostic(
-                Severity.NOTE,
-                "more-errors",
-                f"and {len(errors) - _MAX_ERRORS} more errors",
-                errors[_MAX_ERRORS].at,
-            )
-            found = [*errors[:_MAX_ERRORS], more]
-        raise AikitError(*found)
-    return result, tuple(found)
+        raise AikitError(*sorted([*errors, *_most(found, Severity.WARNING)], key=_order))
+    found.extend(review.review(result, tuple(text.split("\n"))))
+    shown = [finding for severity in (Severity.WARNING, Severity.NOTE) for finding in _most(found, severity)]
+    return result, tuple(sorted(shown, key=_order))
+
+
+def _most(found: list[Diagnostic], severity: Severity) -> list[Diagnostic]:
+    """The first ones of a kind, and how many more there are: a broken file may give thousands."""
+    some = [finding for finding in found if finding.severity is severity]
+    if len(some) <= _MOST:
+        return some
+    return [*some[:_MOST], Diagnostic(severity, "more", f"and {len(some) - _MOST} more like these", some[_MOST].at)]
+
+
+def _order(finding: Diagnostic) -> tuple[int, int, str]:
+    return (finding.at.line, finding.at.column, finding.message) if finding.at else (0, 0, finding.message)
 
 
 def read(path: Path, escapes: Escapes = Escapes.AUTO) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:

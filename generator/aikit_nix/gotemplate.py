@@ -34,6 +34,7 @@ _OPENERS = ("if", "range", "with", "block", "define")
 def defects(text: str) -> list[Defect]:
     """Everything that Go would refuse, in order; an empty list for a well-formed template."""
     found: list[Defect] = []
+    unbalanced: list[Defect] = []
     blocks: list[tuple[str, int]] = []
     at = text.find("{{")
     while at >= 0:
@@ -48,12 +49,12 @@ def defects(text: str) -> list[Defect]:
         words, end, defect = _action(text, at)
         if defect:
             found.append(defect)
-        unbalanced = _balance(words, at, blocks)
-        if unbalanced and not defect:
-            found.append(unbalanced)
+        if wrong := _balance(words, at, blocks):
+            unbalanced.append(wrong)
         at = text.find("{{", end)
-    found.extend(Defect(offset, f"{{{{{word}}}}} has no {{{{end}}}}") for word, offset in blocks)
-    return found
+    unbalanced.extend(Defect(offset, f"{{{{{word}}}}} has no {{{{end}}}}") for word, offset in blocks)
+    # behind an unreadable action, the balance means little
+    return found or unbalanced
 
 
 def _action(text: str, start: int) -> tuple[list[str], int, Defect | None]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aikit_nix import yamltree
 from aikit_nix.aikitfile import Aikitfile, Located
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 
@@ -144,8 +145,9 @@ class _Translation:
 
         at = config.at
         try:
+            yamltree.compose(config.value, "config")  # bounds depth and size, which PyYAML does not
             entries = yaml.load(config.value, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-        except (yaml.YAMLError, ValueError, RecursionError) as exception:
+        except (yaml.YAMLError, ValueError, AikitError) as exception:
             problem = getattr(exception, "problem", None) or exception
             return self._refuse(f'config is not valid YAML ({problem}): mend it, see --escapes for `\\"`', at)
         entries = [entries] if isinstance(entries, dict) else entries

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from aikit_nix import schema
-from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.errors import Diagnostic, Position, Severity
 from aikit_nix.yamltree import Node
 
 T = TypeVar("T")
-_MAX_VALUES = 1_000_000
 
 Pair = tuple[Node, Node]
 
@@ -30,7 +29,6 @@ class Reader:
     def __init__(self, file: str, found: list[Diagnostic]) -> None:
         self.file = file
         self.found = found
-        self._values = 0
         self._flat: dict[int, dict[str, Pair]] = {}
 
     def say(self, severity: Severity, code: str, message: str, at: Position) -> None:
@@ -41,19 +39,6 @@ class Reader:
 
     def warn(self, code: str, message: str, at: Position) -> None:
         self.say(Severity.WARNING, code, message, at)
-
-    def spend(self, values: int, at: Position) -> None:
-        """Aliases can make a small file stand for a huge one."""
-        self._values += values
-        if self._values > _MAX_VALUES:
-            raise AikitError(
-                Diagnostic(
-                    Severity.ERROR,
-                    "too-large",
-                    f"the file stands for more than {_MAX_VALUES} values: use fewer aliases",
-                    at,
-                )
-            )
 
     def fields(self, node: Node, known: dict[str, str], what: str) -> dict[str, Pair]:
         """The keys of a mapping with their values; of double keys the last, warnings for unknown ones."""
@@ -83,7 +68,6 @@ class Reader:
                         self.error("wrong-type", f"`<<` merges mappings, not {describe(part)}", part.at)
                         continue
                     flat = self._flatten(part)
-                    self.spend(len(flat), key.at)
                     for name, pair in flat.items():
                         merged.setdefault(name, pair)
             else:
@@ -132,7 +116,6 @@ class Reader:
                 node.at,
             )
             return []
-        self.spend(len(node.items), node.at)
         return node.items
 
     def boolean(self, pair: Pair | None, what: str) -> bool:

@@ -19,6 +19,7 @@ from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 64
+MAX_VALUES = 200_000
 
 # Debian's and PyPI's PyYAML carry the C parser; without it the same events come slower.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -89,12 +90,15 @@ def decode(data: bytes, file: str) -> str:
 def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     """The first document of the text, None where it has none; and warnings.
 
-    Raises AikitError where the text is no YAML or nests deeper than MAX_DEPTH.
+    Raises AikitError where the text is no YAML, nests deeper than MAX_DEPTH, or stands for more than MAX_VALUES values
+    (with aliases, a small file can stand for a huge one).
     """
     warnings: list[Diagnostic] = []
     root: Node | None = None
-    open_nodes: list[tuple[Node, list[Node]]] = []
+    open_nodes: list[tuple[Node, list[Node], int]] = []
     anchors: dict[str, Node] = {}
+    weights: dict[int, int] = {}
+    values = 0
     for event in _events(text, file):
         at = _position(event.start_mark, file)
         if isinstance(event, yaml.DocumentEndEvent):
@@ -109,7 +113,8 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
                 )
             break
         if isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
-            node, children = open_nodes.pop()
+            node, children, before = open_nodes.pop()
+            weights[id(node)] = values - before
             node.end = _position(event.end_mark, file)
             if node.kind == "sequence":
                 node.items = children
@@ -120,7 +125,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
             if event.anchor not in anchors:
                 raise _error("yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at)
             node = anchors[event.anchor]
-            if any(node is parent for parent, _ in open_nodes):
+            if any(node is parent for parent, _, _ in open_nodes):
                 raise _error("yaml-syntax", f"the alias *{event.anchor} is inside of what it stands for", at)
         elif isinstance(event, yaml.ScalarEvent):
             node = Node("scalar", event.tag, at, _position(event.end_mark, file), event.value, _style(event))
@@ -130,6 +135,9 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
             node = Node("mapping", event.tag, at, at)
         else:
             continue
+        values += weights.get(id(node), 1)
+        if values > MAX_VALUES:
+            raise _error("too-large", f"more than {MAX_VALUES} values with all aliases counted: use fewer", at)
         if open_nodes:
             open_nodes[-1][1].append(node)
         else:
@@ -142,7 +150,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
         if event.anchor:
             anchors[event.anchor] = node
         if node.kind != "scalar":
-            open_nodes.append((node, []))
+            open_nodes.append((node, [], values - 1))
             if len(open_nodes) > MAX_DEPTH:
                 raise _error("yaml-depth", f"more than {MAX_DEPTH} levels of nesting: an aikitfile has 5", at)
     return root, warnings

@@ -1,0 +1,198 @@
+"""What a valid aikitfile most likely gets wrong: names that nothing answers to, templates that nothing uses.
+
+AIKit found none of it: the image was built, and the server failed or answered oddly. So everything here is a warning.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from aikit_nix import gotemplate, schema, yamltree
+from aikit_nix.aikitfile import Aikitfile, Backend
+from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.reader import short
+from aikit_nix.source import MODELS
+from aikit_nix.yamltree import Node
+
+# The keys below `template:` whose value is a template's name or the template itself: LocalAI, core/config
+_TEMPLATE_KEYS = ("chat", "chat_message", "completion", "edit", "function", "multimodal")
+# What LocalAI calls the backends, and what in an aikitfile brings them.
+_BACKENDS: dict[str, Backend | None] = {
+    "llama": None,
+    "llama-cpp": None,
+    "stablediffusion": Backend.STABLEDIFFUSION,
+    "stablediffusion-ggml": Backend.STABLEDIFFUSION,
+    "exllama": Backend.EXLLAMA,
+    "exllama2": Backend.EXLLAMA2,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model configuration: what of it concerns the rest of the file. Nodes stand in the config's text."""
+
+    name: Node | None
+    backend: Node | None
+    model: Node | None
+    mmproj: Node | None
+    context_size: Node | None
+    templates: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of the aikitfile as it became, and the lines it was made of, to point into it."""
+
+    at: Position
+    text: str
+    lines: tuple[str, ...]
+
+    def place(self, line: int, word: str) -> Position:
+        """Where in the file the line (from 1) of the text stands; the column is that of `word`, where it is there.
+
+        Only a literal block has the same lines in the file as in its text; for other styles, the text's beginning.
+        """
+        first = self.lines[self.at.line - 1][self.at.column - 1 :] if self.at.line <= len(self.lines) else ""
+        number = self.at.line + line
+        if not first.startswith("|") or number > len(self.lines):
+            return self.at
+        source = self.lines[number - 1]
+        unescaped = self.text.split("\n")[line - 1].strip()
+        if re.sub(r"\\+", "", source).strip() != re.sub(r"\\+", "", unescaped):
+            return self.at
+        column = source.find(word) if word else -1
+        return Position(self.at.file, number, (column if column >= 0 else len(source) - len(source.lstrip())) + 1)
+
+
+def review(aikitfile: Aikitfile, lines: tuple[str, ...]) -> Iterator[Diagnostic]:
+    """Warnings about a valid aikitfile, whose text has these lines."""
+    config = aikitfile.config
+    entries: tuple[Entry, ...] = ()
+    if config:
+        text = Text(config.at, config.value, lines)
+        try:
+            root, _ = yamltree.compose(config.value, config.at.file)
+        except AikitError as broken:
+            problem = broken.diagnostics[0]
+            line = problem.at.line if problem.at else 1
+            yield _warning(
+                "config-yaml", f"the server cannot read this config: {problem.message}", text.place(line, "")
+            )
+        else:
+            if root and (root.kind != "sequence" or any(item.kind != "mapping" for item in root.items)):
+                yield _warning(
+                    "config-yaml", "the config is not a list of model configurations: begin with `- name: …`", config.at
+                )
+            entries = tuple(read_entries(root))
+            for entry in entries:
+                yield from _entry(entry, aikitfile, text)
+    yield from _templates(aikitfile, entries, lines)
+    names = {entry.name.text for entry in entries if entry.name} | {model.name.value for model in aikitfile.models}
+    for wanted in aikitfile.load_to_memory:
+        if wanted.value not in names:
+            yield _warning(
+                "load-to-memory", f"no model is called `{wanted.value}`{schema.guess(wanted.value, names)}", wanted.at
+            )
+
+
+def read_entries(root: Node | None) -> Iterator[Entry]:
+    """The model configurations of a config: a list of them, or one alone."""
+    for item in (root.items if root.kind == "sequence" else [root]) if root else []:
+        fields = _fields(item)
+        templates = _fields(fields.get("template"))
+        yield Entry(
+            _scalar(fields.get("name")),
+            _scalar(fields.get("backend")),
+            _scalar(_fields(fields.get("parameters")).get("model")),
+            _scalar(fields.get("mmproj")),
+            _scalar(fields.get("context_size")),
+            tuple(node for key in _TEMPLATE_KEYS if (node := _scalar(templates.get(key)))),
+        )
+
+
+def _entry(entry: Entry, aikitfile: Aikitfile, text: Text) -> Iterator[Diagnostic]:
+    files = {model.path.removeprefix(MODELS + "/") for model in aikitfile.models}
+    folders = {parent for file in files for parent in _parents(file)}
+    for node in (entry.model, entry.mmproj):
+        if (
+            node is None
+            or node.text in files
+            or posixpath.normpath(node.text).removeprefix(MODELS + "/") in files | folders
+        ):
+            continue
+        # a backend in Python fetches what is no file from Hugging Face, LocalAI fetches URLs
+        if "://" in node.text:
+            message = f"`{short(node.text)}` would be downloaded when the server starts: list it under models"
+        else:
+            message = f"no model lands on {MODELS}/{short(node.text)}{schema.guess(node.text, files)}"
+        yield _warning("config-model", message, text.place(node.at.line, node.text))
+    backend = entry.backend
+    if backend:
+        needed = _BACKENDS.get(backend.text)
+        at = text.place(backend.at.line, backend.text)
+        if backend.text not in _BACKENDS:
+            yield _warning(
+                "config-backend",
+                f"the image has no backend `{short(backend.text)}`{schema.guess(backend.text, _BACKENDS)}",
+                at,
+            )
+        elif needed and needed not in {there.value for there in aikitfile.backends}:
+            yield _warning(
+                "config-backend", f"the backend `{backend.text}` is not installed: list `{needed}` under backends", at
+            )
+    known = {template.name.value for model in aikitfile.models for template in model.prompt_templates}
+    for node in entry.templates:
+        if "{{" in node.text or "{%" in node.text:
+            yield from _syntax(node.text, text, node.at.line + (node.style in ("|", ">")))
+        elif re.fullmatch(r"\S+", node.text) and node.text not in known:
+            yield _warning(
+                "config-template",
+                f"no template is called `{short(node.text)}`{schema.guess(node.text, known)}",
+                text.place(node.at.line, node.text),
+            )
+
+
+def _templates(aikitfile: Aikitfile, entries: tuple[Entry, ...], lines: tuple[str, ...]) -> Iterator[Diagnostic]:
+    # without a config, LocalAI takes FILE.tmpl for the model FILE
+    used = {node.text for entry in entries for node in entry.templates}
+    used |= {model.path.removeprefix(MODELS + "/") for model in aikitfile.models}
+    for model in aikitfile.models:
+        for template in model.prompt_templates:
+            name, text = template.name, template.template
+            if name.value not in used:
+                why = "no entry of the config names it" if aikitfile.config else "there is no config that names it"
+                yield _warning("unused-template", f"nothing uses the template `{short(name.value)}`: {why}", name.at)
+            yield from _syntax(text.value, Text(text.at, text.value, lines), 1)
+
+
+def _syntax(template: str, text: Text, first: int) -> Iterator[Diagnostic]:
+    """What Go's parser would refuse, but not for Jinja templates, which LocalAI takes too."""
+    if "{%" in template:
+        return
+    for defect in gotemplate.defects(template)[:3]:
+        before = template[: defect.offset]
+        word = template[defect.offset :].split("\n")[0][:8]
+        place = text.place(first + before.count("\n"), word)
+        yield _warning("template-syntax", f"not a Go template: {defect.message}", place)
+
+
+def _fields(node: Node | None) -> dict[str, Node]:
+    if node is None or node.kind != "mapping":
+        return {}
+    return {key.text: value for key, value in node.pairs if key.kind == "scalar"}
+
+
+def _scalar(node: Node | None) -> Node | None:
+    return node if node and node.kind == "scalar" and not node.is_null and node.text else None
+
+
+def _parents(file: str) -> Iterator[str]:
+    while file := posixpath.dirname(file):
+        yield file
+
+
+def _warning(code: str, message: str, at: Position) -> Diagnostic:
+    return Diagnostic(Severity.WARNING, code, message, at)
