@@ -1,0 +1,49 @@
+"""The README's examples do what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from aikit_nix.cli import cli
+from support.command import aikit_nix
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.usefixtures("nix")
+def test_the_example_becomes_a_flake(tmp_path: Path) -> None:
+    (example,) = blocks("yaml")
+    (tmp_path / "aikitfile.yaml").write_text(example)
+    commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+    (gen,) = [command[1:] for command in commands if command[0] == "aikit-nix"]
+    done = aikit_nix(*gen, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "flake.nix").is_file()
+    # The name under which the README runs it.
+    (run,) = [command for command in commands if command[:2] == ["docker", "run"]]
+    assert run[-1] == "llama-2-7b-chat:avx"
+    assert "image llama-2-7b-chat," in done.stdout
+    assert "for avx on" in done.stdout
+
+
+def test_every_option_and_file_that_it_names_exists() -> None:
+    gen = cli.commands["gen"]
+    known = {option for parameter in gen.params for option in parameter.opts}
+    text = re.sub(r"`docker run [^`]*`", "", README)
+    assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known
+    for target in re.findall(r"\]\(([^:)]+)\)", README):
+        assert (Path(__file__).parents[1] / target).is_file(), target
+
+
+def test_every_folder_of_the_layout_exists() -> None:
+    root = Path(__file__).parents[1]
+    for folder in re.findall(r"^    ([a-z]\S*/)  ", README, re.MULTILINE):
+        assert (root / folder).is_dir(), folder
