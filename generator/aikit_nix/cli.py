@@ -155,6 +155,25 @@ def debian_lock(check: bool, mirror: str | None, output: Path) -> None:
     click.echo(f"next: aikit-nix gen --packages debian --debian-lock {output}")
 
 
+@cli.command("update-pins")
+@click.argument("tag", required=False)
+@click.option(
+    "--nixpkgs",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    envvar="NIXPKGS",
+    required=True,
+    help="A nixpkgs checkout to build with.  [default: NIXPKGS]",
+)
+def update_pins(tag: str | None, nixpkgs: Path) -> None:
+    """For maintainers: move LocalAI in nix/pins.json to TAG (default: the newest release)."""
+    from aikit_nix import pins
+
+    changes = pins.update(tag, nixpkgs)
+    for change in changes:
+        click.echo(f"{change.name}: {change.before} -> {change.after}")
+    click.echo("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")
+
+
 def _choice(kind: type[E], option: str, value: str) -> E:
     try:
         return kind(value)

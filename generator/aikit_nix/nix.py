@@ -45,6 +45,11 @@ def succeeds(argv: Sequence[str | Path], *, cwd: Path | None = None) -> bool:
     return _start(argv, cwd=cwd).returncode == 0
 
 
+def stderr(argv: Sequence[str | Path]) -> str:
+    """What a program wrote to stderr, whether it failed or not. Raises AikitError when it is missing."""
+    return _start(argv).stderr.decode(errors="replace")
+
+
 def _start(
     argv: Sequence[str | Path],
     *,
