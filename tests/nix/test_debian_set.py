@@ -1,0 +1,282 @@
+"""The Debian package set, built by Nix in its sandbox from the machine's own mirror."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import data, debian
+from support import debian_lock
+from support.file_server import FileServer
+
+BACKENDS = {"avx": "sandybridge", "avx2": "haswell", "avx512": "skylakex", "cpu": "x64"}
+
+
+@dataclasses.dataclass(frozen=True)
+class DebianSet:
+    """A copy of the package set."""
+
+    folder: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock.json"
+
+    def try_build(self, attribute: str, *options: str, runtime: str = "avx2") -> subprocess.CompletedProcess[str]:
+        """nix-build of an attribute; the caller's texts are only ever Nix code here, in the test."""
+        set_ = f'import {self.folder} {{ system = "x86_64-linux"; runtime = "{runtime}"; }}'
+        argv = ["nix-build", "--no-out-link", "-E", f"let set = {set_}; inherit (set) pkgs; in {attribute}"]
+        return subprocess.run([*argv, *options], capture_output=True, text=True, check=False)
+
+    def build(self, attribute: str, *options: str, runtime: str = "avx2") -> Path:
+        done = self.try_build(attribute, *options, runtime=runtime)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return Path(done.stdout.split()[-1])
+
+    def run(self, script: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """What a runCommand says on its error output."""
+        settings = "".join(f"{name} = {value}; " for name, value in env.items())
+        return self.try_build(f"pkgs.runCommand \"test\" {{ {settings}}} ''{script}''")
+
+
+@pytest.fixture(scope="module")
+def usable_lock(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A lock whose files can be had, and the machine's mirror in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in debian.build_environment().items():
+            patch.setenv(name, value)
+        yield debian_lock.usable(tmp_path_factory.mktemp("lock"), print) or debian.LOCK
+
+
+@pytest.fixture
+def debian_set(usable_lock: Path, tmp_path: Path) -> DebianSet:
+    folder = tmp_path / "debian"
+    shutil.copytree(data.NIX / "packages/debian", folder)
+    shutil.copy(usable_lock, folder / "lock.json")
+    return DebianSet(folder)
+
+
+# --- The engine
+
+
+@pytest.mark.parametrize(("runtime", "backend"), BACKENDS.items())
+def test_an_engine_has_one_backend(debian_set: DebianSet, runtime: str, backend: str) -> None:
+    engine = debian_set.build("set.engine.package", runtime=runtime)
+    assert [file.name for file in engine.rglob("libggml-cpu*")] == [f"libggml-cpu-{backend}.so"]
+    # ggml looks beside the running program.
+    assert (engine / f"bin/libggml-cpu-{backend}.so").is_file()
+    size = sum(file.lstat().st_size for file in engine.rglob("*"))
+    assert size < 36_000_000
+
+
+def test_an_engine_runs_from_the_store_alone(debian_set: DebianSet) -> None:
+    engine = debian_set.build("set.engine.package")
+    program = engine / "bin/llama-server"
+    loads = subprocess.run(
+        [program], env={"LD_TRACE_LOADED_OBJECTS": "1"}, capture_output=True, text=True, check=True
+    ).stdout
+    paths = re.findall(r"(/\S+) \(0x", loads)
+    assert len(paths) > 10
+    assert all(path.startswith(f"{engine}/") for path in paths), loads
+    references = subprocess.run(
+        ["nix-store", "-q", "--references", engine], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert references == [str(engine)]
+
+
+@pytest.mark.parametrize("runtime", ["avx", "avx2", "avx512"])
+def test_the_backend_is_the_one_that_is_loaded(debian_set: DebianSet, runtime: str) -> None:
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    needed = {"avx": "avx", "avx2": "avx2", "avx512": "avx512f"}[runtime]
+    if not flags or needed not in flags[1].split():
+        pytest.skip(f"this machine's processor has no {needed}")
+    engine = debian_set.build("set.engine.package", runtime=runtime)
+    done = subprocess.run(
+        [engine / "bin/llama-server", "-lv", "5", "--model", "/nothing.gguf"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    loaded = re.findall(r"libggml-cpu-(\w+)\.so", done.stdout + done.stderr)
+    assert set(loaded) == {BACKENDS[runtime]}
+
+
+def test_a_runtime_that_debian_lacks_is_refused(debian_set: DebianSet) -> None:
+    done = debian_set.try_build("set.engine.package", runtime="cuda")
+    assert done.returncode != 0
+    assert "no runtime cuda: use nixpkgs" in done.stderr
+
+
+def test_the_image_says_where_its_programs_come_from(debian_set: DebianSet) -> None:
+    root = debian_set.build("set.engine.root")
+    lock = debian.Lock.read(debian_set.lock)
+    status = {file.name: file.read_text() for file in (root / "var/lib/dpkg/status.d").iterdir()}
+    assert set(status) == {*lock.engine, "ca-certificates"}
+    for name, text in status.items():
+        assert f"Package: {name}\n" in text
+        assert f"Version: {lock.packages[name].version}\n" in text
+        assert (root / f"usr/share/doc/{name}/copyright").stat().st_size > 500
+    assert "ID=debian\n" in (root / "etc/os-release").read_text()
+
+
+def test_the_certificates_are_one_bundle(debian_set: DebianSet) -> None:
+    bundle = debian_set.build("pkgs.cacert") / "etc/ssl/certs/ca-bundle.crt"
+    import ssl
+
+    assert len(ssl.create_default_context(cafile=str(bundle)).get_ca_certs()) > 100
+
+
+@pytest.mark.parametrize("attribute", ["set.engine.package", "set.engine.root", "pkgs.python3", "pkgs.cacert"])
+def test_a_rebuild_gives_the_same(debian_set: DebianSet, attribute: str) -> None:
+    debian_set.build(attribute)
+    debian_set.build(attribute, "--check")
+
+
+# --- Fetching
+
+
+def relock(debian_set: DebianSet, name: str, content: bytes, filename: str) -> None:
+    """Pin another file for a package."""
+    lock = json.loads(debian_set.lock.read_text())
+    sha256 = hashlib.sha256(content).hexdigest()
+    lock["packages"][name] |= {"filename": filename, "sha256": sha256, "size": len(content)}
+    debian_set.lock.write_text(json.dumps(lock))
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_vanished_package_is_an_error_that_says_what_to_do(
+    debian_set: DebianSet, files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"pool/main/g/{files.url[-5:]}_1.deb"
+    relock(debian_set, "libggml0", os.urandom(16), name)
+    monkeypatch.setenv(debian.MIRROR, f"{files.url}/one {files.url}/two/")
+    done = debian_set.try_build("set.engine.package")
+    assert done.returncode != 0
+    assert "no mirror has Debian's libggml0" in done.stderr
+    for mirror in ("one", "two"):
+        assert f"{files.url}/{mirror}/{name}: HTTP/1.1 404 Not Found" in done.stderr
+    assert (
+        f"http://snapshot.debian.org/archive/debian/{json.loads(debian_set.lock.read_text())['snapshot']}/"
+        in done.stderr
+    )
+    assert "aikit-nix debian-lock" in done.stderr
+
+
+def test_a_wrong_hash_is_an_error_that_says_what_came(
+    debian_set: DebianSet, files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relock(debian_set, "libggml0", os.urandom(16), "pool/main/g/x_1.deb")
+    files.files["/pool/main/g/x_1.deb"] = b"something else"
+    monkeypatch.setenv(debian.MIRROR, files.url)
+    done = debian_set.try_build("set.engine.package")
+    assert done.returncode != 0
+    assert f"another file, of sha256 {hashlib.sha256(b'something else').hexdigest()}" in done.stderr
+
+
+def test_names_that_a_store_path_cannot_hold_are_fetched(
+    debian_set: DebianSet, files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(64)
+    name = "pool/main/g/x_1%3a2~rc1+b1_amd64.deb"
+    relock(debian_set, "libggml0", content, name)
+    files.files["/pool/main/g/x_1:2~rc1+b1_amd64.deb"] = content
+    monkeypatch.setenv(debian.MIRROR, files.url)
+    done = debian_set.try_build("set.engine.package")
+    assert done.returncode != 0  # the content is no package
+    assert files.count("/pool/main/g/x_1:2~rc1+b1_amd64.deb") == 1
+
+
+# --- The interface
+
+
+def test_a_command_stops_at_its_first_error(debian_set: DebianSet) -> None:
+    assert debian_set.run("false; touch $out").returncode != 0
+    assert debian_set.run("false | true; touch $out").returncode != 0
+    assert debian_set.run("touch $out").returncode == 0
+
+
+def test_a_command_has_its_inputs_on_the_path(debian_set: DebianSet) -> None:
+    script = "python3 -c \"import sys; open(sys.argv[1], 'w').write(sys.executable)\" $out"
+    assert debian_set.run(script).returncode != 0
+    assert debian_set.run(script, nativeBuildInputs="[ pkgs.python3 ]").returncode == 0
+
+
+def test_a_text_may_be_long_and_hold_anything(debian_set: DebianSet) -> None:
+    text = "'\"$x`id`\\\n\t${y}ü" * 20_000
+    (debian_set.folder / "text").write_text(text)
+    expression = f'pkgs.writeText "text" (builtins.readFile {debian_set.folder}/text)'
+    assert debian_set.build(expression).read_text() == text
+
+
+def test_a_required_file_is_asked_for(debian_set: DebianSet, tmp_path: Path) -> None:
+    content = os.urandom(16)
+    sha256 = hashlib.sha256(content).hexdigest()
+    message = json.dumps('put `it` there: "$PATH"').replace("${", "\\${")
+    expression = f'pkgs.requireFile {{ name = "model.gguf"; sha256 = "{sha256}"; message = {message}; }}'
+    done = debian_set.try_build(expression)
+    assert done.returncode != 0
+    assert 'put `it` there: "$PATH"' in done.stderr
+    (tmp_path / "model.gguf").write_bytes(content)
+    subprocess.run(["nix-store", "--add-fixed", "sha256", tmp_path / "model.gguf"], check=True, capture_output=True)
+    assert debian_set.build(expression).read_bytes() == content
+
+
+# --- dockerTools
+
+
+def image(debian_set: DebianSet, count: int, max_layers: int) -> tuple[dict[str, object], list[list[str]]]:
+    """The configuration of an image with `count` store paths besides its configuration, and its layers' files."""
+    files = " ".join(f'(pkgs.writeText "file-{n}" "{"x" * n}")' for n in range(1, count + 1))
+    arguments = (
+        f'{{ name = "many"; tag = "1"; maxLayers = {max_layers}; '
+        f'config.Env = map (file: "${{file}}") [ {files} ]; '
+        "extraCommands = ''mkdir -m 1777 tmp; echo hi > hi; chmod 600 hi; ln -s /nix here''; }"
+    )
+    archive = debian_set.build(f"pkgs.dockerTools.buildLayeredImage {arguments}")
+    streamed = debian_set.build(f"pkgs.dockerTools.streamLayeredImage {arguments}")
+    assert subprocess.run([streamed], capture_output=True, check=True).stdout == archive.read_bytes()
+    layers = []
+    with tarfile.open(archive) as outer:
+        (manifest,) = json.load(outer.extractfile("manifest.json") or pytest.fail())
+        assert manifest["RepoTags"] == ["many:1"]
+        config = json.load(outer.extractfile(manifest["Config"]) or pytest.fail())
+        for name, digest in zip(manifest["Layers"], config["rootfs"]["diff_ids"], strict=True):
+            content = (outer.extractfile(name) or pytest.fail()).read()
+            assert digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+            (debian_set.folder / "layer").write_bytes(content)
+            with tarfile.open(debian_set.folder / "layer") as layer:
+                members = layer.getmembers()
+            assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in members} == {(0, 0, "root", "root", 1)}
+            layers.append([f"{m.name} {m.mode:o}" for m in members])
+    return config, layers
+
+
+def test_each_store_path_is_a_layer(debian_set: DebianSet) -> None:
+    config, layers = image(debian_set, 3, 100)
+    assert config["architecture"] == "amd64"
+    assert config["created"] == "1970-01-01T00:00:01Z"
+    assert len(layers) == 4
+    for layer in layers[:-1]:
+        assert layer[:2] == ["nix 555", "nix/store 555"]
+        assert re.fullmatch(r"nix/store/\w{32}-file-\d 444", layer[2])
+        assert len(layer) == 3
+    assert layers[-1] == ["here 777", "hi 600", "tmp 1777"]
+
+
+def test_the_smallest_share_a_layer_when_there_are_too_many(debian_set: DebianSet) -> None:
+    _, layers = image(debian_set, 6, 4)
+    names = [sorted(re.findall(r"-(file-\d)", " ".join(layer))) for layer in layers]
+    assert names[0] == ["file-1", "file-2", "file-3", "file-4"]
+    assert sorted(names[1:3]) == [["file-5"], ["file-6"]]
+    assert names[3] == []
