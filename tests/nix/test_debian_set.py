@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import data, debian
+from nixpkgs import newer_nix
 from support import debian_lock
 from support.file_server import FileServer
 
@@ -141,6 +142,40 @@ def test_the_certificates_are_one_bundle(debian_set: DebianSet) -> None:
 def test_a_rebuild_gives_the_same(debian_set: DebianSet, attribute: str) -> None:
     debian_set.build(attribute)
     debian_set.build(attribute, "--check")
+
+
+def test_a_newer_nix_builds_the_same(debian_set: DebianSet, tmp_path: Path) -> None:
+    """From nothing, in a store of its own: Debian 13's Nix where the machine's is older."""
+    try:
+        programs = newer_nix.programs(Path(__file__).parents[2] / "build/newer-nix")
+    except newer_nix.NoNewerNixError as reason:
+        pytest.skip(str(reason))
+    if programs is None:
+        pytest.skip("the machine's own Nix is not older than Debian 13's")
+    engine, root = debian_set.build("set.engine.package"), debian_set.build("set.engine.root")
+    argv: list[str | Path] = [
+        programs / "nix-build",
+        "--store",
+        tmp_path / "store",
+        "--option",
+        "sandbox-paths",
+        "",
+        "--no-out-link",
+        "-E",
+    ]
+    set_ = f'import {debian_set.folder} {{ system = "x86_64-linux"; runtime = "avx2"; }}'
+    done = subprocess.run(
+        [*argv, f"with {set_}; [ engine.package engine.root ]"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split() == [str(engine), str(root)]
+    for path in (engine, root):
+        copy = subprocess.run(
+            ["nix-hash", "--type", "sha256", f"{tmp_path}/store{path}"], capture_output=True, check=True
+        )
+        ours = subprocess.run(["nix-hash", "--type", "sha256", path], capture_output=True, check=True)
+        assert copy.stdout == ours.stdout
+    subprocess.run(["chmod", "-R", "u+w", tmp_path / "store"], check=True)  # for pytest to remove it
 
 
 # --- Fetching
