@@ -1,0 +1,160 @@
+"""LocalAI's derivations, evaluated with the real, unmodified nixpkgs. Nothing is built."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from nixpkgs.toolchain import REPOSITORY, NixError, Nixpkgs
+
+# Checkouts without Haskell's 20 MB package list are in use: what CUDA's Python packages drag in of it is replaced
+# there. It documents and lints.
+ENGINE = f"""
+  {{ nixpkgs, system, runtime, backends ? "[]", files ? "[]" }}:
+  let
+    haskell = builtins.pathExists (nixpkgs + "/pkgs/development/haskell-modules/hackage-packages.nix");
+    withoutHaskell = final: prev: {{
+      pandoc = final.hello;
+      shellcheck = final.hello;
+      shellcheck-minimal = final.hello;
+    }};
+  in
+  (import {REPOSITORY}/nix/packages/nixpkgs.nix {{
+    inherit nixpkgs system runtime;
+    overlays = if haskell then [ ] else [ withoutHaskell ];
+    plan = {{
+      engine = "localai";
+      backends = builtins.fromJSON backends;
+      files = builtins.fromJSON files;
+      cudaCapabilities = [ ];
+    }};
+  }}).engine
+"""
+CPU = [("x86_64-linux", "avx"), ("x86_64-linux", "avx2"), ("x86_64-linux", "avx512"), ("aarch64-linux", "cpu")]
+CUDA = [("x86_64-linux", "cuda"), ("aarch64-linux", "cuda")]
+COMBINATIONS = [
+    *((*platform, backends) for platform in CPU + CUDA for backends in ([], ["stablediffusion"])),
+    *(("x86_64-linux", "cuda", [backend]) for backend in ("exllama", "exllama2")),
+]
+
+
+def engine(nixpkgs: Nixpkgs, system: str, runtime: str, backends: list[str], attribute: str = "package") -> str:
+    strings = {"system": system, "runtime": runtime, "backends": json.dumps(backends)}
+    (drv,) = nixpkgs.instantiate(ENGINE, attribute, **strings)
+    return drv
+
+
+def derivation(nixpkgs: Nixpkgs, drv: str) -> dict[str, Any]:
+    (shown,) = json.loads(nixpkgs.run(["nix", "derivation", "show", drv])).values()
+    return dict(shown)
+
+
+def inputs(nixpkgs: Nixpkgs, drv: str, name: str) -> list[dict[str, Any]]:
+    """Everything with this name that goes into a derivation."""
+    requisites = nixpkgs.run(["nix-store", "--query", "--requisites", drv]).splitlines()
+    return [derivation(nixpkgs, path) for path in requisites if path.removesuffix(".drv")[44:] == name]
+
+
+def flags(shown: dict[str, Any]) -> dict[str, str]:
+    """cmake's settings; as for cmake, the last of a name counts."""
+    pairs = (flag.removeprefix("-D").partition("=") for flag in shown["env"]["cmakeFlags"].split())
+    return {name.split(":")[0]: {"TRUE": "ON", "FALSE": "OFF"}.get(value, value) for name, _, value in pairs}
+
+
+@pytest.mark.parametrize(("system", "runtime", "backends"), COMBINATIONS)
+def test_it_instantiates(nixpkgs: Nixpkgs, system: str, runtime: str, backends: list[str]) -> None:
+    drv = engine(nixpkgs, system, runtime, backends)
+    assert drv.endswith("-localai.drv")
+
+
+def test_exllama_is_x86_only(nixpkgs: Nixpkgs) -> None:
+    """`gen` offers no aarch64 image then: this is why."""
+    with pytest.raises(NixError, match="not available on the requested hostPlatform"):
+        engine(nixpkgs, "aarch64-linux", "cuda", ["exllama2"])
+
+
+FEATURES = {"AVX", "AVX2", "AVX512", "FMA", "F16C", "BMI2"}
+INSTRUCTION_SETS = {
+    "avx": {"AVX"},
+    "avx2": {"AVX", "AVX2", "FMA", "F16C", "BMI2"},
+    "avx512": FEATURES,
+    "cuda": set(),
+}
+
+
+@pytest.mark.parametrize("part", ["llama-cpp.unwrapped", "stablediffusion"])
+@pytest.mark.parametrize("runtime", INSTRUCTION_SETS)
+def test_a_backend_is_compiled_for_the_runtimes_instructions(nixpkgs: Nixpkgs, runtime: str, part: str) -> None:
+    shown = derivation(nixpkgs, engine(nixpkgs, "x86_64-linux", runtime, [], f"parts.{part}"))
+    found = flags(shown)
+    assert {name for name in FEATURES if found[f"GGML_{name}"] == "ON"} == INSTRUCTION_SETS[runtime]
+    assert found["GGML_NATIVE"] == "OFF"
+    switch = "SD_CUDA" if part == "stablediffusion" else "GGML_CUDA"
+    assert found.get(switch, "OFF") == ("ON" if runtime == "cuda" else "OFF")
+
+
+@pytest.mark.parametrize("part", ["llama-cpp.unwrapped", "stablediffusion"])
+@pytest.mark.parametrize("system", ["x86_64-linux", "aarch64-linux"])
+def test_cuda_is_nixpkgs_own(nixpkgs: Nixpkgs, system: str, part: str) -> None:
+    shown = derivation(nixpkgs, engine(nixpkgs, system, "cuda", [], f"parts.{part}"))
+    assert "libcublas" in shown["env"]["buildInputs"]
+    assert "cuda_nvcc" in shown["env"]["nativeBuildInputs"]
+    assert flags(shown)["CMAKE_CUDA_ARCHITECTURES"].count(";") >= 5
+
+
+@pytest.mark.parametrize(("system", "fallback"), [("x86_64-linux", "avx"), ("aarch64-linux", "cpu")])
+def test_cuda_has_a_cpu_build_beside_it(nixpkgs: Nixpkgs, system: str, fallback: str) -> None:
+    drv = engine(nixpkgs, system, "cuda", ["stablediffusion"])
+    scripts = [script["env"]["text"] for script in inputs(nixpkgs, drv, "run.sh")]
+    assert len(scripts) == 2
+    for script in scripts:
+        name = "llama-cpp" if "llama-cpp" in script else "stablediffusion"
+        on_gpu, on_cpu = script.index(f"localai-{name}-cuda"), script.index(f"localai-{name}-{fallback}")
+        assert script.index("libcuda.so.1") < on_gpu < on_cpu
+
+
+@pytest.mark.parametrize("runtime", ["avx", "avx2", "avx512"])
+def test_a_cpu_image_needs_no_shell(nixpkgs: Nixpkgs, runtime: str) -> None:
+    drv = engine(nixpkgs, "x86_64-linux", runtime, ["stablediffusion"])
+    assert inputs(nixpkgs, drv, "run.sh") == []
+
+
+@pytest.mark.parametrize("backend", ["exllama", "exllama2"])
+def test_exllama2_serves_both_names(nixpkgs: Nixpkgs, backend: str) -> None:
+    drv = engine(nixpkgs, "x86_64-linux", "cuda", [backend])
+    (folders,) = inputs(nixpkgs, drv, "localai-backends")
+    (program,) = inputs(nixpkgs, drv, "localai-exllama2-3.8.0")
+    run = program["outputs"]["out"]["path"] + "/run.sh"
+    linked = folders["env"].get("buildCommand") or json.dumps(folders)
+    assert f"{backend}/run.sh" in linked
+    assert run in linked
+    # What upstream left broken: the stream's type, and a stream that is none.
+    assert "yield self.Predict" in program["env"]["installPhase"]
+    assert "grpc_tools.protoc" in program["env"]["buildPhase"]
+    (python,) = inputs(nixpkgs, drv, "python3.13-exllamav2-0.3.2")
+    assert "CUDA_HOME" in json.dumps(python)
+
+
+def test_the_environment_is_hermetic(nixpkgs: Nixpkgs) -> None:
+    env = environment(nixpkgs, [])
+    assert env["LOCALAI_GALLERIES"] == env["LOCALAI_BACKEND_GALLERIES"] == "[]"
+    assert env["LOCALAI_AUTOLOAD_GALLERIES"] == env["LOCALAI_AUTOLOAD_BACKEND_GALLERIES"] == "false"
+    written = {name: path for name, path in env.items() if name.endswith(("_BACKENDS_PATH", "_DIR", "_DATA_PATH"))}
+    assert len(written) == 3
+    assert all(path.startswith("/tmp/") for path in written.values())
+
+
+def test_config_file_is_named_only_if_there_is_one(nixpkgs: Nixpkgs) -> None:
+    assert "CONFIG_FILE" not in environment(nixpkgs, [{"path": "/models/t.tmpl", "text": ""}])
+    assert environment(nixpkgs, [{"path": "/config.yaml", "text": "[]"}])["CONFIG_FILE"] == "/config.yaml"
+
+
+def environment(nixpkgs: Nixpkgs, files: list[dict[str, str]]) -> dict[str, str]:
+    argv = ["nix-instantiate", "--eval", "--json", "--strict", "--expr", ENGINE, "--attr", "env"]
+    argv += ["--arg", "nixpkgs", str(nixpkgs.folder), "--argstr", "files", json.dumps(files)]
+    env: dict[str, str] = json.loads(
+        nixpkgs.run([*argv, "--argstr", "system", "x86_64-linux", "--argstr", "runtime", "avx2"])
+    )
+    return env
