@@ -6,29 +6,27 @@ Commands import what they use inside their bodies: `gen` must not pay for what `
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from aikit_nix import __version__
-from aikit_nix.errors import AikitError, Diagnostic, error
+from aikit_nix import __version__, commands
+from aikit_nix.console import report
+from aikit_nix.errors import AikitError, error
 
 E = TypeVar("E", bound=StrEnum)
-
-
-def report(diagnostics: Iterable[Diagnostic]) -> None:
-    """Print diagnostics to stderr, a line each."""
-    for diagnostic in diagnostics:
-        click.echo(str(diagnostic), err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Compile an aikitfile into a Nix flake whose `nix build` emits an OCI image."""
+
+
+for command in commands.ALL:
+    cli.add_command(command)
 
 
 @cli.command()

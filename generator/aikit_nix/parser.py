@@ -22,7 +22,7 @@ class Parser(Reader):
         super().__init__(file, found)
         self._escapes = escapes
         self._resolved: dict[int, str] = {}
-        self._readings: dict[Reading, list[str]] = {}
+        self._readings: dict[Reading, list[tuple[str, Position]]] = {}
 
     def aikitfile(self, root: Node | None, digest: str) -> Aikitfile:
         start = root.at if root else Position(self.file, 1, 1)
@@ -53,7 +53,7 @@ class Parser(Reader):
         config = self._config(fields.get("config"))
         load = self._load_to_memory(fields.get("loadToMemory"))
         self._collisions(models)
-        self._say_readings(start)
+        self._say_readings()
         return Aikitfile(self.file, digest, debug, runtime, backends, models, config, load)
 
     # The keys
@@ -277,10 +277,10 @@ class Parser(Reader):
                     f"{what} holds the character U+0000, which no Nix string can hold: remove it",
                     node.at,
                 )
-            self._readings.setdefault(resolved.reading, []).append(f"{what} (line {node.at.line})")
+            self._readings.setdefault(resolved.reading, []).append((f"{what} (line {node.at.line})", node.at))
         return self._resolved[id(node)]
 
-    def _say_readings(self, start: Position) -> None:
+    def _say_readings(self) -> None:
         """One line for each way in which texts were read, with the first ones by name."""
         for reading, words in (
             (
@@ -296,7 +296,8 @@ class Parser(Reader):
             texts = self._readings.get(reading, [])
             if texts:
                 more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-                self.say(Severity.NOTE, "escapes", words.format(", ".join(texts[:3]) + more), start)
+                some = ", ".join(what for what, _ in texts[:3]) + more
+                self.say(Severity.NOTE, "escapes", words.format(some), texts[0][1])
 
     def _collisions(self, models: tuple[Model, ...]) -> None:
         """Two files on one path, or a file where another one needs a folder."""

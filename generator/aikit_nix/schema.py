@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 TOP = {
     "apiVersion": "Version of this format. The only one is v1alpha1.",
@@ -24,6 +25,8 @@ TEMPLATE = {
     "template": "The template: Go's text/template, with LocalAI's fields.",
 }
 
+RUNTIMES = ("avx", "avx2", "avx512", "cuda")
+BACKENDS = ("stablediffusion", "exllama", "exllama2")
 IMPLIED_BACKENDS = ("llama-cpp", "llama")
 REFUSED_BACKENDS = {
     "mamba": "was dropped by AIKit v0.19 and by LocalAI: use a GGUF of the model, which needs no backend",
@@ -35,6 +38,72 @@ REFUSED_RUNTIMES = {
     "rocm": "(AMD GPUs) has no build here: use avx2 or avx512",
     "cpu": "is not a word of the format: leave `runtime` out, or write avx, avx2 or avx512",
 }
+
+
+def as_json() -> str:
+    """The JSON Schema (2020-12) as it is published in schema/."""
+    import json
+
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """What an editor can check: keys, types, words. `aikit-nix check` knows more."""
+    text = {"type": ["string", "null"]}
+    # YAML reads an unquoted `1` or `yes` as no string; AIKit takes both for their letters
+    loose = {"type": ["string", "number", "boolean"]}
+    template = {
+        "type": "object",
+        "description": "A prompt template.",
+        "properties": _described(TEMPLATE, {"name": loose, "template": text}),
+        "required": ["name", "template"],
+        "additionalProperties": False,
+    }
+    model = {
+        "type": "object",
+        "description": "A model's file.",
+        "properties": _described(
+            MODEL,
+            {
+                "name": {**loose, "minLength": 1},
+                "source": {"type": "string", "minLength": 1},
+                "sha256": {"type": ["string", "null"], "pattern": "^([0-9a-f]{64})?$"},
+                "promptTemplates": {"type": ["array", "null"], "items": template},
+            },
+        ),
+        "required": ["name", "source"],
+        "if": {"properties": {"source": {"pattern": "^([hH][tT][tT][pP][sS]?|huggingface):"}}},
+        "then": {"required": ["name", "source", "sha256"]},
+        "additionalProperties": False,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "aikitfile",
+        "description": "What aikit-nix compiles into an OCI image: models, prompt templates and a server's config.",
+        "type": "object",
+        "properties": _described(
+            TOP,
+            {
+                "apiVersion": {"const": "v1alpha1"},
+                "debug": {"type": ["boolean", "null"], "default": False},
+                "runtime": {"enum": [*RUNTIMES, "", None], "default": "avx"},
+                "backends": {"type": ["array", "null"], "items": {"enum": [*BACKENDS, *IMPLIED_BACKENDS]}},
+                "models": {"type": "array", "items": model, "minItems": 1},
+                "config": text,
+                "loadToMemory": {
+                    "type": ["array", "null"],
+                    "items": {"type": "string", "minLength": 1},
+                    "uniqueItems": True,
+                },
+            },
+        ),
+        "required": ["apiVersion", "models"],
+        "additionalProperties": False,
+    }
+
+
+def _described(words: dict[str, str], properties: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {key: {"description": words[key], **rule} for key, rule in properties.items()}
 
 
 def guess(word: str, known: Iterable[str]) -> str:

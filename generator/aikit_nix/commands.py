@@ -1,0 +1,166 @@
+"""The commands about the aikitfile itself: check, explain, fmt, init, schema."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from aikit_nix.console import report
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_DEFAULT = Path("aikitfile.yaml")
+_ESCAPES = click.option(
+    "--escapes",
+    type=click.Choice(["auto", "shell", "verbatim"]),
+    default="auto",
+    show_default=True,
+    help="How AIKit's shell escapes in templates and config are read.",
+)
+
+
+@click.command()
+@click.argument("files", metavar="[FILE]...", type=_FILE, nargs=-1)
+@_ESCAPES
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "sarif"]),
+    default="text",
+    show_default=True,
+    help="text for people (stderr), json for programs, sarif for code scanning (both stdout).",
+)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+def check(files: tuple[Path, ...], escapes: str, style: str, strict: bool) -> None:
+    """Find mistakes in aikitfiles, without building anything.
+
+    Without a FILE, ./aikitfile.yaml. The exit status is 1 when there are errors.
+    """
+    from aikit_nix import check as checker
+    from aikit_nix import render
+    from aikit_nix.compat import Escapes
+    from aikit_nix.errors import Severity
+
+    paths = files or (_DEFAULT,)
+    found = [finding for path in paths for finding in checker.check(path, Escapes(escapes))]
+    errors = sum(finding.severity is Severity.ERROR for finding in found)
+    warnings = sum(finding.severity is Severity.WARNING for finding in found)
+    if style == "text":
+        report(found)
+        files_word = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
+        counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((errors, "error"), (warnings, "warning")) if n]
+        click.echo(f"{files_word}: {', '.join(counts) or 'no mistakes found'}")
+    else:
+        sys.stdout.write(render.json(found) if style == "json" else render.sarif(found))
+    if errors or (strict and warnings):
+        sys.exit(1)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the aikitfile, for editors.
+
+    In VS Code and other editors with the YAML language server, begin the file with
+    `# yaml-language-server: $schema=PATH`.
+    """
+    from aikit_nix import schema as language
+
+    sys.stdout.write(language.as_json())
+
+
+@click.command()
+@click.argument("aikitfile", type=_FILE, default=_DEFAULT)
+@_ESCAPES
+@click.option("--engine", type=click.Choice(["localai", "llama-server"]), help="As for gen.")
+@click.option("--packages", type=click.Choice(["nixpkgs", "debian"]), default="nixpkgs", help="As for gen.")
+@click.option("--runtime", type=click.Choice(["avx", "avx2", "avx512", "cuda"]), help="As for gen.")
+def explain(aikitfile: Path, escapes: str, engine: str | None, packages: str, runtime: str | None) -> None:
+    """Say what each model, template and the config of an AIKITFILE becomes in the image."""
+    from aikit_nix import aikitfile as language
+    from aikit_nix import explain as explainer
+    from aikit_nix import plan
+    from aikit_nix.compat import Escapes
+
+    parsed, found = language.read(aikitfile, Escapes(escapes))
+    written, _ = language.read(aikitfile, Escapes.VERBATIM)
+    report(found)
+    options = plan.Options(
+        runtime=language.Runtime(runtime) if runtime else None,
+        engine=plan.Engine(engine) if engine else None,
+        packages=plan.Packages(packages),
+    )
+    sys.stdout.write(explainer.explain(parsed, written, options, aikitfile.parent))
+
+
+@click.command()
+@click.argument("files", metavar="[FILE]...", type=_FILE, nargs=-1)
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit with 1 where something would change.")
+@click.option("--diff", is_flag=True, help="Change nothing; print what would change.")
+@click.option(
+    "--unescape", is_flag=True, help="Also write templates and config as they are read, without AIKit's shell escapes."
+)
+def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -> None:
+    """Format aikitfiles in place; comments and the meaning stay.
+
+    Without a FILE, ./aikitfile.yaml.
+    """
+    from aikit_nix import fmt as formatter
+
+    changed = 0
+    for path in files or (_DEFAULT,):
+        change = formatter.plan(path, unescape=unescape)
+        if change is None:
+            continue
+        changed += 1
+        if diff:
+            sys.stdout.write(change.diff())
+        elif only_check:
+            click.echo(f"{path} would change: run `aikit-nix fmt {path}`")
+        else:
+            change.write()
+            click.echo(f"formatted {path}")
+    if changed and (only_check or diff):
+        sys.exit(1)
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="URL|REPO|FILE",
+    help="An https URL of a GGUF, NAMESPACE/REPO[:PATTERN] on Hugging Face, or a file.",
+)
+@click.option("--name", help="Name of the model.  [default: what the GGUF says]")
+@click.option("--runtime", type=click.Choice(["avx", "avx2", "avx512", "cuda"]), help="What to compile for.")
+@click.option("--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, where its server does not tell it.")
+@click.option("--download", is_flag=True, help="Read the whole file behind a URL, to compute its SHA-256.")
+@click.option("-o", "--output", type=_FILE, default=_DEFAULT, show_default=True, help="The aikitfile to write.")
+@click.option("--force", is_flag=True, help="Overwrite the aikitfile.")
+def init(
+    models: tuple[str, ...],
+    name: str | None,
+    runtime: str | None,
+    sha256: str | None,
+    download: bool,
+    output: Path,
+    force: bool,
+) -> None:
+    """Write an aikitfile for a model; asks for what is not given.
+
+    Reads the head of the GGUF (of a URL, only as much as that): its name, context size and chat template.
+    HF_ENDPOINT names another Hugging Face.
+    """
+    from aikit_nix import init as initialiser
+
+    initialiser.refuse_overwriting(output, force=force)
+    if not models:
+        models, runtime = initialiser.ask(runtime)
+    found = [found for model in models for found in initialiser.find(model, output.parent, sha256, download=download)]
+    output.write_text(initialiser.render(found, name, runtime), encoding="utf-8")
+    click.echo(f"wrote {output}: {', '.join(model.file for model in found)}")
+    click.echo(f"next: aikit-nix check {output} && aikit-nix gen {output}")
+
+
+ALL = (check, explain, fmt, init, schema)

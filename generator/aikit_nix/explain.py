@@ -1,0 +1,90 @@
+"""`aikit-nix explain`: what each model, template and the config becomes in the image, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aikit_nix import gguf, plan, review, yamltree
+from aikit_nix.aikitfile import Aikitfile, Located, Model
+from aikit_nix.errors import AikitError
+from aikit_nix.source import MODELS
+
+_ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
+
+
+def explain(parsed: Aikitfile, written: Aikitfile, options: plan.Options, folder: Path) -> str:
+    """A text for people. `written` is the same file read verbatim, to tell which texts were unescaped.
+
+    Raises AikitError for what `gen` would refuse.
+    """
+    # gen hashes local files; here their hash changes nothing
+    planned, _ = plan.make(parsed, options, {model.source.value: "0" * 64 for model in parsed.models})
+    lines = [*_image(planned), *_models(parsed, written, folder), *_config(parsed, written)]
+    return "\n".join(_printable(line) for line in lines) + "\n"
+
+
+def _image(planned: plan.Plan) -> Iterator[str]:
+    yield f"image     {planned.summary().removeprefix('image ')}"
+    for system, platform in planned.systems.items():
+        tag = planned.image.tag or platform.default
+        yield f"  default {planned.image.name}:{tag} on {system} (others: {', '.join(platform.runtimes)})"
+    yield f"  runs    {' '.join([_ENTRYPOINTS[planned.engine], *planned.args])}, as user 65532, on port 8080"
+    if planned.backends:
+        yield f"  backend {', '.join(planned.backends)}, besides llama-cpp"
+
+
+def _models(parsed: Aikitfile, written: Aikitfile, folder: Path) -> Iterator[str]:
+    texts = {template.name.at: template.template for model in written.models for template in model.prompt_templates}
+    for model in parsed.models:
+        yield f"\nmodel     {model.name.value} (line {model.at.line})"
+        yield f"  file    {model.path}, a layer of its own"
+        yield f"  from    {model.source.value}{'' if model.url else ', beside the aikitfile'}"
+        if model.sha256:
+            yield f"  sha256  {model.sha256.value}"
+        elif not model.url:
+            yield "  sha256  computed by gen"
+        if not model.url:
+            yield from _header(folder / model.source.value, model)
+        for template in model.prompt_templates:
+            yield f"\ntemplate  {template.name.value} (line {template.name.at.line})"
+            yield from _text(template.path, template.template, texts.get(template.name.at))
+
+
+def _header(file: Path, model: Model) -> Iterator[str]:
+    try:
+        with file.open("rb") as stream:
+            header = gguf.read(stream)
+    except (OSError, gguf.NotGgufError) as bad:
+        if file.suffix == ".gguf":
+            yield f"  gguf    cannot be read: {bad}"
+        return
+    yield f"  gguf    {header.architecture}, {header.context_length} tokens, {header.name or model.name.value}"
+
+
+def _config(parsed: Aikitfile, written: Aikitfile) -> Iterator[str]:
+    if parsed.config is None:
+        yield "\nconfig    none: the server finds the model files by itself"
+        return
+    yield f"\nconfig    (line {parsed.config.at.line})"
+    yield from _text("/config.yaml", parsed.config, written.config)
+    try:
+        root, _ = yamltree.compose(parsed.config.value, parsed.config.at.file)
+    except AikitError:
+        return
+    for entry in review.read_entries(root):
+        name = entry.name.text if entry.name else "(no name)"
+        model = f"{MODELS}/{entry.model.text}" if entry.model else "no model file"
+        yield f"  serves  {name} from {model}"
+
+
+def _text(path: str, text: Located[str], written: Located[str] | None) -> Iterator[str]:
+    yield f"  file    {path}, {len(text.value.encode())} bytes, in the last layer"
+    if written and written.value != text.value:
+        yield f"  escapes undone: {written.value.count(chr(92)) - text.value.count(chr(92))} backslashes fewer than written"
+    for line in text.value.removesuffix("\n").split("\n"):
+        yield f"  | {line}"
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in line)
