@@ -20,6 +20,7 @@
         python.jinja2
         python.pyyaml
         python.rich
+        python.ruamel-yaml
       ];
 
       nixFiles = lib.fileset.toSource {

@@ -137,7 +137,9 @@ def _tidy(text: str) -> str:
     """Outside of texts of several lines: no blanks at the ends of lines, comments indented as what follows them."""
     root, _ = yamltree.compose(text, "")
     within = {
-        line for node in yamltree.scalars(root) for line in range(node.at.line + 1, node.end.line + (node.end.column > 1))
+        line
+        for node in yamltree.scalars(root)
+        for line in range(node.at.line + 1, node.end.line + (node.end.column > 1))
     }
     lines = text.split("\n")
     indent = ""
@@ -160,7 +162,9 @@ def _write_texts(tree: Any, texts: Aikitfile) -> None:
 
     if texts.config and "config" in tree:
         tree["config"] = LiteralScalarString(texts.config.value)
-    templates = {template.name.at.line: template.template.value for model in texts.models for template in model.prompt_templates}
+    templates = {
+        template.name.at.line: template.template.value for model in texts.models for template in model.prompt_templates
+    }
     for model in tree.get("models") or []:
         for template in model.get("promptTemplates") or []:
             line = template.lc.value("name")[0] + 1 if "name" in template else 0

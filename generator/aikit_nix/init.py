@@ -1,0 +1,242 @@
+"""`aikit-nix init`: an aikitfile for a model that the user names, from what the GGUF's header says."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import posixpath
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from aikit_nix import gguf, hub, source
+from aikit_nix.errors import AikitError, error
+
+# The key-value cache grows with the context: a default that fits the memory of the machines at hand
+_CONTEXT = 8192
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_REPO = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?", re.ASCII)
+_EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gte-bert")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's files (a sharded one has several), as they go into the aikitfile; the header is the first file's."""
+
+    files: tuple[tuple[str, str | None], ...]  # source and sha256, None for a local file
+    header: gguf.Header
+
+    @property
+    def file(self) -> str:
+        """The base name of the first file."""
+        return source.read(self.files[0][0]).file
+
+
+def refuse_overwriting(output: Path, *, force: bool) -> None:
+    """Raise AikitError where the aikitfile is there already."""
+    if output.exists() and not force:
+        raise error(f"{output} is there already: name another file with --output, or overwrite it with --force")
+
+
+def ask(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Ask a person on a terminal for the model and, where it was not given, the runtime."""
+    if not sys.stdin.isatty():
+        raise error("no model: give --model URL, NAMESPACE/REPO on Hugging Face, or a GGUF file")
+    model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, or a file)", type=str).strip()
+    chosen = runtime or click.prompt("Runtime", type=click.Choice(["avx", "avx2", "avx512", "cuda"]), default="avx2")
+    return (model,), chosen
+
+
+def find(model: str, folder: Path, sha256: str | None = None, *, download: bool = False) -> list[Found]:
+    """The model that the user named. Raises AikitError where it cannot be had or is no GGUF."""
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise error("--sha256 must be 64 lower-case hex digits")
+    try:
+        if Path(model).exists() or not (_REPO.fullmatch(model) or ":" in model):
+            return [_local(Path(model), folder)]
+    except (OSError, ValueError):
+        raise error(f"--model {model!r} is no file name") from None
+    repo = _REPO.fullmatch(model)
+    if repo and not model.endswith(".gguf"):
+        return [_repository(repo[1], repo[2])]
+    if repo:
+        return [_local(Path(model), folder)]
+    return [_url(model, sha256, download=download)]
+
+
+def _local(path: Path, folder: Path) -> Found:
+    if not path.is_file():
+        raise error(f"{path} is not there: give --model a file, a URL or NAMESPACE/REPO on Hugging Face")
+    try:
+        below = path.absolute().relative_to(folder.absolute()).as_posix()
+    except ValueError:
+        raise error(
+            f"{path} is outside of {folder.absolute()}: an aikitfile sees only what is beside it, move or link it there"
+        ) from None
+    with path.open("rb") as stream:
+        header = _header(stream, str(path))
+    shard = _SHARD.fullmatch(below)
+    names = _shards(below, shard) if shard else [below]
+    for name in names:
+        if not (folder / name).is_file():
+            raise error(f"{folder / name} is not there: a model in {len(names)} parts needs all of them")
+    return Found(tuple((_readable(name), None) for name in names), header)
+
+
+def _url(url: str, sha256: str | None, *, download: bool) -> Found:
+    read = source.read(_readable(url))
+    if read.url is None:
+        raise error(f"--model {url!r} is neither a file nor a URL")
+    place = hub.place(read.url)
+    if place and not sha256:
+        files = hub.files(place.repo, place.revision)
+        chosen = next((file for file in files if file.path == place.path), None)
+        if chosen is None:
+            raise error(f"{place.repo} has no {place.path}: {_some(files)}")
+        return _hub_model(place.repo, place.revision, chosen, files)
+    with hub.open_url(read.url) as stream:
+        header = _header(stream, read.url)
+    if not sha256:
+        if not download:
+            raise error(
+                f"{read.url} does not tell its SHA-256: give it with --sha256 HEX, or --download it once to compute it"
+            )
+        sha256 = hub.sha256_of(read.url)
+    return Found(((read.url, sha256),), header)
+
+
+def _repository(repo: str, pattern: str | None) -> Found:
+    files = [file for file in hub.files(repo, "main") if file.path.lower().endswith(".gguf")]
+    # mmproj files are the image encoders of models that see
+    firsts = [file for file in files if "mmproj" not in file.path.lower() and not _later_shard(file.path)]
+    if not firsts:
+        raise error(f"{repo} has no GGUF file: look for a repository of the same model with GGUF in its name")
+    wanted = pattern or "*q4_k_m*"
+    chosen = [file for file in firsts if fnmatch.fnmatch(file.path.lower(), wanted.lower())]
+    chosen = chosen or [file for file in firsts if pattern and pattern.lower() in file.path.lower()]
+    if not chosen and not pattern and len(firsts) == 1:
+        chosen = firsts
+    if len(chosen) != 1:
+        what = "several match" if chosen else "none matches"
+        raise error(
+            f"{repo} has {len(firsts)} models and {what} {wanted}: choose with {repo}:PATTERN ({_some(chosen or firsts)})"
+        )
+    return _hub_model(repo, "main", chosen[0], files)
+
+
+def _hub_model(repo: str, revision: str, first: hub.File, files: Sequence[hub.File]) -> Found:
+    shard = _SHARD.fullmatch(first.path)
+    names = _shards(first.path, shard) if shard else [first.path]
+    there = {file.path: file for file in files}
+    found = []
+    for name in names:
+        if name not in there:
+            raise error(f"{repo} has no {name}: a model in {len(names)} parts needs all of them")
+        digest = there[name].sha256
+        if not digest:
+            raise error(f"Hugging Face tells no SHA-256 of {name}: give its URL with --sha256")
+        found.append((hub.url(repo, revision, name), digest))
+    with hub.open_url(found[0][0]) as stream:
+        header = _header(stream, found[0][0])
+    return Found(tuple(found), header)
+
+
+def _header(stream: gguf.Stream, what: str) -> gguf.Header:
+    try:
+        header = gguf.read(stream)
+    except gguf.NotGgufError as bad:
+        raise error(f"{what} is no GGUF that can be used: {bad}") from None
+    except OSError as failed:
+        raise error(f"{what} cannot be read: {failed}") from None
+    if header.architecture == "clip" or header.kind == "mmproj":
+        raise error(
+            f"{what} is the image encoder of another model: give that model, and add this file by hand (mmproj)"
+        )
+    return header
+
+
+def _shards(first: str, shard: re.Match[str]) -> list[str]:
+    stem, _, count = shard.groups()
+    if int(count) > 1000:
+        raise error(f"{first} claims {int(count)} parts")
+    return [f"{stem}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
+
+
+def _later_shard(path: str) -> bool:
+    shard = _SHARD.fullmatch(path)
+    return shard is not None and int(shard[2]) != 1
+
+
+def _some(files: Sequence[hub.File]) -> str:
+    names = [posixpath.basename(file.path) for file in files]
+    return ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+
+
+def _readable(text: str) -> str:
+    """The text, if an aikitfile can name it as a source."""
+    try:
+        source.read(text)
+    except source.RefusedError as refused:
+        raise error(f"--model {text!r} {refused}") from None
+    return text
+
+
+def render(models: Sequence[Found], name: str | None, runtime: str | None) -> str:
+    """The aikitfile. Raises AikitError where it would not be a valid one."""
+    from aikit_nix import aikitfile
+
+    lines = ["apiVersion: v1alpha1"]
+    if runtime:
+        lines.append(f"runtime: {runtime}")
+    lines.append("models:")
+    config: list[str] = []
+    for model in models:
+        called = name if name and len(models) == 1 else _name(model)
+        for number, (where, sha256) in enumerate(model.files):
+            lines += [f"  - name: {_scalar(called)}", f"    source: {_scalar(where)}"]
+            if sha256:
+                lines.append(f'    sha256: "{sha256}"')
+            if number == 0 and not model.header.chat_template and model.header.architecture not in _EMBEDDERS:
+                lines += ["    promptTemplates:", f"      - name: {_scalar(called)}", '        template: "{{.Input}}"']
+        config += _entry(called, model)
+    text = "\n".join([*lines, "config: |", *(f"  {line}" for line in config)]) + "\n"
+    try:
+        aikitfile.parse(text.encode(), "the new aikitfile")
+    except AikitError as invalid:
+        raise error(f"no aikitfile can be made of this: {invalid.diagnostics[0].message}") from None
+    return text
+
+
+def _entry(name: str, model: Found) -> list[str]:
+    header = model.header
+    entry = [f"- name: {_scalar(name)}", "  backend: llama-cpp", "  parameters:", f"    model: {_scalar(model.file)}"]
+    if header.context_length:
+        trained = f" # the model was trained with {header.context_length}" if header.context_length > _CONTEXT else ""
+        entry.append(f"  context_size: {min(header.context_length, _CONTEXT)}{trained}")
+    if header.architecture in _EMBEDDERS:
+        entry.append("  embeddings: true")
+    elif header.chat_template:
+        entry += ["  template:", "    use_tokenizer_template: true # the chat template inside the GGUF"]
+    else:
+        entry += ["  template: # the GGUF has no chat template: the model continues the text that it is given"]
+        entry += [f"    {key}: {_scalar(name)}" for key in ("chat", "completion")]
+    return entry
+
+
+def _name(model: Found) -> str:
+    """The GGUF's own name, as an image's and a model's name may be written."""
+    said = model.header.name or model.file.removesuffix(".gguf")
+    return re.sub(r"[^a-z0-9.]+", "-", said.lower()).strip("-.")[:80] or "model"
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar: bare where that is plain, else in double quotes (JSON is YAML)."""
+    if re.fullmatch(r"[A-Za-z][\w./:?=&%+~-]*[\w]", text, re.ASCII) and not re.fullmatch(
+        r"(?i)true|false|yes|no|on|off|null|y|n", text
+    ):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
