@@ -202,21 +202,28 @@ class Archive:
         argv = ["gpg", "--homedir", str(self.home), "--batch", "--quiet", "--pinentry-mode", "loopback", *arguments]
         return subprocess.run(argv, input=data, capture_output=True, check=True).stdout
 
-    def publish(self, packages: str, *, valid: timedelta = timedelta(days=7), by_hash: bool = True) -> None:
-        """Make `packages` the index of sid."""
+    def publish(
+        self,
+        packages: str,
+        suite: str = "sid",
+        *,
+        valid: timedelta = timedelta(days=7),
+        by_hash: bool = True,
+        codename: str = "sid",
+    ) -> None:
+        """Make `packages` the index of a suite."""
         index = lzma.compress(packages.encode())
         sha256 = hashlib.sha256(index).hexdigest()
         date = datetime(2026, 10, 30, 8, 8, 1, tzinfo=UTC)
         release = (
-            f"Origin: Test\nCodename: sid\nDate: {date:%a, %d %b %Y %H:%M:%S} UTC\n"
+            f"Origin: Test\nSuite: {suite}\nCodename: {codename}\nDate: {date:%a, %d %b %Y %H:%M:%S} UTC\n"
             f"Valid-Until: {datetime.now(UTC) + valid:%a, %d %b %Y %H:%M:%S} UTC\n"
             f"Acquire-By-Hash: {'yes' if by_hash else 'no'}\n"
             f"SHA256:\n {sha256} {len(index)} main/binary-amd64/Packages.xz\n"
         )
-        self.server.files.clear()
         place = f"by-hash/SHA256/{sha256}" if by_hash else "Packages.xz"
-        self.server.files[f"/debian/dists/sid/main/binary-amd64/{place}"] = index
-        self.server.files["/debian/dists/sid/InRelease"] = self.gpg("--clearsign", data=release.encode())
+        self.server.files[f"/debian/dists/{suite}/main/binary-amd64/{place}"] = index
+        self.server.files[f"/debian/dists/{suite}/InRelease"] = self.gpg("--clearsign", data=release.encode())
 
 
 ROOTS = ("llama.cpp-tools", "python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static", "ca-certificates")
@@ -259,6 +266,7 @@ def signed_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive
 @pytest.fixture
 def archive(signed_archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
     monkeypatch.delenv("http_proxy", raising=False)
+    signed_archive.server.files.clear()
     signed_archive.publish(INDEX)
     return signed_archive
 
@@ -321,7 +329,7 @@ def test_a_missing_keyring_is_named(archive: Archive, tmp_path: Path) -> None:
 
 
 def test_a_changed_index_is_refused(archive: Archive) -> None:
-    (path,) = [path for path in archive.server.files if "by-hash" in path]
+    (path,) = (path for path in archive.server.files if "by-hash" in path)
     archive.server.files[path] = lzma.compress(INDEX.replace("3.0-1", "3.0-9").encode())
     with pytest.raises(AikitError, match="not what the signed index says"):
         renew(archive)
@@ -338,7 +346,25 @@ def test_a_changed_index_is_refused(archive: Archive) -> None:
 )
 def test_an_index_that_does_not_do_is_refused(archive: Archive, index: str, message: str) -> None:
     archive.publish(index)
+    archive.publish(index, "testing", codename="next")
     with pytest.raises(AikitError, match=message):
+        renew(archive)
+
+
+def test_testing_stands_in_for_a_sid_that_is_not_whole(archive: Archive) -> None:
+    archive.publish(INDEX.replace("Package: libfuture99", "Package: libfuture100"))
+    archive.publish(INDEX, "testing", codename="next")
+    lock, warnings = debian.renew(archive.mirror, keyring=archive.keyring)
+    assert lock.suite == "next"
+    assert ["libfuture99" in str(warning) for warning in warnings] == [True]
+    assert str(warnings[0]).startswith("warning: ")
+
+
+def test_an_index_of_another_suite_is_refused(archive: Archive) -> None:
+    archive.publish(INDEX, "stable", codename="bookworm")
+    files = archive.server.files
+    files["/debian/dists/sid/InRelease"] = files["/debian/dists/stable/InRelease"]
+    with pytest.raises(AikitError, match="of another suite"):
         renew(archive)
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -30,8 +30,9 @@ SNAPSHOT = "http://snapshot.debian.org/archive/debian"  # keeps every file that 
 LOCK = data.NIX / "packages/debian/lock.json"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-# The suite that has llama.cpp with one backend a CPU type; the release after trixie will have it too.
-SUITE = "sid"
+# The suites that have llama.cpp with one backend a CPU type. sid's fixes come first; testing is whole when sid is
+# in the middle of a transition.
+SUITES = ("sid", "testing")
 _COMPONENT = "main"
 _ARCHITECTURE = "amd64"
 
@@ -213,34 +214,66 @@ class Lock:
             raise error(f"{file} cannot be written ({exception.strerror}): name another file with -o") from None
 
 
-def renew(mirror: str, *, suite: str = SUITE, keyring: Path = KEYRING) -> tuple[Lock, tuple[Diagnostic, ...]]:
-    """What to pin now, by a mirror's index, and warnings.
+def renew(
+    mirror: str, *, suites: Sequence[str] = SUITES, keyring: Path = KEYRING
+) -> tuple[Lock, tuple[Diagnostic, ...]]:
+    """What to pin now, by a mirror's index, and warnings: from the first suite that has all that is needed.
 
-    Raises AikitError where the mirror, the signature, a hash or a dependency does not do.
+    Raises AikitError where the mirror, the signature, a hash or every suite's dependencies do not do.
     """
-    from aikit_nix import debian_index
+    warnings: list[Diagnostic] = []
+    for suite in suites:
+        index = _read_index(mirror.rstrip("/"), suite, keyring)
+        warnings += index.warnings
+        try:
+            return _lock(index), tuple(warnings)
+        except AikitError as exception:
+            problem = exception
+            warnings += [replace(each, severity=Severity.WARNING) for each in exception.diagnostics]
+    raise problem
 
-    folder = f"{mirror.rstrip('/')}/dists/{suite}"
-    release = next(debian_index.stanzas(_verified(_get(f"{folder}/InRelease"), f"{folder}/InRelease", keyring)), {})
+
+def _lock(index: _Index) -> Lock:
+    from aikit_nix.debian_index import closure
+
+    groups = {group: tuple(closure(roots, _LEFT_OUT, index.packages)) for group, roots in _ROOTS.items()}
+    return Lock(
+        index.codename,
+        index.date.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        _snapshot(index.date),
+        packages={name: index.packages[name] for group in groups.values() for name in group},
+        **groups,
+    )
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What a mirror's suite has, by its signature."""
+
+    codename: str
+    date: datetime
+    packages: Mapping[str, Package]
+    warnings: tuple[Diagnostic, ...]
+
+
+def _read_index(mirror: str, suite: str, keyring: Path) -> _Index:
+    from aikit_nix.debian_index import newest, stanzas
+
+    folder = f"{mirror}/dists/{suite}"
+    signed = _verified(_get(f"{folder}/InRelease"), f"{folder}/InRelease", keyring)
+    release = next(stanzas(signed), {})
+    if suite not in (release.get("suite"), release.get("codename")):
+        raise error(f"{folder}/InRelease is of another suite: name another mirror with --mirror")
     date, warnings = _dates(release, folder)
     name = f"{_COMPONENT}/binary-{_ARCHITECTURE}/Packages.xz"
     hashes = {words[2]: words[0] for words in map(str.split, release.get("sha256", "").splitlines()) if words}
     if name not in hashes:
         raise error(f"{folder}/InRelease names no {name}: is this a Debian archive? Name another with --mirror")
-    sha256 = hashes[name]
     # By its hash, so that a mirror that is updated in between does no harm.
-    by_hash = f"{_COMPONENT}/binary-{_ARCHITECTURE}/by-hash/SHA256/{sha256}"
+    by_hash = f"{_COMPONENT}/binary-{_ARCHITECTURE}/by-hash/SHA256/{hashes[name]}"
     url = f"{folder}/{by_hash if release.get('acquire-by-hash') == 'yes' else name}"
-    index = debian_index.newest(_unpacked(_get(url), sha256, url))
-    groups = {group: tuple(debian_index.closure(roots, _LEFT_OUT, index)) for group, roots in _ROOTS.items()}
-    lock = Lock(
-        suite,
-        date.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        _snapshot(date),
-        packages={name: index[name] for group in groups.values() for name in group},
-        **groups,
-    )
-    return lock, warnings
+    packages = newest(_unpacked(_get(url), hashes[name], url))
+    return _Index(release.get("codename", suite), date, packages, warnings)
 
 
 def _snapshot(date: datetime) -> str:
