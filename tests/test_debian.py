@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian, debian_index
+from aikit_nix import debian, debian_archive, debian_index
 from aikit_nix.errors import AikitError
 from support import file_server
 from support.command import aikit_nix
@@ -317,7 +317,7 @@ def test_an_unsigned_release_is_refused(archive: Archive, text: bytes) -> None:
         renew(archive)
 
 
-@pytest.mark.skipif(not debian.KEYRING.is_file(), reason="debian-archive-keyring is not installed")
+@pytest.mark.skipif(not debian_archive.KEYRING.is_file(), reason="debian-archive-keyring is not installed")
 def test_a_release_of_another_signer_is_refused(archive: Archive) -> None:
     with pytest.raises(AikitError, match=r"not signed by a key of .*NO_PUBKEY"):
         debian.renew(archive.mirror)
