@@ -70,6 +70,10 @@ let
           rm -rf $out/include $out/lib/cmake $out/lib/pkgconfig $out/share
           find $out/lib -name 'lib*-impl.so*' ! -name 'libllama-server-impl.so*' -delete
         '';
+
+        meta = old.meta // {
+          mainProgram = "llama-server";
+        };
       });
 in
 {

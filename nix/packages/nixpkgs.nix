@@ -1,18 +1,18 @@
 # The package set `nixpkgs`: everything from one nixpkgs revision, the engine compiled for the runtime.
 #
 # nixpkgs   the flake input, or any folder whose default.nix takes nixpkgs' own arguments
-# overlays  a user's, for the generated flake's owner to add
 {
   nixpkgs,
   system,
   runtime,
   plan,
-  overlays ? [ ],
 }:
 
 let
   pkgs = import nixpkgs {
-    inherit system overlays;
+    inherit system;
+    # Not the user's own ones.
+    overlays = [ ];
     config = {
       # CUDA is, and requireFile calls a local model so. Who asks for them has chosen: `nix build` needs no
       # environment variable.

@@ -157,5 +157,16 @@ def test_it_answers(bubblewrap: None, built: Built) -> None:
         assert running.chat("hello", model="second") == "Second answer."
 
 
+def test_an_older_processor_gets_a_message(built: Built) -> None:
+    """Not an illegal instruction."""
+    if not (emulator := shutil.which("qemu-x86_64")):
+        pytest.skip("`qemu-x86_64` is missing (Debian package qemu-user)")
+    server = str((built.root / "usr/bin/llama-server").readlink())
+    argv = [emulator, "-cpu", "SandyBridge", server, "--offline", "--model", str(built.flake.parent / "one.gguf")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no backends are loaded" in done.stderr
+
+
 def test_the_flakes_own_check_passes(debian_nixpkgs: Nixpkgs, built: Built) -> None:
     assert debian_nixpkgs.build(built.flake, "checks.x86_64-linux.serves").exists()

@@ -143,6 +143,8 @@ def on_debian(folder: Path) -> Nixpkgs:
     `folder` is made, and takes the checkout's place. Raises UnavailableError.
     """
     real = unmodified()
+    if os.uname().machine != "x86_64":
+        raise UnavailableError("the Debian toolchain under nixpkgs is for x86_64")
     if missing := sorted(package for program, package in _PACKAGES.items() if not shutil.which(program)):
         raise UnavailableError(f"Debian packages are missing: apt-get install {' '.join(missing)}")
     if nix_env.daemon():
