@@ -98,12 +98,8 @@ def docker_archive(path: Path, *layers: bytes, diff_ids: list[str] | None = None
 
 
 def test_unpack_lays_layers_over_each_other(tmp_path: Path) -> None:
-    below = tar(
-        ("d", None), ("d/gone", b"1"), ("d/old", b"2"), ("e", None), ("e/f", b"3"), ("nix/store/x/y", b"4")
-    )
-    above = tar(
-        ("d/.wh.gone", b""), ("d/old", b"5"), ("e/.wh..wh..opq", b""), ("l", "->d/old"), ("h", "=d/old")
-    )
+    below = tar(("d", None), ("d/gone", b"1"), ("d/old", b"2"), ("e", None), ("e/f", b"3"), ("nix/store/x/y", b"4"))
+    above = tar(("d/.wh.gone", b""), ("d/old", b"5"), ("e/.wh..wh..opq", b""), ("l", "->d/old"), ("h", "=d/old"))
     read = image.unpack(docker_archive(tmp_path / "i.tar", below, above), root := tmp_path / "root")
     files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert files == {"d/old": b"5", "l": b"5", "h": b"5", "nix/store/x/y": b"4"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,41 +47,38 @@ def main(target: str) -> None:
     programs, group, command = TARGETS[target]
     os.chdir(ROOT)
     os.environ["PATH"] = nix_env.path()
-    install_programs(programs)
-    if problem := nix_env.problem():
-        own_store(problem)
+    prepare_machine(programs)
     make_venv(group)
     os.environ.update(AIKIT_NIX_STARTED=str(started))
     os.execv(PYTHON, [str(PYTHON), *command])
 
 
-def install_programs(programs: tuple[tuple[str, str, str], ...]) -> None:
-    """Install the Debian packages of the programs that are missing."""
+def prepare_machine(programs: tuple[tuple[str, str, str], ...]) -> None:
+    """Do what only root may: install the programs that are missing, and make /nix where no daemon will."""
     missing = [entry for entry in programs if not shutil.which(entry[0])]
     if not PYTHON.exists() and not _has_ensurepip():
         missing.append(VENV_MODULE)
-    if not missing:
-        return
-    packages = [package for _, package, _ in missing]
-    what = ", ".join(f"{package} ({why})" for _, package, why in missing)
-    if not shutil.which("apt-get"):
-        raise CannotError(f"these are missing: {what}. Install them with this system's package manager")
-    rights = become_root(f"these Debian packages are missing: {what}", f"apt-get install {' '.join(packages)}")
-    say(f"Installing {what}")
-    apt = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]
-    quietly([*apt, "update"], "apt-get could not read its package lists")
-    quietly([*apt, "install", "-y", "--no-install-recommends", *packages], "apt-get could not install them")
+    needs, commands = [], []
+    if missing:
+        needs = [f"{package} ({why})" for _, package, why in missing]
+        if not shutil.which("apt-get"):
+            raise CannotError(f"missing: {', '.join(needs)}. Install them with this system's package manager")
+        apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]
+        packages = [package for _, package, _ in missing]
+        commands = [[*apt, "update"], [*apt, "install", "--no-install-recommends", *packages]]
+    if nix_env.lacks_store():
+        needs.append("/nix (a folder of yours for the Nix store: there is no Nix daemon)")
+        commands.append(["install", "-d", "-o", str(os.getuid()), "-g", str(os.getgid()), "/nix"])
+    if commands:
+        rights = become_root(needs, commands)
+        say(f"Installing {', '.join(needs)}")
+        for command in commands:
+            quietly([*rights, *command], "the machine could not be prepared")
+    if problem := nix_env.problem():
+        raise CannotError(problem)
 
 
-def own_store(problem: str) -> None:
-    """Give /nix to this user: Nix without a daemon builds in a store that belongs to who runs it."""
-    command = ["install", "-d", "-o", str(os.getuid()), "-g", str(os.getgid()), "/nix"]
-    rights = become_root(problem, " ".join(command))
-    say("Giving /nix to you: there is no Nix daemon here")
-    quietly([*rights, *command], "the folder could not be made")
-
-
-def become_root(need: str, command: str) -> list[str]:
+def become_root(needs: list[str], commands: list[list[str]]) -> list[str]:
     """What to put before a command that only root may run. Raises CannotError for a user without sudo."""
     if os.geteuid() == 0:
         return []
@@ -89,7 +87,10 @@ def become_root(need: str, command: str) -> list[str]:
             return ["sudo", "-n"]
         if sys.stdin.isatty():
             return ["sudo"]
-    raise CannotError(f"{need}.\n  You are not root and cannot use sudo here: ask an administrator to run `{command}`")
+    raise CannotError(
+        f"missing: {', '.join(needs)}.\nYou are not root and cannot use sudo here; what an administrator has to run:\n"
+        + "\n".join(f"  {shlex.join(command)}" for command in commands)
+    )
 
 
 def make_venv(group: str) -> None:

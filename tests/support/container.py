@@ -73,9 +73,7 @@ def missing() -> str | None:
     for program, package in (("bwrap", "bubblewrap"), ("unshare", "util-linux")):
         if not shutil.which(program):
             return f"`{program}` is missing (Debian package {package})"
-    done = subprocess.run(
-        [*_namespace(), *_sandbox(Path("/")), "true"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*_namespace(), *_sandbox(Path("/")), "true"], capture_output=True, text=True, check=False)
     return f"bubblewrap cannot make a sandbox here: {_tail(done.stderr)}" if done.returncode else None
 
 

@@ -55,9 +55,7 @@ class ImageError(Exception):
     """The image is not what an image must be; the message says where."""
 
 
-def unpack(
-    source: Path, root: Path | None = None, progress: Callable[[int], None] = lambda count: None
-) -> Image:
+def unpack(source: Path, root: Path | None = None, progress: Callable[[int], None] = lambda count: None) -> Image:
     """Read the image at `source` and lay its layers, one over the other, into the new folder `root`.
 
     Without `root` the layers are read and checked but not written. File owners are not kept: the files belong
@@ -73,9 +71,7 @@ def unpack(
         for index, blob in enumerate(blobs):
             layer = _layer(_Hashing(blob, progress), root.resolve() if root else None)
             if index >= len(digests) or layer.digest != digests[index]:
-                raise ImageError(
-                    f"{source}: layer {index} is {layer.digest}, the configuration says otherwise"
-                )
+                raise ImageError(f"{source}: layer {index} is {layer.digest}, the configuration says otherwise")
             layers.append(layer)
     if len(layers) != len(digests):
         raise ImageError(f"{source}: {len(layers)} layers, the configuration lists {len(digests)}")

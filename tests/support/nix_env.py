@@ -34,16 +34,24 @@ def daemon() -> bool:
     return not os.access(_STORE / "var/nix", os.W_OK) and _DAEMON_SOCKET.exists()
 
 
+def lacks_store() -> bool:
+    """Whether there is no Nix store yet, no daemon to make it, and this user may not make it."""
+    return not (_own_or_remote() or (_STORE / "store").exists() or os.access(_STORE, os.W_OK))
+
+
 def problem() -> str | None:
     """Why Nix cannot build here, and what to do about it; None when it can."""
     if not shutil.which("nix", path=path()):
         return "`nix` is missing: install Debian's nix-bin, or see https://nixos.org/download"
-    if os.geteuid() == 0 or daemon() or os.environ.get("NIX_REMOTE"):
-        return None
-    if not os.access(_STORE, os.W_OK):
-        mend = f"sudo install -d -o {os.getuid()} -g {os.getgid()} /nix"
-        return f"there is no Nix daemon here and {_STORE} is not yours: run `{mend}`"
+    if lacks_store():
+        return f"there is no Nix store: run `sudo install -d -o {os.getuid()} -g {os.getgid()} {_STORE}`"
+    if not _own_or_remote() and not os.access(_STORE / "store", os.W_OK) and (_STORE / "store").exists():
+        return "the Nix store is root's and no Nix daemon runs: start it (Debian: nix-setup-systemd), or be root"
     return None
+
+
+def _own_or_remote() -> bool:
+    return os.geteuid() == 0 or daemon() or bool(os.environ.get("NIX_REMOTE"))
 
 
 def environment() -> dict[str, str]:
