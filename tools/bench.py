@@ -1,0 +1,168 @@
+"""Measures what the project promises: `make bench`. A number that misses its bound makes it fail.
+
+The bounds are for 2 cores with nothing else running.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import gemma
+from aikit_nix import debian
+from support import container, debian_lock, image, nix_env, tiny_gguf
+
+RUNTIMES = ("avx", "avx2", "avx512")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number, and the most that it may be (None: it is only shown)."""
+
+    name: str
+    value: float
+    unit: str
+    bound: float | None = None
+
+    @property
+    def passes(self) -> bool:
+        return self.bound is None or self.value <= self.bound
+
+
+def gen(folder: Path) -> Iterator[Result]:
+    """The generator alone, each run in a new process."""
+    for count, bound in ((10, 0.25), (1000, 2.0)):
+        models = "".join(
+            f"  - {{name: m{index}, source: 'https://example.com/m{index}.gguf', sha256: '{index:064x}'}}\n"
+            for index in range(count)
+        )
+        aikitfile = folder / f"{count}.yaml"
+        aikitfile.write_text(f"apiVersion: v1alpha1\nmodels:\n{models}")
+        argv = [sys.executable, "-m", "aikit_nix.cli", "gen", str(aikitfile), "-o", str(folder / f"gen-{count}")]
+        yield Result(f"gen, {count} models", fastest(argv), "s", bound)
+
+
+def build(folder: Path) -> Iterator[Result]:
+    """The image of a model of 256 MiB on the Debian packages."""
+    with (folder / "big.gguf").open("wb") as file:
+        for _ in range(256):
+            file.write(os.urandom(1 << 20))  # weights do not compress
+    flake = generate(folder, "big.gguf")
+    call(["nix", "build", f"path:{flake}#engine", "--no-link"])
+    yield Result("nix build, 256 MiB model", elapsed(lambda: nix_build(flake)), "s")
+    aikitfile = folder / "aikitfile.yaml"
+    aikitfile.write_text(aikitfile.read_text() + "config: '- {name: other, parameters: {model: big.gguf}}'\n")
+    write_flake(folder)
+    yield Result("the same after a change of its config", elapsed(lambda: nix_build(flake)), "s")
+    script = Path(nix_build(flake, "stream"))
+    yield Result("stream to a file", elapsed(lambda: call([str(script)], folder / "stream.tar")), "s")
+
+
+def speed(folder: Path) -> Iterator[Result]:
+    """Tokens a second of each runtime that this machine can run, on the demo's model if it is there."""
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix/demo" / gemma.FILE
+    model = folder / "speed.gguf"
+    if gemma.is_complete(cached):
+        shutil.copyfile(cached, model)
+    else:
+        tiny_gguf.make(model)
+    flags = Path("/proc/cpuinfo").read_text()
+    flake = generate(folder, model.name)
+    for runtime in RUNTIMES:
+        if {"avx512": "avx512bw"}.get(runtime, runtime) not in flags:
+            continue
+        root = folder / f"root-{runtime}"
+        read = image.unpack(Path(nix_build(flake, f"image-{runtime}")), root)
+        yield Result(f"{runtime}: image without models", (read.size - model.stat().st_size) / 1e6, "MB", 250)
+        with container.start(read, root) as server:
+            body = {"prompt": "word " * 300, "max_tokens": 64, "temperature": 0, "ignore_eos": True}
+            timings = server.ask("/v1/completions", body)["timings"]
+        yield Result(f"{runtime}: prompt", timings["prompt_per_second"], "tokens/s")
+        yield Result(f"{runtime}: generation", timings["predicted_per_second"], "tokens/s")
+        shutil.rmtree(root)
+
+
+BENCHMARKS = (gen, build, speed)
+
+
+def generate(folder: Path, model: str) -> Path:
+    """A flake for one local model; its folder."""
+    name = Path(model).stem
+    (folder / "aikitfile.yaml").write_text(f"apiVersion: v1alpha1\nmodels:\n  - {{name: {name}, source: {model}}}\n")
+    return write_flake(folder)
+
+
+def write_flake(folder: Path) -> Path:
+    """`aikit-nix gen` on the folder's aikitfile."""
+    argv = [sys.executable, "-m", "aikit_nix.cli", "gen", str(folder / "aikitfile.yaml"), "--packages", "debian"]
+    call([*argv, "-o", str(folder / "flake")])
+    return folder / "flake"
+
+
+def nix_build(flake: Path, output: str = "default") -> str:
+    """The store path of one of the flake's packages."""
+    argv = ["nix", "build", f"path:{flake}#{output}", "--out-link", str(flake.parent / f"result-{output}")]
+    call(argv)
+    return str((flake.parent / f"result-{output}").resolve())
+
+
+def call(argv: list[str], output: Path | None = None) -> None:
+    """Run a program. Raises CalledProcessError, after showing what it said."""
+    with (output or Path(os.devnull)).open("wb") as stdout:
+        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        sys.stderr.write(done.stderr.decode(errors="replace"))
+        done.check_returncode()
+
+
+def elapsed(action: Callable[[], object]) -> float:
+    """The seconds that an action takes."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def fastest(argv: list[str], times: int = 9) -> float:
+    """The seconds of a program's fastest run: what it takes when nothing else does."""
+    return min(elapsed(lambda: call(argv)) for _ in range(times))
+
+
+def main() -> int:
+    """Run all benchmarks, or those named on the command line; 1 when a number misses its bound."""
+    os.environ.update(nix_env.environment() | debian.build_environment())
+    wanted = sys.argv[1:]
+    console = Console(highlight=False)
+    table = Table("what", "measured", "at most", box=None, padding=(0, 2), header_style="bold")
+    failed = False
+    for benchmark in BENCHMARKS:
+        if wanted and benchmark.__name__ not in wanted:
+            continue
+        with tempfile.TemporaryDirectory(prefix="aikit-nix-bench-") as scratch, console.status(benchmark.__name__):
+            if lock := debian_lock.usable(Path(scratch), console.print):
+                os.environ["AIKIT_DEBIAN_LOCK"] = str(lock)
+            for result in benchmark(Path(scratch)):
+                bound = "" if result.bound is None else f"{result.bound:g} {result.unit}"
+                style = "" if result.passes else "red"
+                table.add_row(result.name, f"{result.value:.3g} {result.unit}", bound, style=style)
+                failed |= not result.passes
+    console.print(table)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as problem:
+        sys.exit(f"error: `{problem.cmd[0]}` failed with status {problem.returncode}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
