@@ -1,5 +1,5 @@
 # What LocalAI's derivations need besides debian-toolchain.nix: gRPC, protobuf, Node.js and the Go plugins of protoc.
-# An overlay. It takes a store path with bin/prefetch-npm-deps: nixpkgs' program, compiled on this machine from the
+# An overlay. It takes a folder with bin/prefetch-npm-deps: nixpkgs' program, compiled on this machine from the
 # checkout (it is Rust, and the sandbox has no compiler for it).
 { prefetchNpmDeps }:
 
@@ -75,7 +75,7 @@ in
         meta.platforms = lib.platforms.linux;
       };
   prefetch-npm-deps = links "host-prefetch-npm-deps" {
-    "bin/prefetch-npm-deps" = "${prefetchNpmDeps}/bin/prefetch-npm-deps";
+    "bin/prefetch-npm-deps" = "${/. + prefetchNpmDeps}/bin/prefetch-npm-deps";
   } { };
 
   # pkg-config, diff: the machine's.

@@ -137,10 +137,11 @@ def unmodified() -> Nixpkgs:
     return Nixpkgs(checkout, env)
 
 
-def on_debian(folder: Path) -> Nixpkgs:
+def on_debian(folder: Path, overlays: Mapping[Path, Mapping[str, str]] | None = None) -> Nixpkgs:
     """The checkout on the machine's compiler and tools: to build with, without a binary cache.
 
-    `folder` is made, and takes the checkout's place. Raises UnavailableError.
+    `folder` is made, and takes the checkout's place. `overlays` are files, with the arguments that make an overlay of
+    each. Raises UnavailableError.
     """
     real = unmodified()
     if os.uname().machine != "x86_64":
@@ -156,14 +157,17 @@ def on_debian(folder: Path) -> Nixpkgs:
     arguments = {
         "goRoot": str(go),
         "nixpkgs": str(real.folder),
+        "overlays": [{"file": str(file), "arguments": given} for file, given in (overlays or {}).items()],
         "toolchain": str(HERE / "debian-toolchain.nix"),
     }
 
     folder.mkdir()
     (folder / "arguments.json").write_text(json.dumps(arguments))
     (folder / "default.nix").write_text(
-        "args: let given = builtins.fromJSON (builtins.readFile ./arguments.json); in "
-        "import given.toolchain (args // { inherit (given) goRoot; nixpkgs = /. + given.nixpkgs; })\n"
+        "args: let given = builtins.fromJSON (builtins.readFile ./arguments.json); "
+        "overlays = map (overlay: import (/. + overlay.file) overlay.arguments) given.overlays ++ args.overlays or []; "
+        "in import given.toolchain "
+        "(args // { inherit (given) goRoot; inherit overlays; nixpkgs = /. + given.nixpkgs; })\n"
     )
     # So that it can also override a flake's input.
     (folder / "flake.nix").write_text("{ outputs = _: { }; }\n")
