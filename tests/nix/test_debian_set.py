@@ -303,7 +303,7 @@ def test_each_store_path_is_a_layer(debian_set: DebianSet) -> None:
     assert config["created"] == "1970-01-01T00:00:01Z"
     assert len(layers) == 4
     for layer in layers[:-1]:
-        assert layer[:2] == ["nix 555", "nix/store 555"]
+        assert layer[:2] == ["nix 755", "nix/store 755"]
         assert re.fullmatch(r"nix/store/\w{32}-file-\d 444", layer[2])
         assert len(layer) == 3
     assert layers[-1] == ["here 777", "hi 600", "tmp 1777"]

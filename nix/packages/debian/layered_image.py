@@ -23,11 +23,11 @@ END = tarfile.RECORDSIZE  # a tar ends with two empty blocks and is padded to th
 
 
 def header(name: str, status: os.stat_result | None = None, link: str = "") -> bytes:
-    """A tar header; a read-only folder where there is no status."""
+    """A tar header; of a folder where there is no status."""
     info = tarfile.TarInfo(name)
     info.mtime = 1
     info.uname = info.gname = "root"
-    mode = status.st_mode if status else stat.S_IFDIR | 0o555
+    mode = status.st_mode if status else stat.S_IFDIR | 0o755
     info.mode = stat.S_IMODE(mode)
     if stat.S_ISDIR(mode):
         info.type = tarfile.DIRTYPE
