@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import tempfile
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from aikit_nix import debian
+from aikit_nix import debian, nix, store
 from aikit_nix.errors import AikitError
+from support import nix_env
 
 
 def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
@@ -16,8 +21,10 @@ def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
     """
     try:
         mirrors = debian.mirrors()
-        gone = debian.missing(debian.Lock.read(debian.LOCK), mirrors)
+        lock = debian.Lock.read(debian.LOCK)
+        gone = debian.missing(lock, mirrors)
         if not gone:
+            prefetch(lock, mirrors[0])
             return None
         names = ", ".join(package.name for package in gone[:4]) + (", …" if len(gone) > 4 else "")
         say(f"{len(gone)} of the pinned Debian packages ({names}) are in neither the mirror nor the archive")
@@ -26,6 +33,30 @@ def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
         say(f"the pinned Debian packages are kept: {problem}")
         return None
     say(f"going on with the versions of {lock.date}: the digests will be others than the pinned ones'")
+    prefetch(lock, mirrors[0])
     path = folder / "debian-lock.json"
     lock.write(path)
     return path
+
+
+def prefetch(lock: debian.Lock, mirror: str) -> None:
+    """Put the packages into the store of a Nix daemon, which cannot be told this machine's mirror.
+
+    A fixed output is found by its name and hash, whoever brought it. What the mirror lacks the archive will have.
+    """
+    if not nix_env.daemon():
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for package in lock.packages.values():
+            name = store_name(package.filename)
+            if store.store_path(name, package.sha256).exists():
+                continue
+            file = Path(scratch) / name
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{mirror}/{package.filename}") as response:
+                file.write_bytes(response.read())
+                nix.run(["nix-store", "--add-fixed", "sha256", file])
+
+
+def store_name(filename: str) -> str:
+    """The name that nix/packages/debian/default.nix gives a .deb: Nix allows fewer characters than Debian."""
+    return re.sub("[~:%]", "-", filename.rpartition("/")[2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def daemon() -> bool:
     """Whether Nix here works through a daemon (it does when it cannot write the store itself)."""
     if os.environ.get("NIX_REMOTE"):
         return os.environ["NIX_REMOTE"] == "daemon"
-    return not os.access(_STORE / "var/nix", os.W_OK) and _DAEMON_SOCKET.exists()
+    return not os.access(_STORE / "var/nix", os.W_OK) and _DAEMON_SOCKET.parent.is_dir()
 
 
 def lacks_store() -> bool:
@@ -43,6 +44,11 @@ def problem() -> str | None:
     """Why Nix cannot build here, and what to do about it; None when it can."""
     if not shutil.which("nix", path=path()):
         return "`nix` is missing: install Debian's nix-bin, or see https://nixos.org/download"
+    if daemon() and not os.access(_DAEMON_SOCKET.parent, os.X_OK):
+        user = pwd.getpwuid(os.getuid()).pw_name
+        return f"you may not use the Nix daemon: run `sudo adduser {user} nix-users`, then log in again"
+    if daemon() and not os.access(_DAEMON_SOCKET, os.W_OK):
+        return "the Nix daemon does not run: start it (`sudo systemctl start nix-daemon`)"
     if lacks_store():
         return f"there is no Nix store: run `sudo install -d -o {os.getuid()} -g {os.getgid()} {_STORE}`"
     if not _own_or_remote() and not os.access(_STORE / "store", os.W_OK) and (_STORE / "store").exists():
