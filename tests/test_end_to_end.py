@@ -98,6 +98,23 @@ def test_the_image_answers(unpacked: tuple[image.Image, Path]) -> None:
         assert server.ask("/props")["default_generation_settings"]["n_ctx"] == 512
 
 
+@pytest.mark.usefixtures("bubblewrap", "flake")
+def test_two_models_answer_each_for_itself(tmp_path: Path) -> None:
+    """llama-server starts itself again, once for each model: also where it has no loader but its own."""
+    sentences = {"one": "The first model says this.", "two": "Here speaks another one."}
+    aikitfile = "apiVersion: v1alpha1\nmodels:\n"
+    for name, sentence in sentences.items():
+        tiny_gguf.make(tmp_path / f"{name}.gguf", sentence)
+        aikitfile += f"  - name: {name}\n    source: {name}.gguf\n"
+    (tmp_path / "aikitfile.yaml").write_text(aikitfile)
+    done = aikit_nix("gen", "--packages", "debian", "-o", "flake", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    read = image.unpack(Flake(tmp_path / "flake").build(), tmp_path / "root")
+    with container.start(read, tmp_path / "root") as server:
+        for name, sentence in sentences.items():
+            assert server.chat("Hello", model=name) == sentence
+
+
 @pytest.mark.usefixtures("bubblewrap")
 def test_a_model_that_is_broken_is_reported(flake: Flake, unpacked: tuple[image.Image, Path]) -> None:
     with (
