@@ -52,24 +52,22 @@ class PromptTemplate:
 
 @dataclass(frozen=True)
 class Model:
-    """A model's file. `source` is an http(s) URL or a path relative to the aikitfile; `sha256` is 64 lower-case hex digits."""
+    """A model's file, which lands on `path` in the image.
+
+    `source` is an http(s) URL or a path relative to the aikitfile; `sha256` is 64 lower-case hex digits.
+    """
 
     at: Position
     name: Located[str]
     source: Located[str]
     sha256: Located[str] | None
     prompt_templates: tuple[PromptTemplate, ...]
-    file: str
+    path: str
 
     @property
     def url(self) -> str | None:
         """The URL; None for a local file."""
         return self.source.value if self.source.value.startswith(("http://", "https://")) else None
-
-    @property
-    def path(self) -> str:
-        """Where the model lies in the image."""
-        return source.destination(self.file, self.name.value, url=self.url is not None)
 
 
 @dataclass(frozen=True)

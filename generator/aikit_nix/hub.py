@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -92,9 +93,7 @@ def sha256_of(address: str) -> str:
     with open_url(address, last=None) as answer:
         size = int(answer.headers.get("Content-Length") or 0)
         read = 0
-        bar: ProgressBar[int] = click.progressbar(
-            length=size, label="reading the whole file", file=click.get_text_stream("stderr")
-        )
+        bar: ProgressBar[int] = click.progressbar(length=size, label="reading the whole file", file=sys.stderr)
         with bar:
             while chunk := answer.read(1 << 20):
                 digest.update(chunk)

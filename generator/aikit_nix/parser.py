@@ -166,7 +166,8 @@ class Parser(Reader):
         if name is None or where is None:
             return None
         text, origin = where
-        return Model(node.at, name, Located(origin.text, text.at), sha256, templates, origin.file)
+        path = source.destination(origin, name.value)
+        return Model(node.at, name, Located(origin.text, text.at), sha256, templates, path)
 
     def _name(self, pair: Pair | None, what: str) -> Located[str] | None:
         name = self.text(pair, what)

@@ -17,6 +17,7 @@ _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "c
 
 def text(diagnostics: Iterable[Diagnostic], *, colour: bool = False) -> str:
     """Each diagnostic as its one-line form, below it the line of the file that it is about."""
+    _lines.cache_clear()  # the files may have changed since the last report
     return "".join(_one(diagnostic, colour=colour) for diagnostic in diagnostics)
 
 

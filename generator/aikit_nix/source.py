@@ -27,14 +27,16 @@ class RefusedError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """A source as aikit-nix uses it: `url` is an http(s) URL or None for a local file, `file` the base name of the file.
+    """A source as aikit-nix uses it: `url` is None for a local file, `file` the base name of the file in the image.
 
-    `note` says what became of the author's text where that is not obvious.
+    `folders` is whether a model's name with `/` chooses a folder for it. `note` says what became of the author's text
+    where that is not obvious.
     """
 
     text: str
     url: str | None
     file: str
+    folders: bool = False
     note: str | None = None
 
 
@@ -66,10 +68,10 @@ def read(text: str) -> Source:
             )
 
 
-def destination(file: str, name: str, *, url: bool) -> str:
-    """The path in the image. A name with `/` chooses the folder, for URLs only; local files are flattened."""
-    folder = posixpath.dirname(name) if url and "/" in name else ""
-    return posixpath.normpath(posixpath.join(MODELS, folder, file))
+def destination(source: Source, name: str) -> str:
+    """The path in the image."""
+    folder = posixpath.dirname(name) if source.folders else ""
+    return posixpath.normpath(posixpath.join(MODELS, folder, source.file))
 
 
 def name_problem(name: str) -> str | None:
@@ -135,7 +137,7 @@ def _web(text: str) -> Source:
         raise RefusedError("names no file: its path is empty")
     behind_host = text[len(parts.scheme) + len("://") + len(parts.netloc) :]
     url = f"{parts.scheme}://{parts.netloc}{quote(behind_host, safe=_URL_SAFE)}"
-    return Source(url, url, _file_name(file))
+    return Source(url, url, _file_name(file), folders=True)
 
 
 def _huggingface(text: str) -> Source:
@@ -160,7 +162,7 @@ def _huggingface(text: str) -> Source:
         raise RefusedError("is no huggingface:// address: write huggingface://NAMESPACE/REPO/FILE")
     url = f"https://huggingface.co/{quote(namespace)}/{quote(repo)}/resolve/{quote(branch[0] if branch else 'main')}/{quote(file)}"
     note = f"is fetched from {url}" + (f"; `?{text.partition('?')[2]}` is dropped" if query else "")
-    return Source(url, url, _file_name(file), note)
+    return Source(url, url, _file_name(file), note=note)
 
 
 def _file_name(file: str) -> str:
