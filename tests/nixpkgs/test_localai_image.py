@@ -1,0 +1,247 @@
+"""LocalAI compiled from source by real nixpkgs in the sandbox, and the image that comes of it, started and asked.
+
+A first run compiles for about half an hour on two cores: it needs AIKIT_SOURCES or a way to GitHub.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nixpkgs import localai, test_localai, toolchain
+from nixpkgs.toolchain import Nixpkgs
+from support import container, tiny_gguf
+from support.command import aikit_nix
+from support.container import ContainerError
+from support.image import Image, unpack
+
+# The spec page's example, escapes included, with a model that exists.
+AIKITFILE = r"""apiVersion: v1alpha1
+debug: true
+runtime: avx2
+backends:
+  - stablediffusion
+models:
+  - name: llama-2-7b-chat
+    source: tiny.gguf
+    promptTemplates:
+      - name: "llama-2-7b-chat"
+        template: |
+          {{if eq .RoleName \"assistant\"}}{{.Content}}{{else}}
+          [INST]
+          {{if .SystemPrompt}}{{.SystemPrompt}}{{else if eq .RoleName \"system\"}}<<SYS>>{{.Content}}<</SYS>>
+
+          {{else if .Content}}{{.Content}}{{end}}
+          [/INST]
+          {{end}}
+config: |
+  - name: \"llama-2-7b-chat\"
+    backend: \"llama\"
+    parameters:
+      top_k: 80
+      temperature: 0.2
+      top_p: 0.7
+      model: \"tiny.gguf\"
+    context_size: 512
+    roles:
+      function: 'Function Result:'
+      assistant_function_call: 'Function Call:'
+      assistant: 'Assistant:'
+      user: 'User:'
+      system: 'System:'
+    template:
+      chat_message: \"llama-2-7b-chat\"
+    system_prompt: \"You are a helpful assistant\"
+  - name: picture
+    backend: stablediffusion
+    parameters:
+      model: tiny.gguf
+  - name: missing
+    backend: llama
+    parameters:
+      model: missing.gguf
+"""
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `nix build` made of a generated flake, unpacked."""
+
+    image: Image
+    root: Path
+
+
+@pytest.fixture(scope="module")
+def localai_nixpkgs(tmp_path_factory: pytest.TempPathFactory) -> Nixpkgs:
+    try:
+        nixpkgs = localai.on_debian(tmp_path_factory.mktemp("nixpkgs") / "localai")
+        localai.provide_sources(nixpkgs, test_localai.engine(nixpkgs, "x86_64-linux", "avx2", ["stablediffusion"]))
+    except toolchain.UnavailableError as reason:
+        pytest.skip(str(reason))
+    return nixpkgs
+
+
+@pytest.fixture(scope="module")
+def built(localai_nixpkgs: Nixpkgs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    folder = tmp_path_factory.mktemp("image")
+    tiny_gguf.make(folder / "tiny.gguf")
+    (folder / "aikitfile.yaml").write_text(AIKITFILE)
+    done = aikit_nix("gen", "-o", "flake", cwd=folder, env={**os.environ, **localai_nixpkgs.env})
+    assert done.returncode == 0, done.stderr
+    archive = localai_nixpkgs.build(folder / "flake", "default")
+    yield Built(unpack(archive, folder / "root"), folder / "root")
+    # The image's folders are read-only.
+    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def running(bubblewrap: None, built: Built) -> Iterator[container.Container]:
+    if " avx2 " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor has no AVX2")
+    with container.start(built.image, built.root) as started:
+        yield started
+
+
+def test_the_image_holds_what_runs_and_nothing_that_builds(built: Built) -> None:
+    paths = {path.split("-", 1)[1] for layer in built.image.layers for path in layer.store_paths}
+    assert paths == {
+        "debian-libraries",
+        "host-cacert",
+        "localai-4.6.2",
+        "localai-4.6.2-backends",
+        "localai-backends",
+        "localai-llama-cpp-avx2-2da6686",
+        "localai-stablediffusion-avx2-0.4.7",
+        "tiny.gguf",
+    }
+
+
+def test_it_is_small(built: Built) -> None:
+    """Without models, and without the optional backend, an image is to stay below 250 MB."""
+    optional = ("stablediffusion-avx2-0.4.7", "4.6.2-backends", "tiny.gguf")
+    needed = (layer for layer in built.image.layers if not any(path.endswith(optional) for path in layer.store_paths))
+    assert sum(layer.size for layer in needed) < 250 * MEGABYTE
+
+
+def test_what_the_image_says_about_running_it(built: Built) -> None:
+    assert built.image.run["Entrypoint"] == ["local-ai"]
+    assert built.image.run["Cmd"] == ["--debug", "--config-file=/config.yaml"]
+    assert built.image.run["User"] == "65532:65532"
+    assert "CONFIG_FILE=/config.yaml" in built.image.run["Env"]
+
+
+def test_it_lists_the_models_of_the_config(running: container.Container) -> None:
+    listed = {model["id"] for model in running.ask("/v1/models")["data"]}
+    assert {"llama-2-7b-chat", "picture", "missing"} <= listed
+
+
+def test_it_answers_and_the_prompt_follows_the_template(running: container.Container) -> None:
+    assert running.chat("What is Nix?", model="llama-2-7b-chat").strip() == tiny_gguf.SENTENCE
+    (logged,) = re.findall(r"Prompt \(after templating\).*", running.log())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", logged)
+    assert r"[INST]\nYou are a helpful assistant\n[/INST]" in plain
+    assert r"\n[INST]\nWhat is Nix?\n[/INST]\n" in plain
+
+
+def test_it_streams(running: container.Container) -> None:
+    body = b'{"model": "llama-2-7b-chat", "stream": true, "messages": [{"role": "user", "content": "hello"}]}'
+    request = urllib.request.Request(running.url + "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    assert lines.count("data: [DONE]") == 1
+    assert sum(line.startswith("data: {") for line in lines) > 3
+
+
+def test_the_web_interface_is_there(running: container.Container) -> None:
+    with urllib.request.urlopen(running.url + "/app", timeout=60) as response:
+        page = response.read().decode()
+    assert 'id="root"' in page
+    (script,) = re.findall(r'<script type="module"[^>]* src="([^"]+)"', page)
+    with urllib.request.urlopen(running.url + "/" + script.lstrip("./"), timeout=60) as response:
+        assert len(response.read()) > 100_000
+
+
+def test_stablediffusion_starts_and_refuses_what_is_no_image_model(running: container.Container) -> None:
+    """The program loads its library and binds it; the tiny model is a language model."""
+    with pytest.raises(ContainerError, match="could not load model"):
+        running.ask("/v1/images/generations", {"model": "picture", "prompt": "a cat", "size": "64x64"})
+
+
+def test_a_missing_model_file_is_reported(running: container.Container) -> None:
+    with pytest.raises(ContainerError, match="could not load model"):
+        running.chat("hello", model="missing")
+
+
+def test_it_asks_for_nothing_and_writes_below_tmp_only(running: container.Container) -> None:
+    """The container has no network and a read-only root: whatever it wanted would be in the log."""
+    time.sleep(1)
+    for trouble in (
+        "read-only file system",
+        "permission denied",
+        "no such host",
+        "dial tcp",
+        "github.com/mudler/LocalAI/g",
+    ):
+        assert trouble not in running.log().lower()
+
+
+BROKEN = {
+    "not YAML": ("- name: [", "did not find expected"),
+    "no list of models": ("just text", "cannot unmarshal"),
+    "a value of the wrong type": ("- name: x\n  context_size: many", "cannot unmarshal !!str `many` into int"),
+    "a path out of the models": ("- name: x\n  parameters:\n    model: ../etc/passwd", "invalid file path"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_config_stops_the_server(bubblewrap: None, built: Built, text: str, reason: str) -> None:
+    config = built.root / "broken.yaml"
+    config.write_text(text)
+    try:
+        with (
+            pytest.raises(ContainerError, match="stopped with status 1") as stopped,
+            container.start(built.image, built.root, arguments=["--config-file=/broken.yaml"]),
+        ):
+            pass
+    finally:
+        config.unlink()
+    assert reason in str(stopped.value)
+
+
+def test_gallery_and_upgrade_checks_are_off(running: container.Container) -> None:
+    assert running.ask("/models/galleries") in ([], None)
+
+
+# objdump prints an instruction as `address: TAB mnemonic operands`.
+AVX512 = re.compile(r"%zmm|%k[1-7]\b|\{%k[1-7]\}")
+FMA = re.compile(r"\tvf(n?madd|n?msub)\w+ ")
+# Integers of 256 bits are AVX2; AVX has only floating point, and moves.
+AVX2 = re.compile(r"\tv(p(?!ermilp|extr|insr|test)\w+|broadcasti128|inserti128|extracti128) .*%ymm")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "absent", "present"),
+    [("avx", [AVX2, FMA, AVX512], []), ("avx2", [AVX512], [AVX2, FMA]), ("avx512", [], [AVX2, FMA, AVX512])],
+)
+def test_the_instructions_of_a_build(
+    localai_nixpkgs: Nixpkgs, runtime: str, absent: list[re.Pattern[str]], present: list[re.Pattern[str]]
+) -> None:
+    drv = test_localai.engine(localai_nixpkgs, "x86_64-linux", runtime, [], "parts.llama-cpp")
+    program = localai_nixpkgs.run(["nix-store", "--realise", drv]).strip() + "/bin/llama-cpp-grpc-server"
+    argv = ["objdump", "--disassemble", "--no-show-raw-insn", program]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as objdump:
+        assert objdump.stdout
+        left = set(present)
+        for line in objdump.stdout:
+            assert not any(pattern.search(line) for pattern in absent), line
+            left -= {pattern for pattern in left if pattern.search(line)}
+    assert not left

@@ -1,0 +1,168 @@
+"""LocalAI compiled from source: what a user waits for, what it weighs, and how fast it is beside upstream's own build.
+
+Needs what tests/nixpkgs/test_localai_image.py needs, and the demo's model for the speed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from nixpkgs import localai, test_localai, toolchain
+from nixpkgs.toolchain import Nixpkgs
+
+RUNTIMES = ("avx", "avx2", "avx512")
+ROUNDS = 3
+
+# What nixpkgs' binary cache has of an image's ingredients.
+CACHED = """
+  { nixpkgs }:
+  let pkgs = import nixpkgs { config = { }; overlays = [ ]; }; in
+  {
+    inherit (pkgs)
+      abseil-cpp cacert cmake coreutils gitMinimal go grpc ninja nodejs openssl patchelf pkg-config prefetch-npm-deps
+      protobuf protoc-gen-go protoc-gen-go-grpc python3 re2 stdenv stdenvNoCC;
+    inherit (pkgs.npmHooks) npmBuildHook npmConfigHook npmInstallHook;
+    inherit (pkgs.llama-cpp) npmDeps;
+  }
+"""
+
+Number = tuple[str, float, str, float | None]
+
+
+def measure(folder: Path, model: Path) -> Iterator[Number]:
+    """Name, value, unit and bound of each number. Raises toolchain.UnavailableError."""
+    real = toolchain.unmodified()
+    cached = requisites(real, *real.instantiate(CACHED))
+    for runtime in RUNTIMES:
+        drv = test_localai.engine(real, "x86_64-linux", runtime, [])
+        built = [path for path in requisites(real, drv) - cached if path.endswith(".drv")]
+        yield f"localai, {runtime}: derivations to build", len(built), "", None
+
+    nixpkgs = localai.on_debian(folder / "nixpkgs")
+    drv = test_localai.engine(nixpkgs, "x86_64-linux", "avx2", [])
+    localai.provide_sources(nixpkgs, drv)
+    programs = {}
+    for runtime in RUNTIMES:
+        package = realise(nixpkgs, test_localai.engine(nixpkgs, "x86_64-linux", runtime, []))
+        said = json.loads(nixpkgs.run(["nix", "path-info", "--json", "--closure-size", package]))
+        (info,) = said.values() if isinstance(said, dict) else said
+        yield f"localai, {runtime}: closure of the engine", info["closureSize"] / 1e6, "MB", 250
+        programs[runtime] = Path(package, "backends/llama-cpp/run.sh").resolve()
+        server = Path(package, "bin/local-ai")
+
+    flags = Path("/proc/cpuinfo").read_text()
+    runnable = [runtime for runtime in RUNTIMES if f" {({'avx512': 'avx512bw'}).get(runtime, runtime)} " in flags]
+    upstream = upstream_build(drv, nixpkgs)
+    speeds: dict[str, list[tuple[float, float]]] = {}
+    # Turn by turn: what else the machine does then hits all of them alike.
+    for _ in range(ROUNDS):
+        for name, program in [*((name, programs[name]) for name in runnable), ("upstream, native", upstream)]:
+            speeds.setdefault(name, []).append(speed(folder, server, program, model))
+    best = {name: tuple(map(max, zip(*runs, strict=True))) for name, runs in speeds.items()}
+    for name, (prompt, generation) in best.items():
+        yield f"localai, {name}: prompt", prompt, "tokens/s", None
+        yield f"localai, {name}: generation", generation, "tokens/s", None
+    for index, what in enumerate(("prompt", "generation")):
+        slower = (1 - best[runnable[-1]][index] / best["upstream, native"][index]) * 100
+        yield f"localai, {runnable[-1]} beside upstream's native build: {what} slower by", slower, "%", 5
+
+
+def requisites(nixpkgs: Nixpkgs, *drvs: str) -> set[str]:
+    """All that derivations are made from, themselves included."""
+    return set(nixpkgs.run(["nix-store", "--query", "--requisites", *drvs]).splitlines())
+
+
+def realise(nixpkgs: Nixpkgs, drv: str) -> str:
+    """The output of a derivation, built."""
+    return nixpkgs.run(["nix-store", "--realise", drv]).strip()
+
+
+def upstream_build(drv: str, nixpkgs: Nixpkgs) -> Path:
+    """LocalAI's own `make grpc-server` on the same sources, for this machine's processor and outside of Nix."""
+    work = toolchain.REPOSITORY / "build/upstream"
+    program = work / "LocalAI/backend/cpp/llama-cpp/grpc-server"
+    if program.exists():
+        return program
+    shutil.rmtree(work, ignore_errors=True)
+    sources = [path for path in requisites(nixpkgs, drv) if path.endswith("-source.drv")]
+    outputs = nixpkgs.run(["nix-store", "--query", "--outputs", *sources]).split()
+    (tree,) = (path for path in outputs if Path(path, "backend/cpp/llama-cpp").is_dir())
+    (llama_cpp,) = (path for path in outputs if Path(path, "ggml").is_dir())
+    for source, target in ((tree, work / "LocalAI"), (llama_cpp, program.parent / "llama.cpp")):
+        shutil.copytree(source, target)
+        subprocess.run(["chmod", "-R", "u+w", str(target)], check=True)
+    # Debian's protobuf has no CMake package of its own.
+    protobuf = work / "protobuf"
+    protobuf.mkdir()
+    (protobuf / "protobuf-config.cmake").write_text("find_package(Protobuf MODULE REQUIRED)\n")
+    env = {**os.environ, "CMAKE_ARGS": f"-DProtobuf_DIR={protobuf}"}
+    subprocess.run(["make", "-C", str(program.parent), "NATIVE=true", "grpc-server"], check=True, env=env)
+    return program
+
+
+def speed(folder: Path, server: Path, program: Path, model: Path) -> tuple[float, float]:
+    """Tokens a second of a llama.cpp backend under LocalAI: reading a prompt, and generating."""
+    work = folder / "speed"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "backends/llama-cpp").mkdir(parents=True)
+    (work / "backends/llama-cpp/run.sh").symlink_to(program)
+    (work / "models").mkdir()
+    (work / "models/model.gguf").symlink_to(model)
+    config = [{"name": "m", "backend": "llama", "parameters": {"model": "model.gguf"}, "context_size": 1024}]
+    (work / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    env = {
+        "HOME": str(work),
+        "TMPDIR": str(work),
+        "LOCALAI_ADDRESS": address,
+        "LOCALAI_MODELS_PATH": str(work / "models"),
+        "LOCALAI_BACKENDS_SYSTEM_PATH": str(work / "backends"),
+        "LOCALAI_BACKENDS_PATH": str(work / "none"),
+        "LOCALAI_DATA_PATH": str(work / "data"),
+        "LOCALAI_CONFIG_DIR": str(work / "configuration"),
+        "LOCALAI_BACKEND_GALLERIES": "[]",
+        "LOCALAI_GALLERIES": "[]",
+        "CONFIG_FILE": str(work / "config.yaml"),
+    }
+    with (
+        (work / "log").open("wb") as log,
+        subprocess.Popen([str(server)], env=env, cwd=work, stdout=log, stderr=log) as process,
+    ):
+        try:
+            _wait(f"http://{address}/readyz")
+            _complete(address, "warm", 1)
+            usage = _complete(address, "word " * 300, 128)
+        finally:
+            process.terminate()
+    return (
+        usage["prompt_tokens"] / usage["timing_prompt_processing"] * 1000,
+        usage["completion_tokens"] / usage["timing_token_generation"] * 1000,
+    )
+
+
+def _complete(address: str, prompt: str, tokens: int) -> dict[str, float]:
+    body = {"model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    headers = {"Content-Type": "application/json", "Extra-Usage": "1"}
+    request = urllib.request.Request(f"http://{address}/v1/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=300) as response:
+        usage: dict[str, float] = json.load(response)["usage"]
+    return usage
+
+
+def _wait(url: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(url)
