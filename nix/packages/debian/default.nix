@@ -193,49 +193,40 @@ let
     }
   '';
 
-  # Debian's patchelf; it cannot be asked yet what it is linked with.
-  patchelf = runCommand "patchelf" { debs = debs lock.tools; } ''
+  # Debian's Python and patchelf.
+  tools = runCommand "tools" { debs = debs lock.tools; } ''
     ${unpack}
+    ${take}
     ${start}
     unpack root $debs
+
+    # patchelf cannot be asked yet what it is linked with itself.
     mkdir -p $out/lib
     cp root/usr/bin/patchelf $out/lib/patchelf
-    cp -L root/usr/lib/*/ld-linux*.so.* root/usr/lib/*/libc.so.* root/usr/lib/*/libm.so.* root/usr/lib/*/libgcc_s.so.* \
-      root/usr/lib/*/libstdc++.so.? $out/lib
+    cp -L root/usr/lib/*/ld-linux*.so.* root/usr/lib/*/libc.so.* root/usr/lib/*/libm.so.* \
+      root/usr/lib/*/libgcc_s.so.* root/usr/lib/*/libstdc++.so.? $out/lib
     start $out/lib/patchelf patchelf
-  '';
+    PATH=$out/bin:$PATH
 
-  python3 =
-    runCommand "python3"
-      {
-        debs = debs lock.tools;
-        nativeBuildInputs = [ patchelf ];
-      }
-      ''
-        ${unpack}
-        ${take}
-        ${start}
-        unpack root $debs
-        python=$(readlink root/usr/bin/python3)
-        mkdir -p $out/lib
-        cp -r root/usr/lib/$python $out/lib
-        rm -rf $out/lib/$python/test $out/lib/$python/sitecustomize.py
-        take root/usr/bin/$python lib/$python
-        for module in $out/lib/$python/lib-dynload/*.so; do
-          # A module whose libraries are not pinned cannot be imported.
-          for needed in $(patchelf --print-needed $module); do
-            found=$(find root/usr/lib -name $needed | sort | head -n 1)
-            if [ -z "$found" ]; then
-              rm $module
-              break
-            fi
-            take $found lib
-          done
-        done
-        # -B: root can write to the store, and Python would leave its caches there.
-        start $out/lib/$python/$python python3 -B
-        $out/bin/python3 -c 'import json, hashlib, tarfile, ssl'
-      '';
+    python=$(readlink root/usr/bin/python3)
+    cp -r root/usr/lib/$python $out/lib
+    rm -rf $out/lib/$python/test $out/lib/$python/sitecustomize.py
+    take root/usr/bin/$python lib/$python
+    for module in $out/lib/$python/lib-dynload/*.so; do
+      # A module whose libraries are not pinned cannot be imported.
+      for needed in $(patchelf --print-needed $module); do
+        found=$(find root/usr/lib -name $needed | sort | head -n 1)
+        if [ -z "$found" ]; then
+          rm $module
+          break
+        fi
+        take $found lib
+      done
+    done
+    # -B: root can write to the store, and Python would leave its caches there.
+    start $out/lib/$python/$python python3 -B
+    $out/bin/python3 -c 'import json, hashlib, tarfile, ssl'
+  '';
 
   cacert = runCommand "ca-certificates" { debs = debs [ "ca-certificates" ]; } ''
     ${unpack}
@@ -251,7 +242,7 @@ let
     runCommand "llama-server-${runtime}"
       {
         debs = debs lock.engine;
-        nativeBuildInputs = [ patchelf ];
+        nativeBuildInputs = [ tools ];
       }
       ''
         ${unpack}
@@ -298,12 +289,8 @@ let
       '';
 
   pkgs = {
-    inherit
-      cacert
-      python3
-      runCommand
-      writeText
-      ;
+    inherit cacert runCommand writeText;
+    python3 = tools;
 
     stdenv.hostPlatform.system = system;
 
