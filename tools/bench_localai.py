@@ -77,7 +77,8 @@ def measure(folder: Path, model: Path) -> Iterator[Number]:
 
 def requisites(nixpkgs: Nixpkgs, *drvs: str) -> set[str]:
     """All that derivations are made from, themselves included."""
-    return set(nixpkgs.run(["nix-store", "--query", "--requisites", *drvs]).splitlines())
+    paths = [drv.partition("!")[0] for drv in drvs]  # what nix-instantiate says of an output
+    return set(nixpkgs.run(["nix-store", "--query", "--requisites", *paths]).splitlines())
 
 
 def realise(nixpkgs: Nixpkgs, drv: str) -> str:

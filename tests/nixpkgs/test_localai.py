@@ -15,15 +15,17 @@ ENGINE = f"""
   {{ nixpkgs, system, runtime, backends ? "[]", files ? "[]" }}:
   let
     haskell = builtins.pathExists (nixpkgs + "/pkgs/development/haskell-modules/hackage-packages.nix");
-    withoutHaskell = final: prev: {{
-      pandoc = final.hello;
-      shellcheck = final.hello;
-      shellcheck-minimal = final.hello;
-    }};
+    withoutHaskell = builtins.toFile "nixpkgs.nix" ''
+      args: import ${{toString nixpkgs}} (args // {{
+        overlays = args.overlays ++ [
+          (final: prev: {{ pandoc = final.hello; shellcheck = final.hello; shellcheck-minimal = final.hello; }})
+        ];
+      }})
+    '';
   in
   (import {REPOSITORY}/nix/packages/nixpkgs.nix {{
-    inherit nixpkgs system runtime;
-    overlays = if haskell then [ ] else [ withoutHaskell ];
+    inherit system runtime;
+    nixpkgs = if haskell || runtime != "cuda" then nixpkgs else withoutHaskell;
     plan = {{
       engine = "localai";
       backends = builtins.fromJSON backends;
