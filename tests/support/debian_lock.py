@@ -32,7 +32,7 @@ def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
     except AikitError as problem:
         say(f"the pinned Debian packages are kept: {problem}")
         return None
-    say(f"going on with the versions of {lock.date}: the digests will be others than the pinned ones'")
+    say(f"going on with the versions of {lock.date}: the image will differ from the pinned one")
     prefetch(lock, mirrors[0])
     path = folder / "debian-lock.json"
     lock.write(path)
