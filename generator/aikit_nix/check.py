@@ -9,6 +9,7 @@ from aikit_nix import aikitfile, gguf, review, yamltree
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.reader import printable
 from aikit_nix.source import MODELS
 
 
@@ -72,8 +73,8 @@ def _contexts(parsed: Aikitfile) -> dict[str, tuple[int, Position]]:
 
 
 def _error(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.ERROR, code, message, at)
+    return Diagnostic(Severity.ERROR, code, printable(message), at)
 
 
 def _warning(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.WARNING, code, message, at)
+    return Diagnostic(Severity.WARNING, code, printable(message), at)

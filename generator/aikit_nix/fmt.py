@@ -154,7 +154,7 @@ def _tidy(text: str) -> str:
             lines[number - 1] = line.rstrip(" \t")
             if content:
                 indent = line[: len(line) - len(line.lstrip(" "))]
-    return "\n".join(lines)
+    return "\n".join(lines).lstrip("\n")
 
 
 def _write_texts(tree: Any, texts: Aikitfile) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aikit_nix import gotemplate, schema, yamltree
 from aikit_nix.aikitfile import Aikitfile, Backend
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
-from aikit_nix.reader import short
+from aikit_nix.reader import printable, short
 from aikit_nix.source import MODELS
 from aikit_nix.yamltree import Node
 
@@ -195,4 +195,4 @@ def _parents(file: str) -> Iterator[str]:
 
 
 def _warning(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.WARNING, code, message, at)
+    return Diagnostic(Severity.WARNING, code, printable(message), at)

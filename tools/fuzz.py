@@ -1,0 +1,102 @@
+"""Runs the language's property tests with ever new inputs: `fuzz.py [SECONDS]`, ten minutes without an argument.
+
+Between them, mutations of the spec page's example go through everything that the commands do with a file.
+
+Prints how many inputs each property saw; ends with 1 at the first one that does not hold, which hypothesis shows.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+_EXAMPLES = 200  # of a property, before the next one has its turn
+_MUTATING = 15  # seconds, likewise
+
+
+def main(seconds: float) -> None:
+    """Take turns until the time is over."""
+    settings.register_profile("fuzz", max_examples=_EXAMPLES, database=None)
+    settings.load_profile("fuzz")
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "generator")]
+    import test_language_properties as module
+
+    seen: Counter[str] = Counter()
+    properties = [value for name, value in vars(module).items() if name.startswith("test_")]
+    for run in properties:
+        run.hypothesis.inner_test = counted(run.hypothesis.inner_test, seen)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for run in properties:
+            if time.monotonic() < end:
+                run()
+        mutate(module.check_everything, min(end, time.monotonic() + _MUTATING), seen)
+    for name, count in seen.items():
+        print(f"{count:>9,} {name}")
+    print(f"{seen.total():>9,} inputs in {seconds:.0f} s; every property held")
+
+
+def mutate(check: Callable[[bytes], None], end: float, seen: Counter[str]) -> None:
+    """Check the example with bytes of it cut, doubled, moved and replaced, until `end` (of the monotonic clock)."""
+    example = (ROOT / "tests/fixtures/spec-example.yaml").read_bytes()
+    pieces = [
+        b'"',
+        b"\\",
+        b"\\n",
+        b"'",
+        b": ",
+        b"- ",
+        b"\n",
+        b"\t",
+        b"{{",
+        b"}}",
+        b"|",
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"\xff",
+        b"\0",
+        b"#",
+        b"../",
+    ]
+    while time.monotonic() < end:
+        chance = random.Random(seen["mutations"] ^ int(time.time_ns()))
+        data = bytearray(example)
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(data) + 1)
+            until = min(len(data), at + chance.choice((0, 0, 1, 1, 4, 40)))
+            moved = bytes(data[chance.randrange(len(data) + 1) :][: chance.choice((1, 8, 80))])
+            data[at:until] = chance.choice(
+                (b"", moved, chance.choice(pieces), chance.choice(pieces) * chance.randint(1, 9))
+            )
+        seen["mutations"] += 1
+        try:
+            check(bytes(data))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(f"this input does it: {bytes(data)!r}")
+
+
+def counted(inner: Callable[..., Any], seen: Counter[str]) -> Callable[..., Any]:
+    """The same function, which counts how often it ran."""
+
+    @wraps(inner)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        seen[inner.__name__] += 1
+        return inner(*args, **kwargs)
+
+    return run
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 600)
