@@ -4,6 +4,6 @@ PYTHON ?= python3
 export ASK
 export PYTHONPATH := $(CURDIR)/tests
 
-.PHONY: demo test lint bench
-demo test lint bench:
+.PHONY: demo test lint bench fuzz
+demo test lint bench fuzz:
 	@$(PYTHON) tools/run.py $@

@@ -1,4 +1,4 @@
-"""Runs a make target after installing what it needs: `run.py demo|test|lint|bench`.
+"""Runs a make target after installing what it needs: `run.py demo|test|lint|bench|fuzz`.
 
 Programs come from Debian through apt-get, Python packages from the package index into .venv. Only what is
 missing is installed, and each time it is said what and why. This file needs nothing but Python itself.
@@ -34,6 +34,7 @@ TARGETS = {
     "test": ((NIX, BUBBLEWRAP, GPGV, SKOPEO), "dev", ["-m", "pytest"]),
     "lint": ((NIX,), "dev", ["tools/lint.py"]),
     "bench": ((NIX, BUBBLEWRAP, GPGV), "dev", ["tools/bench.py"]),
+    "fuzz": ((), "dev", ["tools/fuzz.py"]),
 }
 
 
