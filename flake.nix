@@ -13,15 +13,14 @@
         outputs:
         lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system: outputs nixpkgs.legacyPackages.${system});
 
-      project = (lib.importTOML ./pyproject.toml).project;
+      inherit (lib.importTOML ./pyproject.toml) project dependency-groups;
 
-      dependencies = python: [
-        python.click
-        python.jinja2
-        python.pyyaml
-        python.rich
-        python.ruamel-yaml
-      ];
+      # What pyproject.toml asks for, out of nixpkgs' Python packages.
+      packagesOf =
+        python: requirements:
+        map (requirement: python.${builtins.head (builtins.match "([a-z0-9-]+).*" requirement)}) (
+          builtins.filter builtins.isString requirements
+        );
 
       nixFiles = lib.fileset.toSource {
         root = ./.;
@@ -29,7 +28,7 @@
       };
     in
     {
-      # The outputs of a flake from its plan: { plan, nixpkgs ? null } -> { packages, apps, checks }.
+      # From a plan (aikit.json) to a flake's outputs: { plan, nixpkgs ? null } -> { packages, checks, … }.
       lib.fromPlan = import ./nix;
 
       templates.default = {
@@ -57,7 +56,7 @@
             ];
           };
           build-system = [ pkgs.python3Packages.hatchling ];
-          dependencies = dependencies pkgs.python3Packages;
+          dependencies = packagesOf pkgs.python3Packages project.dependencies;
           pythonImportsCheck = [ "aikit_nix.cli" ];
           meta = {
             inherit (project) description;
@@ -73,18 +72,8 @@
             pkgs.bubblewrap
             pkgs.nixfmt-rs
             (pkgs.python3.withPackages (
-              python:
-              dependencies python
-              ++ [
-                python.gguf
-                python.hypothesis
-                python.mypy
-                python.pytest
-                python.pytest-cov
-                python.types-pyyaml
-              ]
+              python: packagesOf python (project.dependencies ++ dependency-groups.demo ++ dependency-groups.dev)
             ))
-            pkgs.ruff
             pkgs.skopeo
           ];
           env.PYTHONPATH = "generator";

@@ -2,7 +2,8 @@
 # dockerTools, writers, the cmake and Go builders) run without a binary cache and without bootstrapping a compiler.
 # Takes the place of nixpkgs' default.nix: same arguments, plus the checkout. x86_64-linux only.
 #
-# Builds see the machine through the sandbox-paths of ./toolchain.py.
+# Builds see the machine through the sandbox-paths of ./toolchain.py. A change to `host`, `libraries` or the hook
+# compiles everything anew.
 {
   nixpkgs,
   # Where a Go toolchain lies; Debian's own is often too old.
