@@ -1,0 +1,75 @@
+"""The GGUF header, against files that the PyPI package `gguf` writes."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import gguf as reference
+import pytest
+
+from aikit_nix import gguf
+
+
+def write(
+    path: Path, architecture: str = "qwen2", endianness: reference.GGUFEndian = reference.GGUFEndian.LITTLE
+) -> Path:
+    writer = reference.GGUFWriter(path, architecture, endianess=endianness)
+    writer.add_name("Qwen2 ½")
+    writer.add_array("tokenizer.ggml.tokens", [f"token {n}" for n in range(1000)])
+    writer.add_array("tokenizer.ggml.scores", [0.5] * 1000)
+    writer.add_bool("tokenizer.ggml.add_bos_token", True)
+    writer.add_float64("x.y", 1.0)
+    writer.add_context_length(32768)
+    writer.add_chat_template("{{ messages }}")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def test_what_a_model_says_about_itself(tmp_path: Path) -> None:
+    with write(tmp_path / "m.gguf").open("rb") as stream:
+        header = gguf.read(stream)
+    assert header == gguf.Header("qwen2", "Qwen2 ½", 32768, "{{ messages }}")
+
+
+def test_a_big_endian_file_is_named_as_such(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", endianness=reference.GGUFEndian.BIG)
+    with path.open("rb") as stream, pytest.raises(gguf.NotGgufError, match="big-endian"):
+        gguf.read(stream)
+
+
+def test_every_cut_is_noticed(tmp_path: Path) -> None:
+    data = write(tmp_path / "m.gguf").read_bytes()
+    for length in [*range(120), len(data) // 2, len(data) - 1]:
+        with pytest.raises(gguf.NotGgufError):
+            gguf.read(io.BytesIO(data[:length]))
+
+
+def key(name: bytes, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(name)) + name + struct.pack("<I", kind) + value
+
+
+@pytest.mark.parametrize(
+    ("keys", "body"),
+    [
+        (2**63, b""),
+        (1, struct.pack("<Q", 2**63)),
+        (1, key(b"a", 8, struct.pack("<Q", 2**40))),
+        (1, key(b"a", 9, struct.pack("<IQ", 4, 2**62))),
+        (1, key(b"a", 9, struct.pack("<IQ", 8, 2**62))),
+        (1, key(b"a", 9, struct.pack("<IQ", 9, 1))),
+        (1, key(b"a", 99, b"")),
+    ],
+)
+def test_absurd_lengths_are_refused_at_once(keys: int, body: bytes) -> None:
+    with pytest.raises(gguf.NotGgufError):
+        gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", 3, 0, keys) + body))
+
+
+@pytest.mark.parametrize("version", [0, 1, 4])
+def test_other_versions_are_refused(version: int) -> None:
+    with pytest.raises(gguf.NotGgufError):
+        gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", version, 0, 0)))
