@@ -39,9 +39,7 @@ for command in commands.ALL:
     help="Folder that the flake is written to.  [default: the current folder]",
 )
 @click.option("--runtime", help="avx, avx2, avx512 or cuda.  [default: the file's runtime, else avx]")
-@click.option(
-    "--engine", help="localai or llama-server.  [default: localai on nixpkgs, llama-server on debian]"
-)
+@click.option("--engine", help="localai or llama-server.  [default: localai on nixpkgs, llama-server on debian]")
 @click.option("--packages", default="nixpkgs", show_default=True, help="nixpkgs or debian.")
 @click.option(
     "--escapes",
@@ -58,9 +56,7 @@ for command in commands.ALL:
 )
 @click.option("--name", help="Name of the image.  [default: the first model's name]")
 @click.option("--tag", help="Tag of the image.  [default: the runtime]")
-@click.option(
-    "--nixpkgs", metavar="REF", help="Another nixpkgs: a revision (40 hex digits) or a flake reference."
-)
+@click.option("--nixpkgs", metavar="REF", help="Another nixpkgs: a revision (40 hex digits) or a flake reference.")
 @click.option(
     "--debian-lock",
     type=click.Path(path_type=Path),
@@ -140,9 +136,7 @@ def debian_lock(check: bool, mirror: str | None, output: Path) -> None:
         pinned = output if output.is_file() else debian.LOCK
         if gone := debian.missing(debian.Lock.read(pinned), mirrors):
             names = ", ".join(f"{package.name} {package.version}" for package in gone)
-            raise error(
-                f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`"
-            )
+            raise error(f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`")
         click.echo(f"all packages of {pinned} can be had")
         return
     click.echo(f"reading the index of {mirrors[0]}", err=True)

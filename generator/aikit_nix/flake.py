@@ -85,9 +85,7 @@ def _reference(nixpkgs: str) -> str:
         return f"github:NixOS/nixpkgs/{nixpkgs}"
     if _FLAKE_REF.fullmatch(nixpkgs):
         return nixpkgs
-    raise error(
-        f"--nixpkgs {nixpkgs!r}: give a revision (40 hex digits) or a flake reference (path:/srv/nixpkgs)"
-    )
+    raise error(f"--nixpkgs {nixpkgs!r}: give a revision (40 hex digits) or a flake reference (path:/srv/nixpkgs)")
 
 
 def _read_debian_lock(file: Path) -> bytes:
@@ -156,9 +154,7 @@ def write(files: Files, folder: Path, *, force: bool = False) -> tuple[Path, ...
             _exchange(folder, new, old)
             return tuple(_set_aside(old / path.name, path) for path in foreign)
     except OSError as exception:
-        raise error(
-            f"cannot write the flake to {folder}: {exception.strerror} ({exception.filename})"
-        ) from None
+        raise error(f"cannot write the flake to {folder}: {exception.strerror} ({exception.filename})") from None
 
 
 def _exchange(folder: Path, new: Path, old: Path) -> None:

@@ -34,9 +34,7 @@ def run(
     if check and done.returncode != 0:
         tail = done.stderr.decode(errors="replace").strip().splitlines()[-_STDERR_LINES:]
         program = Path(argv[0]).name
-        raise error(
-            f"`{program}` failed with status {done.returncode}: " + " | ".join(tail), code="subprocess"
-        )
+        raise error(f"`{program}` failed with status {done.returncode}: " + " | ".join(tail), code="subprocess")
     return done.stdout.decode(errors="replace")
 
 
@@ -72,11 +70,7 @@ def _start(
 
 
 def _missing(program: str) -> AikitError:
-    where = (
-        "apt-get install nix-bin, or https://nixos.org/download"
-        if program.startswith("nix")
-        else "install it"
-    )
+    where = "apt-get install nix-bin, or https://nixos.org/download" if program.startswith("nix") else "install it"
     return error(f"`{program}` cannot be run: it is not on PATH ({where})", code="program-missing")
 
 

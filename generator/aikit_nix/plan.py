@@ -115,16 +115,12 @@ class Plan:
         return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def make(
-    aikitfile: Aikitfile, options: Options, local: Mapping[str, str]
-) -> tuple[Plan, tuple[Diagnostic, ...]]:
+def make(aikitfile: Aikitfile, options: Options, local: Mapping[str, str]) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and the warnings on the way to it.
 
     `local` gives the sha256 of each local source. Raises AikitError for what cannot be built.
     """
-    engine = options.engine or (
-        Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER
-    )
+    engine = options.engine or (Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER)
     problems = tuple(_conflicts(aikitfile, options, engine))
     if problems:
         raise AikitError(*problems)
@@ -180,7 +176,9 @@ def _layers(aikitfile: Aikitfile) -> tuple[Diagnostic, ...]:
 def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
     for capability in given:
         if not re.fullmatch(r"\d{1,2}\.\d[a-z]?", capability):
-            raise error(f"--cuda-capability {capability!r}: give compute capabilities as NVIDIA writes them, such as 8.6")
+            raise error(
+                f"--cuda-capability {capability!r}: give compute capabilities as NVIDIA writes them, such as 8.6"
+            )
     return given
 
 
@@ -206,8 +204,7 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
     for backend in aikitfile.backends:
         if engine is Engine.LLAMA_SERVER:
             refuse(
-                f"backend {backend.value} runs inside LocalAI: remove it, or use `--packages nixpkgs "
-                "--engine localai`",
+                f"backend {backend.value} runs inside LocalAI: remove it, or use `--packages nixpkgs --engine localai`",
                 backend.at,
             )
         elif _needs_cuda(backend) and runtime is not Runtime.CUDA:
@@ -269,9 +266,7 @@ _IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 def _image(aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...]) -> Image:
     if options.name is not None and not _IMAGE_NAME.fullmatch(options.name):
-        raise error(
-            f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`"
-        )
+        raise error(f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`")
     if options.tag is not None and not _IMAGE_TAG.fullmatch(options.tag):
         raise error(f"--tag {options.tag!r} is no image tag: use up to 128 letters, digits, `.`, `_`, `-`")
     name = options.name or _image_name(aikitfile.models[0].name.value if aikitfile.models else "")

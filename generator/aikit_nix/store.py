@@ -39,14 +39,8 @@ def _hash_model(model: Model, folder: Path) -> str:
     file = folder / source
     try:
         if not file.is_file():
-            what = (
-                "is a folder: name one file a model"
-                if file.is_dir()
-                else "does not exist: put the file there"
-            )
-            raise error(
-                f"source {source!r} {what} (paths count from the aikitfile's folder)", at, "local-file"
-            )
+            what = "is a folder: name one file a model" if file.is_dir() else "does not exist: put the file there"
+            raise error(f"source {source!r} {what} (paths count from the aikitfile's folder)", at, "local-file")
         sha256 = file_sha256(file)
     except OSError as exception:
         raise error(f"source {source!r} cannot be read: {exception.strerror}", at, "local-file") from None
