@@ -351,6 +351,15 @@ def test_an_index_that_does_not_do_is_refused(archive: Archive, index: str, mess
         renew(archive)
 
 
+def test_a_download_that_breaks_is_tried_again(archive: Archive) -> None:
+    path = "/debian/dists/sid/InRelease"
+    archive.server.failures[path] = [file_server.Failure(cut=10)]
+    assert renew(archive).suite == "sid"
+    archive.server.failures[path] = [file_server.Failure(cut=10), file_server.Failure(status=503)]
+    with pytest.raises(AikitError, match="503"):
+        renew(archive)
+
+
 def test_testing_stands_in_for_a_sid_that_is_not_whole(archive: Archive) -> None:
     archive.publish(INDEX.replace("Package: libfuture99", "Package: libfuture100"))
     archive.publish(INDEX, "testing", codename="next")

@@ -131,21 +131,27 @@ def has(mirror: str, package: Package) -> bool:
 def _get(url: str) -> bytes:
     import http.client
 
-    try:
-        with _open(url) as response:
-            return response.read()
-    except (OSError, ValueError, http.client.HTTPException) as exception:
-        raise error(
-            f"{url}: {exception}: set AIKIT_DEBIAN_MIRROR or --mirror to a Debian mirror that answers"
-        ) from None
+    problem: Exception
+    for _ in range(2):  # connections break
+        try:
+            with _open(url) as response:
+                return response.read()
+        except (OSError, ValueError, http.client.HTTPException) as exception:
+            problem = exception
+    raise error(f"{url}: {problem}: set AIKIT_DEBIAN_MIRROR or --mirror to a Debian mirror that answers")
 
 
 def _open(url: str, method: str = "GET") -> HTTPResponse:
     """Raises OSError or ValueError. http and https only: mirrors come from files and the environment."""
+    import urllib.error
     import urllib.request
 
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError("only http:// and https:// are read")
     request = urllib.request.Request(url, method=method, headers={"User-Agent": "aikit-nix"})  # noqa: S310
-    response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
+    try:
+        response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)  # noqa: S310
+    except urllib.error.HTTPError as refused:
+        refused.close()
+        raise
     return response
