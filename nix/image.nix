@@ -44,6 +44,11 @@ let
         path = "/etc/group";
         text = "aikit:x:65532:\n";
       }
+      {
+        # LocalAI looks localhost up. Container engines mount their own file here; a plain runtime does not.
+        path = "/etc/hosts";
+        text = "127.0.0.1 localhost\n::1 localhost\n";
+      }
     ];
     links = modelLinks ++ [
       {

@@ -39,7 +39,7 @@ def on_debian(folder: Path) -> Nixpkgs:
 def provide_sources(nixpkgs: Nixpkgs, drv: str) -> None:
     """Put the sources that a derivation is built from into the store. Raises UnavailableError."""
     if folder := os.environ.get("AIKIT_SOURCES"):
-        for entry in sorted(Path(folder).iterdir()):
+        for entry in sorted(path.resolve() for path in Path(folder).iterdir()):
             if entry.is_dir():
                 nixpkgs.run(["nix", "store", "add-path", "--name", "source", str(entry)])
             else:

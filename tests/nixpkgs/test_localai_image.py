@@ -60,6 +60,13 @@ config: |
     template:
       chat_message: \"llama-2-7b-chat\"
     system_prompt: \"You are a helpful assistant\"
+  - name: plain
+    backend: llama
+    parameters:
+      model: tiny.gguf
+    context_size: 512
+    template:
+      chat_message: llama-2-7b-chat
   - name: picture
     backend: stablediffusion
     parameters:
@@ -141,15 +148,22 @@ def test_what_the_image_says_about_running_it(built: Built) -> None:
 
 def test_it_lists_the_models_of_the_config(running: container.Container) -> None:
     listed = {model["id"] for model in running.ask("/v1/models")["data"]}
-    assert {"llama-2-7b-chat", "picture", "missing"} <= listed
+    assert {"llama-2-7b-chat", "plain", "picture", "missing"} <= listed
 
 
-def test_it_answers_and_the_prompt_follows_the_template(running: container.Container) -> None:
-    assert running.chat("What is Nix?", model="llama-2-7b-chat").strip() == tiny_gguf.SENTENCE
-    (logged,) = re.findall(r"Prompt \(after templating\).*", running.log())
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", logged)
-    assert r"[INST]\nYou are a helpful assistant\n[/INST]" in plain
-    assert r"\n[INST]\nWhat is Nix?\n[/INST]\n" in plain
+PROMPTS = {
+    # The spec page's template prints the system prompt in place of every message, where there is one.
+    "llama-2-7b-chat": r"\n[INST]\nYou are a helpful assistant\n[/INST]\n\n",
+    "plain": r"\n[INST]\nWhat is Nix?\n[/INST]\n\n",
+}
+
+
+@pytest.mark.parametrize(("model", "prompt"), PROMPTS.items())
+def test_it_answers_and_the_prompt_follows_the_template(running: container.Container, model: str, prompt: str) -> None:
+    before = len(running.log())
+    assert running.chat("What is Nix?", model=model) == tiny_gguf.SENTENCE
+    log = re.sub(r"\x1b\[[0-9;]*m", "", running.log()[before:])
+    assert re.findall(r'Prompt \(after templating\) prompt="(.*?)" ', log) == [prompt]
 
 
 def test_it_streams(running: container.Container) -> None:
