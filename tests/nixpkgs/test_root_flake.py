@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from nixpkgs import plans
 from nixpkgs.toolchain import REPOSITORY, Nixpkgs
+from support.command import aikit_nix
 
 # The flake's outputs without Nix copying a whole nixpkgs into its store first.
 FLAKE = f"""
@@ -52,3 +54,13 @@ def test_the_library_gives_a_generated_flakes_outputs(nixpkgs: Nixpkgs) -> None:
     attribute = "packages.x86_64-linux.default"
     from_library = nixpkgs.instantiate(FLAKE, f"generated.{attribute}", plan=plans.plan())
     assert from_library == nixpkgs.instantiate(plans.OUTPUTS, attribute, plan=plans.plan())
+
+
+@pytest.mark.parametrize("engine", ["localai", "llama-server"])
+def test_the_template_becomes_an_image(nixpkgs: Nixpkgs, tmp_path: Path, engine: str) -> None:
+    starter = REPOSITORY / "templates/starter/aikitfile.yaml"
+    done = aikit_nix("gen", starter, "--engine", engine, "-o", "out", cwd=tmp_path, env=dict(nixpkgs.env))
+    assert done.returncode == 0, done.stderr
+    plan = (tmp_path / "out/aikit.json").read_text()
+    (drv,) = nixpkgs.instantiate(plans.OUTPUTS, "packages.x86_64-linux.default", plan=plan)
+    assert drv.endswith("-llama-2-7b-chat.tar.drv")
