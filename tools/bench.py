@@ -52,6 +52,23 @@ def gen(folder: Path) -> Iterator[Result]:
         yield Result(f"gen, {count} models", fastest(argv), "s", bound)
 
 
+def check(folder: Path) -> Iterator[Result]:
+    """`check` on 500 models with a template and a config entry each, start-up included, against its libraries alone."""
+    models, config = "", ""
+    for index in range(500):
+        models += f"  - name: m{index}\n    source: https://example.com/m{index}.gguf\n    sha256: '{index:064x}'\n"
+        models += f"    promptTemplates:\n      - name: t{index}\n        template: |\n          {{{{.Input}}}}\n"
+        config += (
+            f"  - name: m{index}\n    parameters:\n      model: m{index}.gguf\n    template:\n      chat: t{index}\n"
+        )
+    aikitfile = folder / "500.yaml"
+    aikitfile.write_text(f"apiVersion: v1alpha1\nmodels:\n{models}config: |\n{config}")
+    libraries = fastest([sys.executable, "-c", "import click, yaml"])
+    checked = fastest([sys.executable, "-m", "aikit_nix.cli", "check", str(aikitfile)])
+    yield Result("check, 500 models", checked, "s")
+    yield Result("check, 500 models, to importing click and yaml", checked / libraries, "times", 3)
+
+
 def build(folder: Path) -> Iterator[Result]:
     """The image of a model of 256 MiB on the Debian packages."""
     with (folder / "big.gguf").open("wb") as file:
@@ -92,7 +109,7 @@ def speed(folder: Path) -> Iterator[Result]:
         shutil.rmtree(root)
 
 
-BENCHMARKS = (gen, build, speed)
+BENCHMARKS = (gen, check, build, speed)
 
 
 def generate(folder: Path, model: str) -> Path:

@@ -6,9 +6,9 @@ taken as text, null is absent. What AIKit ignored in silence is a warning here; 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 
 from aikit_nix import source, yamltree
@@ -72,16 +72,23 @@ class Model:
 
 @dataclass(frozen=True)
 class Aikitfile:
-    """A valid aikitfile. `digest` is the sha256 (hex) of its bytes; `config` is the final text of /config.yaml."""
+    """A valid aikitfile. `data` are its bytes; `config` is the final text of /config.yaml."""
 
     file: str
-    digest: str
+    data: bytes
     debug: bool
     runtime: Located[Runtime] | None
     backends: tuple[Located[Backend], ...]
     models: tuple[Model, ...]
     config: Located[str] | None
     load_to_memory: tuple[Located[str], ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The sha256 (hex) of the file's bytes."""
+        import hashlib  # OpenSSL takes its time to load
+
+        return hashlib.sha256(self.data).hexdigest()
 
 
 def parse(data: bytes, file: str, escapes: Escapes = Escapes.AUTO) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:
@@ -93,11 +100,11 @@ def parse(data: bytes, file: str, escapes: Escapes = Escapes.AUTO) -> tuple[Aiki
 
     text = yamltree.decode(data, file)
     root, found = yamltree.compose(text, file)
-    result = parser.Parser(file, escapes, found).aikitfile(root, hashlib.sha256(data).hexdigest())
+    result = parser.Parser(file, escapes, found).aikitfile(root, data)
     errors = _most(found, Severity.ERROR)
     if errors:
         raise AikitError(*sorted([*errors, *_most(found, Severity.WARNING)], key=_order))
-    found.extend(review.review(result, tuple(text.split("\n"))))
+    found.extend(islice(review.review(result, tuple(text.split("\n"))), 2 * _MOST))
     shown = [finding for severity in (Severity.WARNING, Severity.NOTE) for finding in _most(found, severity)]
     return result, tuple(sorted(shown, key=_order))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import aikitfile, gguf, review, yamltree
+from aikit_nix import aikitfile
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
@@ -23,10 +23,9 @@ def check(path: Path, escapes: Escapes) -> tuple[Diagnostic, ...]:
 
 
 def _files(parsed: Aikitfile, folder: Path) -> Iterator[Diagnostic]:
-    contexts = _contexts(parsed)
-    for model in parsed.models:
-        if model.url:
-            continue
+    local = [model for model in parsed.models if not model.url]
+    contexts = _contexts(parsed) if local else {}
+    for model in local:
         at = model.source.at
         file = folder / model.source.value
         try:
@@ -41,6 +40,8 @@ def _files(parsed: Aikitfile, folder: Path) -> Iterator[Diagnostic]:
 
 
 def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]]) -> Iterator[Diagnostic]:
+    from aikit_nix import gguf
+
     try:
         with file.open("rb") as stream:
             header = gguf.read(stream)
@@ -58,6 +59,8 @@ def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]])
 
 def _contexts(parsed: Aikitfile) -> dict[str, tuple[int, Position]]:
     """For each model file that the config gives a context size: that size."""
+    from aikit_nix import review, yamltree
+
     if parsed.config is None:
         return {}
     try:

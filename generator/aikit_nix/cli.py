@@ -5,6 +5,7 @@ Commands import what they use inside their bodies: `gen` must not pay for what `
 
 from __future__ import annotations
 
+import gc
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -175,6 +176,8 @@ def _choice(kind: type[E], option: str, value: str) -> E:
 
 def main() -> None:
     """Entry point. Exit status: 0 done, 1 something that the user can mend, 130 interrupted."""
+    # A process this short: collecting garbage costs more than it frees
+    gc.disable()
     try:
         cli.main(standalone_mode=False)
     except AikitError as exception:

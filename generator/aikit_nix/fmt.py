@@ -109,7 +109,7 @@ def meaning(text: str, file: str, escapes: Escapes) -> Aikitfile:
 
     return replace(
         parsed,
-        digest="",
+        data=b"",
         runtime=bare(parsed.runtime),
         backends=tuple(map(bare, parsed.backends)),
         models=tuple(map(bare, parsed.models)),

@@ -24,18 +24,18 @@ class Parser(Reader):
         self._resolved: dict[int, str] = {}
         self._readings: dict[Reading, list[tuple[str, Position]]] = {}
 
-    def aikitfile(self, root: Node | None, digest: str) -> Aikitfile:
+    def aikitfile(self, root: Node | None, data: bytes) -> Aikitfile:
         start = root.at if root else Position(self.file, 1, 1)
         if root is None or root.is_null:
             self.error("no-api-version", "the file is empty: begin with `apiVersion: v1alpha1`", start)
-            return Aikitfile(self.file, digest, False, None, (), (), None)
+            return Aikitfile(self.file, data, False, None, (), (), None)
         if root.kind != "mapping":
             self.error(
                 "wrong-type",
                 f"an aikitfile is a mapping that begins with `apiVersion: v1alpha1`, not {describe(root)}",
                 start,
             )
-            return Aikitfile(self.file, digest, False, None, (), (), None)
+            return Aikitfile(self.file, data, False, None, (), (), None)
         key = next((key for key, _ in root.pairs if key.text in ("baseModel", "datasets")), None)
         if key:
             self.error(
@@ -43,7 +43,7 @@ class Parser(Reader):
                 "this aikitfile fine-tunes a model; aikit-nix builds images for inference: fine-tune with AIKit, then list the result",
                 key.at,
             )
-            return Aikitfile(self.file, digest, False, None, (), (), None)
+            return Aikitfile(self.file, data, False, None, (), (), None)
         fields = self.fields(root, schema.TOP, "an aikitfile")
         self._api_version(fields, start)
         debug = self.boolean(fields.get("debug"), "debug")
@@ -54,7 +54,7 @@ class Parser(Reader):
         load = self._load_to_memory(fields.get("loadToMemory"))
         self._collisions(models)
         self._say_readings()
-        return Aikitfile(self.file, digest, debug, runtime, backends, models, config, load)
+        return Aikitfile(self.file, data, debug, runtime, backends, models, config, load)
 
     # The keys
 

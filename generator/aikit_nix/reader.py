@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -105,7 +106,7 @@ class Reader:
             return None
         return Located(node.text, node.at)
 
-    def list_of(self, pair: Pair | None, what: str, item: str) -> list[Node]:
+    def list_of(self, pair: Pair | None, what: str, item: str) -> Sequence[Node]:
         if pair is None or pair[1].is_null:
             return []
         node = pair[1]

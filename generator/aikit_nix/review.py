@@ -44,10 +44,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Text:
-    """A text of the aikitfile as it became, and the lines it was made of, to point into it."""
+    """A text of the aikitfile: its lines as they became, and all lines of the file, to point into it."""
 
     at: Position
-    text: str
+    rows: tuple[str, ...]
     lines: tuple[str, ...]
 
     def place(self, line: int, word: str) -> Position:
@@ -60,7 +60,7 @@ class Text:
         if not first.startswith("|") or number > len(self.lines):
             return self.at
         source = self.lines[number - 1]
-        unescaped = self.text.split("\n")[line - 1].strip()
+        unescaped = self.rows[line - 1].strip() if line <= len(self.rows) else ""
         if re.sub(r"\\+", "", source).strip() != re.sub(r"\\+", "", unescaped):
             return self.at
         column = source.find(word) if word else -1
@@ -72,7 +72,7 @@ def review(aikitfile: Aikitfile, lines: tuple[str, ...]) -> Iterator[Diagnostic]
     config = aikitfile.config
     entries: tuple[Entry, ...] = ()
     if config:
-        text = Text(config.at, config.value, lines)
+        text = Text(config.at, tuple(config.value.split("\n")), lines)
         try:
             root, _ = yamltree.compose(config.value, config.at.file)
         except AikitError as broken:
@@ -87,8 +87,9 @@ def review(aikitfile: Aikitfile, lines: tuple[str, ...]) -> Iterator[Diagnostic]
                     "config-yaml", "the config is not a list of model configurations: begin with `- name: …`", config.at
                 )
             entries = tuple(read_entries(root))
+            image = _Image.of(aikitfile)
             for entry in entries:
-                yield from _entry(entry, aikitfile, text)
+                yield from _entry(entry, image, text)
     yield from _templates(aikitfile, entries, lines)
     names = {entry.name.text for entry in entries if entry.name} | {model.name.value for model in aikitfile.models}
     for wanted in aikitfile.load_to_memory:
@@ -113,14 +114,33 @@ def read_entries(root: Node | None) -> Iterator[Entry]:
         )
 
 
-def _entry(entry: Entry, aikitfile: Aikitfile, text: Text) -> Iterator[Diagnostic]:
-    files = {model.path.removeprefix(MODELS + "/") for model in aikitfile.models}
-    folders = {parent for file in files for parent in _parents(file)}
+@dataclass(frozen=True)
+class _Image:
+    """What a config can name: paths below /models, templates, backends."""
+
+    files: frozenset[str]
+    paths: frozenset[str]
+    templates: frozenset[str]
+    backends: frozenset[Backend]
+
+    @classmethod
+    def of(cls, aikitfile: Aikitfile) -> _Image:
+        files = frozenset(model.path.removeprefix(MODELS + "/") for model in aikitfile.models)
+        return cls(
+            files,
+            files | {parent for file in files for parent in _parents(file)},
+            frozenset(template.name.value for model in aikitfile.models for template in model.prompt_templates),
+            frozenset(backend.value for backend in aikitfile.backends),
+        )
+
+
+def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
+    files = image.files
     for node in (entry.model, entry.mmproj):
         if (
             node is None
             or node.text in files
-            or posixpath.normpath(node.text).removeprefix(MODELS + "/") in files | folders
+            or posixpath.normpath(node.text).removeprefix(MODELS + "/") in image.paths
         ):
             continue
         # a backend in Python fetches what is no file from Hugging Face, LocalAI fetches URLs
@@ -139,18 +159,17 @@ def _entry(entry: Entry, aikitfile: Aikitfile, text: Text) -> Iterator[Diagnosti
                 f"the image has no backend `{short(backend.text)}`{schema.guess(backend.text, _BACKENDS)}",
                 at,
             )
-        elif needed and needed not in {there.value for there in aikitfile.backends}:
+        elif needed and needed not in image.backends:
             yield _warning(
                 "config-backend", f"the backend `{backend.text}` is not installed: list `{needed}` under backends", at
             )
-    known = {template.name.value for model in aikitfile.models for template in model.prompt_templates}
     for node in entry.templates:
         if "{{" in node.text or "{%" in node.text:
             yield from _syntax(node.text, text, node.at.line + (node.style in ("|", ">")))
-        elif re.fullmatch(r"\S+", node.text) and node.text not in known:
+        elif re.fullmatch(r"\S+", node.text) and node.text not in image.templates:
             yield _warning(
                 "config-template",
-                f"no template is called `{short(node.text)}`{schema.guess(node.text, known)}",
+                f"no template is called `{short(node.text)}`{schema.guess(node.text, image.templates)}",
                 text.place(node.at.line, node.text),
             )
 
@@ -165,7 +184,7 @@ def _templates(aikitfile: Aikitfile, entries: tuple[Entry, ...], lines: tuple[st
             if name.value not in used:
                 why = "no entry of the config names it" if aikitfile.config else "there is no config that names it"
                 yield _warning("unused-template", f"nothing uses the template `{short(name.value)}`: {why}", name.at)
-            yield from _syntax(text.value, Text(text.at, text.value, lines), 1)
+            yield from _syntax(text.value, Text(text.at, tuple(text.value.split("\n")), lines), 1)
 
 
 def _syntax(template: str, text: Text, first: int) -> Iterator[Diagnostic]:

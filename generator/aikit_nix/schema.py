@@ -106,11 +106,16 @@ def _described(words: dict[str, str], properties: dict[str, dict[str, Any]]) -> 
     return {key: {"description": words[key], **rule} for key, rule in properties.items()}
 
 
+_MANY = 300  # names to compare a word with: it takes time
+
+
 def guess(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` where a known word is close."""
     import difflib  # only where something is wrong
 
     words = [key for key in known if key]
+    if len(words) > _MANY:
+        return ""
     exact = [key for key in words if key.lower() == word.lower()]
     near = exact or difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
@@ -25,7 +25,7 @@ MAX_VALUES = 200_000
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
-_CORE_TAGS = {
+_KNOWN_TAGS = {None, "!"} | {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge", "timestamp")
 }
 _NULL_TAG = "tag:yaml.org,2002:null"
@@ -42,17 +42,28 @@ _BOMS = (
 class Node:
     """A scalar, sequence or mapping. `style` is None for a plain scalar, else one of `'`, `"`, `|`, `>`.
 
-    `end` is the first place after the node.
+    `start` and `stop` are PyYAML's marks; what they cost as Positions is paid only where one is asked for.
     """
 
     kind: Literal["scalar", "sequence", "mapping"]
     tag: str | None
-    at: Position
-    end: Position
+    file: str
+    start: Any
+    stop: Any
     text: str = ""
     style: str | None = None
-    items: list[Node] = field(default_factory=list)
-    pairs: list[tuple[Node, Node]] = field(default_factory=list)
+    items: Sequence[Node] = ()
+    pairs: Sequence[tuple[Node, Node]] = ()
+
+    @property
+    def at(self) -> Position:
+        """Where the node begins."""
+        return _position(self.start, self.file)
+
+    @property
+    def end(self) -> Position:
+        """The first place after the node."""
+        return _position(self.stop, self.file)
 
     @property
     def is_null(self) -> bool:
@@ -100,60 +111,66 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     weights: dict[int, int] = {}
     values = 0
     for event in _events(text, file):
-        at = _position(event.start_mark, file)
-        if isinstance(event, yaml.DocumentEndEvent):
-            if event.end_mark and _another_document(text, event.end_mark.index):
-                warnings.append(
-                    Diagnostic(
-                        Severity.WARNING,
-                        "several-documents",
-                        "only the first YAML document of a file is read: this one ends here; move the rest to another file",
-                        at,
-                    )
-                )
-            break
-        if isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            node = Node("scalar", event.tag, file, event.start_mark, event.end_mark, event.value, event.style or None)
+            weight = 1
+        elif kind is yaml.SequenceStartEvent or kind is yaml.MappingStartEvent:
+            name: Literal["sequence", "mapping"] = "sequence" if kind is yaml.SequenceStartEvent else "mapping"
+            node = Node(name, event.tag, file, event.start_mark, event.start_mark)
+            weight = 1
+        elif kind is yaml.SequenceEndEvent or kind is yaml.MappingEndEvent:
             node, children, before = open_nodes.pop()
             weights[id(node)] = values - before
-            node.end = _position(event.end_mark, file)
+            node.stop = event.end_mark
             if node.kind == "sequence":
                 node.items = children
             else:
                 node.pairs = list(zip(children[::2], children[1::2], strict=True))
             continue
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in anchors:
-                raise _error("yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at)
-            node = anchors[event.anchor]
-            if any(node is parent for parent, _, _ in open_nodes):
-                raise _error("yaml-syntax", f"the alias *{event.anchor} is inside of what it stands for", at)
-        elif isinstance(event, yaml.ScalarEvent):
-            node = Node("scalar", event.tag, at, _position(event.end_mark, file), event.value, _style(event))
-        elif isinstance(event, yaml.SequenceStartEvent):
-            node = Node("sequence", event.tag, at, at)
-        elif isinstance(event, yaml.MappingStartEvent):
-            node = Node("mapping", event.tag, at, at)
+        elif kind is yaml.AliasEvent:
+            node = _aliased(event, anchors, [parent for parent, _, _ in open_nodes], file)
+            weight = weights.get(id(node), 1)
+        elif kind is yaml.DocumentEndEvent:
+            if _another_document(text, event.end_mark.index):
+                warnings.append(_several_documents(_position(event.start_mark, file)))
+            break
         else:
             continue
-        values += weights.get(id(node), 1)
+        values += weight
         if values > MAX_VALUES:
-            raise _error("too-large", f"more than {MAX_VALUES} values with all aliases counted: use fewer", at)
+            raise _error("too-large", f"more than {MAX_VALUES} values with all aliases counted: use fewer", node.at)
         if open_nodes:
             open_nodes[-1][1].append(node)
         else:
             root = node
-        if isinstance(event, yaml.AliasEvent):
+        if kind is yaml.AliasEvent:
             continue
-        if event.tag not in (None, "!") and event.tag not in _CORE_TAGS:
+        if event.tag not in _KNOWN_TAGS:
             shown = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise _error("yaml-tag", f"the YAML tag {shown!r} means nothing in an aikitfile: remove it", at)
+            raise _error("yaml-tag", f"the YAML tag {shown!r} means nothing in an aikitfile: remove it", node.at)
         if event.anchor:
             anchors[event.anchor] = node
         if node.kind != "scalar":
             open_nodes.append((node, [], values - 1))
             if len(open_nodes) > MAX_DEPTH:
-                raise _error("yaml-depth", f"more than {MAX_DEPTH} levels of nesting: an aikitfile has 5", at)
+                raise _error("yaml-depth", f"more than {MAX_DEPTH} levels of nesting: an aikitfile has 5", node.at)
     return root, warnings
+
+
+def _aliased(event: Any, anchors: dict[str, Node], parents: list[Node], file: str) -> Node:
+    at = _position(event.start_mark, file)
+    node = anchors.get(event.anchor)
+    if node is None:
+        raise _error("yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at)
+    if any(node is parent for parent in parents):
+        raise _error("yaml-syntax", f"the alias *{event.anchor} is inside of what it stands for", at)
+    return node
+
+
+def _several_documents(at: Position) -> Diagnostic:
+    message = "only the first YAML document of a file is read: this one ends here; move the rest to another file"
+    return Diagnostic(Severity.WARNING, "several-documents", message, at)
 
 
 def scalars(root: Node | None) -> Iterator[Node]:
@@ -170,7 +187,7 @@ def scalars(root: Node | None) -> Iterator[Node]:
             todo += [part for pair in node.pairs for part in pair]
 
 
-def _events(text: str, file: str) -> Iterator[yaml.Event]:
+def _events(text: str, file: str) -> Iterator[Any]:
     try:
         loader = _Loader(text)
         try:
@@ -231,10 +248,6 @@ def _syntax_hint(text: str, mark: yaml.Mark | None) -> str:
 def _another_document(text: str, index: int) -> bool:
     """Whether anything but comments and end marks follows."""
     return any(line.strip() and not re.match(r"\s*(#|---\s*$|\.\.\.\s*$)", line) for line in text[index:].split("\n"))
-
-
-def _style(event: yaml.ScalarEvent) -> str | None:
-    return event.style or None
 
 
 def _position(mark: Any, file: str) -> Position:
