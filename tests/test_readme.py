@@ -34,9 +34,10 @@ def test_the_example_becomes_a_flake(tmp_path: Path) -> None:
     assert "for avx on" in done.stdout
 
 
-def test_every_option_and_file_that_it_names_exists() -> None:
-    gen = cli.commands["gen"]
-    known = {option for parameter in gen.params for option in parameter.opts}
+def test_every_command_option_and_file_that_it_names_exists() -> None:
+    commands = set(re.findall(r"`aikit-nix ([a-z-]+)", README))
+    assert commands <= set(cli.commands)
+    known = {option for name in commands for parameter in cli.commands[name].params for option in parameter.opts}
     text = re.sub(r"`docker run [^`]*`", "", README)
     assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known
     for target in re.findall(r"\]\(([^:)]+)\)", README):
