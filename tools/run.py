@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -128,16 +129,29 @@ def _has_ensurepip() -> bool:
 
 
 def quietly(argv: list[str], failed: str) -> None:
-    """Run a program; show what it says only if it fails."""
+    """Run a program; show how long it takes, and what it says only if it fails."""
     started = time.monotonic()
-    done = subprocess.run(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
-    )
-    if done.returncode != 0:
-        tail = "\n  ".join(done.stdout.strip().splitlines()[-8:])
-        raise CannotError(f"{failed} (`{' '.join(argv)}` ended with status {done.returncode}):\n  {tail}")
-    if (seconds := time.monotonic() - started) > 2:
-        say(f"  done in {seconds:.0f} s")
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while True:
+                try:
+                    process.wait(1)
+                    break
+                except subprocess.TimeoutExpired:
+                    if sys.stdout.isatty():
+                        print(f"\r  {time.monotonic() - started:.0f} s", end="", flush=True)
+        except KeyboardInterrupt:
+            process.wait()  # it was interrupted too: let it clean up
+            raise
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines()
+    end = "\r" if sys.stdout.isatty() else ""
+    if process.returncode != 0:
+        tail = "\n  ".join(said[-8:])
+        raise CannotError(f"{failed} (`{shlex.join(argv)}` ended with status {process.returncode}):\n  {tail}")
+    if (seconds := time.monotonic() - started) > 1:
+        say(f"{end}  done in {seconds:.0f} s")
 
 
 def say(text: str) -> None:
