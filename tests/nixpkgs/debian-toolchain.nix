@@ -149,11 +149,29 @@ let
         };
       };
 
+      # nixpkgs' Go is patched to name the right loader. Here it also names where the libraries are, because the
+      # patchelf of Debian 12 breaks Go programs in which it has to change something.
+      goProgram =
+        let
+          inherit (lib.last final.stdenv.extraNativeBuildInputs) libraries;
+        in
+        final.writeScript "go" ''
+          #!/bin/sh
+          for argument do
+            shift
+            case $argument in
+              -ldflags=*) argument="$argument -I ${libraries}/lib/ld-linux-x86-64.so.2 -r ${libraries}/lib" ;;
+            esac
+            set -- "$@" "$argument"
+          done
+          exec ${goRoot}/bin/go "$@"
+        '';
+
       go = host {
         name = "go";
         programs = [ ];
         links = {
-          "bin/go" = "${goRoot}/bin/go";
+          "bin/go" = goProgram;
           "bin/gofmt" = "${goRoot}/bin/gofmt";
           "share/go" = goRoot;
         };
