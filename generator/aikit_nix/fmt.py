@@ -71,11 +71,14 @@ def formatted(text: str, file: str, texts: Aikitfile | None = None) -> str:
     for warning in warnings:
         raise error("fmt keeps one document: move the others to files of their own first", warning.at, "fmt")
     escapes = Escapes.VERBATIM
+    for warning in aikitfile.parse(text.encode(), file, escapes)[1]:
+        if warning.code == "duplicate-key":
+            raise error(f"fmt keeps no double keys, remove one: {warning.message}", warning.at, "fmt")
     wanted = meaning(text, file, Escapes.AUTO if texts else escapes)
     try:
         after = _round_trip(text, texts)
     except Exception as failed:  # whatever ruamel.yaml stumbles over, the file is left alone
-        problem = " ".join(str(failed).split("\n")[0].split())
+        problem = " ".join(str(getattr(failed, "problem", None) or failed).split())
         raise error(f"fmt cannot rewrite this file: {problem}", Position(file, 1, 1), "fmt") from None
     try:
         same = meaning(after, file, escapes) == wanted

@@ -26,7 +26,10 @@ _WORD = re.compile(r"[^\W]+")
 _STRING = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
 _CHAR = re.compile(r"'(?:[^'\\\n]|\\[^\n])+'")
 _ESCAPE = re.compile(r"""\\(?:[abfnrtv\\'"]|[0-7]{3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})|[^\\]""")
-_NUMBER = re.compile(r"[+-]?(?:0[xXbBoO])?[0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[eEpP][+-]?[0-9_]+)?i?")
+_NUMBER = re.compile(
+    r"[+-]?(?:0[xX][0-9a-fA-F_]*(?:\.[0-9a-fA-F_]*)?(?:[pP][+-]?[0-9_]+)?"
+    r"|(?:0[bBoO])?[0-9_]*(?:\.[0-9_]*)?(?:[eE][+-]?[0-9_]+)?)i?"
+)
 _TERMINATORS = " \t\r\n.,|:)("
 _OPENERS = ("if", "range", "with", "block", "define")
 

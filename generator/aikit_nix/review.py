@@ -50,8 +50,8 @@ class Text:
     rows: tuple[str, ...]
     lines: tuple[str, ...]
 
-    def place(self, line: int, word: str) -> Position:
-        """Where in the file the line (from 1) of the text stands; the column is that of `word`, where it is there.
+    def place(self, line: int, word: str, column: int = 0) -> Position:
+        """Where in the file the `word` stands that is in this line (from 1) of the text, in or behind this column (from 0).
 
         Only a literal block has the same lines in the file as in its text; for other styles, the text's beginning.
         """
@@ -60,11 +60,14 @@ class Text:
         if not first.startswith("|") or number > len(self.lines):
             return self.at
         source = self.lines[number - 1]
-        unescaped = self.rows[line - 1].strip() if line <= len(self.rows) else ""
-        if re.sub(r"\\+", "", source).strip() != re.sub(r"\\+", "", unescaped):
+        row = self.rows[line - 1] if line <= len(self.rows) else ""
+        if re.sub(r"\\+", "", source).strip() != re.sub(r"\\+", "", row).strip():
             return self.at
-        column = source.find(word) if word else -1
-        return Position(self.at.file, number, (column if column >= 0 else len(source) - len(source.lstrip())) + 1)
+        begin = len(source) - len(source.lstrip())
+        # unescaping only ever made lines shorter
+        behind = begin - (len(row) - len(row.lstrip())) + column
+        found = source.find(word, behind) if word else -1
+        return Position(self.at.file, number, (found if found >= 0 else begin) + 1)
 
 
 def review(aikitfile: Aikitfile, lines: tuple[str, ...]) -> Iterator[Diagnostic]:
@@ -148,11 +151,11 @@ def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
             message = f"`{short(node.text)}` would be downloaded when the server starts: list it under models"
         else:
             message = f"no model lands on {MODELS}/{short(node.text)}{schema.guess(node.text, files)}"
-        yield _warning("config-model", message, text.place(node.at.line, node.text))
+        yield _warning("config-model", message, text.place(node.at.line, node.text, node.at.column - 1))
     backend = entry.backend
     if backend:
         needed = _BACKENDS.get(backend.text)
-        at = text.place(backend.at.line, backend.text)
+        at = text.place(backend.at.line, backend.text, backend.at.column - 1)
         if backend.text not in _BACKENDS:
             yield _warning(
                 "config-backend",
@@ -170,7 +173,7 @@ def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
             yield _warning(
                 "config-template",
                 f"no template is called `{short(node.text)}`{schema.guess(node.text, image.templates)}",
-                text.place(node.at.line, node.text),
+                text.place(node.at.line, node.text, node.at.column - 1),
             )
 
 
@@ -192,9 +195,13 @@ def _syntax(template: str, text: Text, first: int) -> Iterator[Diagnostic]:
     if "{%" in template:
         return
     for defect in gotemplate.defects(template)[:3]:
-        before = template[: defect.offset]
-        word = template[defect.offset :].split("\n")[0][:8]
-        place = text.place(first + before.count("\n"), word)
+        line = first + template.count("\n", 0, defect.offset)
+        begin = template.rfind("\n", 0, defect.offset) + 1
+        whole = template[begin:].split("\n")[0]
+        # a template in a config is indented once more
+        deep = max(0, text.rows[line - 1].find(whole)) if line <= len(text.rows) else 0
+        column = defect.offset - begin
+        place = text.place(line, whole[column : column + 8], deep + column)
         yield _warning("template-syntax", f"not a Go template: {defect.message}", place)
 
 
