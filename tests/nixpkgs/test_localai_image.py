@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -196,16 +195,9 @@ def test_a_missing_model_file_is_reported(running: container.Container) -> None:
 
 
 def test_it_asks_for_nothing_and_writes_below_tmp_only(running: container.Container) -> None:
-    """The container has no network and a read-only root: whatever it wanted would be in the log."""
-    time.sleep(1)
-    for trouble in (
-        "read-only file system",
-        "permission denied",
-        "no such host",
-        "dial tcp",
-        "github.com/mudler/LocalAI/g",
-    ):
-        assert trouble not in running.log().lower()
+    """The container has no network and a read-only root: whatever was wanted and refused is in the log."""
+    refused = r"read-only file system|permission denied|no such host|dial tcp (?!127\.0\.0\.1:)|network is unreachable"
+    assert not re.search(refused, running.log(), re.IGNORECASE)
 
 
 BROKEN = {
