@@ -116,6 +116,24 @@ def test_the_arguments_are_aikits_since_v0_7(debug: bool, config: bool) -> None:
     assert "early-arguments" in DOCUMENTED
 
 
+@pytest.mark.usefixtures("nix")
+def test_the_environment_is_aikits_for_each_runtime() -> None:
+    done = subprocess.run(
+        ["nix-instantiate", "--eval", "--strict", "--json", ROOT / "nix/runtimes.nix"], capture_output=True, check=True
+    )
+    ours = json.loads(done.stdout)
+    assert ours["avx"] == ours["avx2"] == ours["avx512"] == {}
+    aikit = {  # v0.9.0 to v0.21.0, without the second PATH
+        "NVIDIA_REQUIRE_CUDA": "cuda>=12.0",
+        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "BUILD_TYPE": "cublas",
+        "LD_LIBRARY_PATH": "/usr/local/cuda/lib64",
+    }
+    assert {name for name in ours["cuda"] | aikit if ours["cuda"].get(name) != aikit.get(name)} == {"LD_LIBRARY_PATH"}
+    assert "environment" in DOCUMENTED
+
+
 @pytest.mark.parametrize(
     ("line", "debug"),
     [("", False), ("debug:", False), *((f"debug: {yes}", True) for yes in ("true", "yes", "on", "Yes", "ON"))],

@@ -56,6 +56,7 @@ def test_the_completion_lines_work() -> None:
         ("aikit-nix check --f", {"--format"}),
         ("aikit-nix check --format s", {"sarif"}),
         ("aikit-nix init --runtime avx5", {"avx512"}),
+        ("aikit-nix gen --engine l", {"localai", "llama-server"}),
     ],
 )
 def test_completion_knows_commands_options_and_words(words: str, expected: set[str]) -> None:

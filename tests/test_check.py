@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aikit_nix import render
 from aikit_nix.errors import Diagnostic, Position, Severity
@@ -240,7 +241,6 @@ def test_explain_refuses_what_gen_refuses(folder: Path) -> None:
 
 def test_the_schema_is_the_published_one_and_takes_the_spec_pages_example() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    import yaml
 
     published = FIXTURES.parents[1] / "schema/aikitfile.schema.json"
     done = aikit_nix("schema", cwd=published.parent)

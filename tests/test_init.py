@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -55,6 +58,20 @@ def test_a_local_file(tmp_path: Path, model: bytes) -> None:
     assert "use_tokenizer_template: true" in parsed.config.value
     checked = aikit_nix("check", cwd=tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_it_asks_on_a_terminal(tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "m.gguf").write_bytes(model)
+    leader, follower = pty.openpty()
+    os.write(leader, b"m.gguf\navx512\n")
+    argv = [sys.executable, "-m", "aikit_nix.cli", "init"]
+    done = subprocess.run(argv, cwd=tmp_path, stdin=follower, capture_output=True, text=True, check=False)
+    os.close(leader)
+    os.close(follower)
+    assert done.returncode == 0, done.stderr
+    parsed = written(tmp_path)
+    assert parsed.runtime is not None
+    assert parsed.runtime.value == "avx512"
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, model: bytes) -> None:

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import gc
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from aikit_nix import __version__, commands
 from aikit_nix.console import report
 from aikit_nix.errors import AikitError, error
-
-E = TypeVar("E", bound=StrEnum)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,14 +35,29 @@ for command in commands.ALL:
     default=Path(),
     help="Folder that the flake is written to.  [default: the current folder]",
 )
-@click.option("--runtime", help="avx, avx2, avx512 or cuda.  [default: the file's runtime, else avx]")
-@click.option("--engine", help="localai or llama-server.  [default: localai on nixpkgs, llama-server on debian]")
-@click.option("--packages", default="nixpkgs", show_default=True, help="nixpkgs or debian.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["avx", "avx2", "avx512", "cuda"]),
+    help="What to compile for.  [default: the file's runtime, else avx]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["localai", "llama-server"]),
+    help="The server in the image.  [default: localai on nixpkgs, llama-server on debian]",
+)
+@click.option(
+    "--packages",
+    type=click.Choice(["nixpkgs", "debian"]),
+    default="nixpkgs",
+    show_default=True,
+    help="Where the programs come from.",
+)
 @click.option(
     "--escapes",
+    type=click.Choice(["auto", "shell", "verbatim"]),
     default="auto",
     show_default=True,
-    help="How AIKit's shell escapes in templates and config are read: auto, shell or verbatim.",
+    help="How AIKit's shell escapes in templates and config are read.",
 )
 @click.option(
     "--cuda-capability",
@@ -85,14 +96,14 @@ def gen(
     from aikit_nix.compat import Escapes
 
     options = plan.Options(
-        runtime=_choice(Runtime, "--runtime", runtime) if runtime else None,
-        engine=_choice(plan.Engine, "--engine", engine) if engine else None,
-        packages=_choice(plan.Packages, "--packages", packages),
+        runtime=Runtime(runtime) if runtime else None,
+        engine=plan.Engine(engine) if engine else None,
+        packages=plan.Packages(packages),
         name=name,
         tag=tag,
         cuda_capabilities=cuda_capabilities,
     )
-    parsed, warnings = read(aikitfile, _choice(Escapes, "--escapes", escapes))
+    parsed, warnings = read(aikitfile, Escapes(escapes))
     report(warnings)
     folder = aikitfile.parent
     local = store.hash_local(parsed, folder)
@@ -165,13 +176,6 @@ def update_pins(tag: str | None, nixpkgs: Path) -> None:
     for change in changes:
         click.echo(f"{change.name}: {change.before} -> {change.after}")
     click.echo("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")
-
-
-def _choice(kind: type[E], option: str, value: str) -> E:
-    try:
-        return kind(value)
-    except ValueError:
-        raise error(f"{option} {value!r} is unknown: use {', '.join(kind)}") from None
 
 
 def main() -> None:
