@@ -18,8 +18,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import bench_localai
 import gemma
 from aikit_nix import debian
+from nixpkgs import toolchain
 from support import container, debian_lock, image, nix_env, tiny_gguf
 
 RUNTIMES = ("avx", "avx2", "avx512")
@@ -87,9 +89,8 @@ def build(folder: Path) -> Iterator[Result]:
 
 def speed(folder: Path) -> Iterator[Result]:
     """Tokens a second of each runtime that this machine can run, on the demo's model if it is there."""
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix/demo" / gemma.FILE
     model = folder / "speed.gguf"
-    if gemma.is_complete(cached):
+    if cached := demo_model():
         shutil.copyfile(cached, model)
     else:
         tiny_gguf.make(model)
@@ -109,7 +110,22 @@ def speed(folder: Path) -> Iterator[Result]:
         shutil.rmtree(root)
 
 
-BENCHMARKS = (gen, check, build, speed)
+def localai(folder: Path) -> Iterator[Result]:
+    """LocalAI compiled from source, where NIXPKGS names a nixpkgs checkout (a first run takes an hour)."""
+    try:
+        for number in bench_localai.measure(folder, demo_model()):
+            yield Result(*number)
+    except toolchain.UnavailableError as reason:
+        sys.stderr.write(f"localai is not measured: {reason}\n")
+
+
+BENCHMARKS = (gen, check, build, speed, localai)
+
+
+def demo_model() -> Path | None:
+    """The model of `make demo`, if it was downloaded."""
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix/demo" / gemma.FILE
+    return cached if gemma.is_complete(cached) else None
 
 
 def generate(folder: Path, model: str) -> Path:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from nixpkgs import localai, test_localai, toolchain
 from nixpkgs.toolchain import Nixpkgs
+from support import image, tiny_gguf
+from support.command import aikit_nix
 
 RUNTIMES = ("avx", "avx2", "avx512")
 ROUNDS = 3
@@ -37,8 +39,11 @@ CACHED = """
 Number = tuple[str, float, str, float | None]
 
 
-def measure(folder: Path, model: Path) -> Iterator[Number]:
-    """Name, value, unit and bound of each number. Raises toolchain.UnavailableError."""
+def measure(folder: Path, model: Path | None) -> Iterator[Number]:
+    """Name, value, unit and bound of each number; the speed is measured with a model.
+
+    Raises toolchain.UnavailableError.
+    """
     real = toolchain.unmodified()
     cached = requisites(real, *real.instantiate(CACHED))
     for runtime in RUNTIMES:
@@ -49,15 +54,21 @@ def measure(folder: Path, model: Path) -> Iterator[Number]:
     nixpkgs = localai.on_debian(folder / "nixpkgs")
     drv = test_localai.engine(nixpkgs, "x86_64-linux", "avx2", [])
     localai.provide_sources(nixpkgs, drv)
+    flake = _flake(folder, nixpkgs)
     programs = {}
     for runtime in RUNTIMES:
+        archive = nixpkgs.build(flake, f"image-{runtime}")
+        size = image.unpack(archive).size - (folder / "tiny.gguf").stat().st_size
+        yield f"localai, {runtime}: image without models", size / 1e6, "MB", 250
         package = realise(nixpkgs, test_localai.engine(nixpkgs, "x86_64-linux", runtime, []))
         said = json.loads(nixpkgs.run(["nix", "path-info", "--json", "--closure-size", package]))
         (info,) = said.values() if isinstance(said, dict) else said
-        yield f"localai, {runtime}: closure of the engine", info["closureSize"] / 1e6, "MB", 250
+        yield f"localai, {runtime}: closure of the engine", info["closureSize"] / 1e6, "MB", None
         programs[runtime] = Path(package, "backends/llama-cpp/run.sh").resolve()
         server = Path(package, "bin/local-ai")
 
+    if not model:
+        return
     flags = Path("/proc/cpuinfo").read_text()
     runnable = [runtime for runtime in RUNTIMES if f" {({'avx512': 'avx512bw'}).get(runtime, runtime)} " in flags]
     upstream = upstream_build(drv, nixpkgs)
@@ -73,6 +84,16 @@ def measure(folder: Path, model: Path) -> Iterator[Number]:
     for index, what in enumerate(("prompt", "generation")):
         slower = (1 - best[runnable[-1]][index] / best["upstream, native"][index]) * 100
         yield f"localai, {runnable[-1]} beside upstream's native build: {what} slower by", slower, "%", 5
+
+
+def _flake(folder: Path, nixpkgs: Nixpkgs) -> Path:
+    """A generated flake with the tiny model."""
+    tiny_gguf.make(folder / "tiny.gguf")
+    (folder / "aikitfile.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - {name: tiny, source: tiny.gguf}\n")
+    done = aikit_nix("gen", "-o", "flake", cwd=folder, env={**os.environ, **nixpkgs.env})
+    if done.returncode:
+        raise toolchain.UnavailableError(done.stderr)
+    return folder / "flake"
 
 
 def requisites(nixpkgs: Nixpkgs, *drvs: str) -> set[str]:
