@@ -64,6 +64,7 @@ def test_all_errors_of_all_files_at_once(folder: Path) -> None:
         (HEAD + MODEL + "config: |\n  - name: m\n    template:\n      chat: nix\n", "8:13", "no template is called"),
         (HEAD + MODEL + "config: |\n  - name: m\n   x: 1\n", "7:4", "cannot read this config"),
         (HEAD + MODEL + "config: hello\n", "5:9", "not a list of model configurations"),
+        (HEAD + MODEL + "backends: [exllama2]\n", "5:12", "set `runtime: cuda`"),
         (HEAD + MODEL + "loadToMemory: [mm]\n", "5:16", "did you mean `m`?"),
         (HEAD + MODEL + "config: |\n  - parameters:\n      model: https://h/x\n", "7:14", "would be downloaded"),
         (HEAD + MODEL + "config: |\n  - name: m\n    context_size: 999999\n    parameters: {model: m.gguf}\n", "5:9", "4096 tokens"),

@@ -19,7 +19,20 @@ def check(path: Path, escapes: Escapes) -> tuple[Diagnostic, ...]:
         parsed, found = aikitfile.read(path, escapes)
     except AikitError as failed:
         return failed.diagnostics
-    return (*found, *_files(parsed, path.parent))
+    return (*found, *_combinations(parsed), *_files(parsed, path.parent))
+
+
+def _combinations(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
+    """What `gen` would refuse without options. Only backends can be at odds with the rest of a file."""
+    if not parsed.backends:
+        return ()
+    from aikit_nix import plan
+
+    try:
+        plan.make(parsed, plan.Options(), {model.source.value: "0" * 64 for model in parsed.models})
+    except AikitError as failed:
+        return failed.diagnostics
+    return ()
 
 
 def _files(parsed: Aikitfile, folder: Path) -> Iterator[Diagnostic]:
