@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +119,23 @@ def test_cuda_has_a_cpu_build_beside_it(nixpkgs: Nixpkgs, system: str, fallback:
         name = "llama-cpp" if "llama-cpp" in script else "stablediffusion"
         on_gpu, on_cpu = script.index(f"localai-{name}-cuda"), script.index(f"localai-{name}-{fallback}")
         assert script.index("libcuda.so.1") < on_gpu < on_cpu
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_the_cuda_build_runs_where_a_driver_is_mounted(nixpkgs: Nixpkgs, tmp_path: Path, driver: bool) -> None:
+    drv = engine(nixpkgs, "x86_64-linux", "cuda", [])
+    (script,) = inputs(nixpkgs, drv, "run.sh")
+    run = tmp_path / "run.sh"
+    run.write_text(re.sub(r"/nix/store/\S+-localai-llama-cpp-(\w+)-\S+", r"echo \1", script["env"]["text"]))
+    mounted = tmp_path / "second"
+    mounted.mkdir()
+    if driver:
+        (mounted / "libcuda.so.1").touch()
+    env = {**os.environ, "LD_LIBRARY_PATH": f"{tmp_path}/first:{mounted}:/nowhere"}
+    argv = ["bash", str(run), "--addr", "127.0.0.1:1"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{'cuda' if driver else 'avx'} --addr 127.0.0.1:1\n"
+    assert bool(done.stderr) is not driver
 
 
 @pytest.mark.parametrize("runtime", ["avx", "avx2", "avx512"])
