@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aikit_nix import render
-from aikit_nix.errors import Diagnostic, Position, Severity
+from aikit_nix import render, yamltree
+from aikit_nix.aikitfile import parse
+from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from support.command import aikit_nix
 
 HEAD = "apiVersion: v1alpha1\n"
@@ -125,6 +126,14 @@ def test_bytes_that_are_no_aikitfile(folder: Path, data: bytes, says: str) -> No
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert says in done.stderr or says == "no-api-version"
+
+
+def test_without_libyaml_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yamltree, "_Loader", yaml.SafeLoader)
+    assert parse((HEAD + MODEL).encode(), "f")[0].models[0].path == "/models/m.gguf"
+    for bad in ('config: "\\ud800"', "[" * 100_000, "config: {a", "config: \x01"):
+        with pytest.raises(AikitError):
+            parse((HEAD + MODEL + bad).encode(), "f")
 
 
 def test_utf_16_with_a_byte_order_mark_is_read(folder: Path) -> None:

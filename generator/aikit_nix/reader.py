@@ -97,10 +97,12 @@ class Reader:
             )
             self.error("wrong-type", f"{what} must be a text, not {describe(node)}{hint}", node.at)
             return None
-        if "\0" in node.text:
+        # libyaml refuses half surrogates itself, PyYAML without it does not
+        if "\0" in node.text or (not node.text.isascii() and re.search("[\ud800-\udfff]", node.text)):
+            what_kind = "U+0000" if "\0" in node.text else "half of a surrogate pair"
             self.error(
                 "nul",
-                f"{what} holds the character U+0000, which no file name and no Nix string can hold: remove it",
+                f"{what} holds the character {what_kind}, which no file and no Nix string can hold: remove it",
                 node.at,
             )
             return None
