@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -148,10 +149,15 @@ def quietly(argv: list[str], failed: str) -> None:
         said = log.read().decode(errors="replace").strip().splitlines()
     end = "\r" if sys.stdout.isatty() else ""
     if process.returncode != 0:
-        tail = "\n  ".join(said[-8:])
+        # pip says what went wrong some lines before it ends.
+        errors = [line for line in said if re.match(r"\s*(E|Err|ERROR|error): ", line)]
+        tail = "\n  ".join((errors or said)[-8:])
         raise CannotError(f"{failed} (`{shlex.join(argv)}` ended with status {process.returncode}):\n  {tail}")
     if (seconds := time.monotonic() - started) > 1:
         say(f"{end}  done in {seconds:.0f} s")
+    for line in said:
+        if line.startswith("W: "):  # apt-get goes on without a mirror that does not answer
+            say(f"  {line}")
 
 
 def say(text: str) -> None:
