@@ -173,6 +173,8 @@ def fastest(argv: list[str], times: int = 9) -> float:
 def main() -> int:
     """Run all benchmarks, or those named on the command line; 1 when a number misses its bound."""
     os.environ.update(nix_env.environment() | debian.build_environment())
+    # an installed package has its bytecode, as its libraries have
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = sys.argv[1:]
     console = Console(highlight=False)
     table = Table("what", "measured", "at most", box=None, padding=(0, 2), header_style="bold")
@@ -181,6 +183,7 @@ def main() -> int:
         if wanted and benchmark.__name__ not in wanted:
             continue
         with tempfile.TemporaryDirectory(prefix="aikit-nix-bench-") as scratch, console.status(benchmark.__name__):
+            os.environ["PYTHONPYCACHEPREFIX"] = str(Path(scratch) / "bytecode")
             if lock := debian_lock.usable(Path(scratch), console.print):
                 os.environ["AIKIT_DEBIAN_LOCK"] = str(lock)
             for result in benchmark(Path(scratch)):

@@ -92,6 +92,8 @@ def name_problem(name: str) -> str | None:
 
 def unprintable(text: str) -> str | None:
     """A word on the first control character or lone surrogate of a text; None where it has none."""
+    if text.isascii() and text.isprintable():
+        return None  # nearly all texts, and a file may hold thousands
     match = re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text)
     return f"the character U+{ord(match.group()):04X}" if match else None
 
