@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -198,6 +199,16 @@ def test_skopeo_reads_it(
     config: dict[str, Any] = json.loads(shown)
     assert config["rootfs"]["diff_ids"] == [layer.digest for layer in unpacked[0].layers]
     assert config["config"]["User"] == "65532:65532"
+
+
+@pytest.mark.skipif(not shutil.which("skopeo") or os.geteuid() != 0, reason="needs skopeo, and to be root")
+def test_podmans_storage_takes_it(flake: Flake, unpacked: tuple[image.Image, Path], tmp_path: Path) -> None:
+    """What `podman load` does, without podman."""
+    target = f"containers-storage:[vfs@{tmp_path}/root+{tmp_path}/run]localhost/tiny:avx"
+    argv = ["skopeo", "--insecure-policy", "copy", "-q", f"docker-archive:{flake.build()}", target]
+    subprocess.run(argv, check=True, capture_output=True)
+    shown = subprocess.run(["skopeo", "inspect", "--config", "--raw", target], check=True, capture_output=True).stdout
+    assert f"sha256:{hashlib.sha256(shown).hexdigest()}" == unpacked[0].digest
 
 
 def test_the_flakes_own_check_passes(flake: Flake) -> None:

@@ -76,7 +76,7 @@ def prepare_machine(programs: tuple[tuple[str, str, str], ...]) -> None:
         rights = become_root(needs, commands)
         say(f"Installing {', '.join(needs)}")
         for command in commands:
-            quietly([*rights, *command], "the machine could not be prepared")
+            quietly([*rights, *command], "the machine could not be prepared: do the mirrors in /etc/apt answer?")
     if problem := nix_env.problem():
         raise CannotError(problem)
 
@@ -110,7 +110,7 @@ def make_venv(group: str) -> None:
     if not PYTHON.exists() or mark.exists():
         quietly([sys.executable, "-m", "venv", "--clear", str(VENV)], "the virtual environment could not be made")
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q"]
-    quietly([*pip, "-e", str(ROOT), *packages_of(group, groups)], "pip could not install them")
+    quietly([*pip, "-e", str(ROOT), *packages_of(group, groups)], "pip could not install them: does the package index answer?")
     mark.write_text(state)
 
 
