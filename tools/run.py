@@ -110,7 +110,10 @@ def make_venv(group: str) -> None:
     if not PYTHON.exists() or mark.exists():
         quietly([sys.executable, "-m", "venv", "--clear", str(VENV)], "the virtual environment could not be made")
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q"]
-    quietly([*pip, "-e", str(ROOT), *packages_of(group, groups)], "pip could not install them: does the package index answer?")
+    quietly(
+        [*pip, "-e", str(ROOT), *packages_of(group, groups)],
+        "pip could not install them: does the package index answer?",
+    )
     mark.write_text(state)
 
 
