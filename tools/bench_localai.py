@@ -161,8 +161,8 @@ def speed(folder: Path, server: Path, program: Path, model: Path) -> tuple[float
     ):
         try:
             _wait(f"http://{address}/readyz")
-            _complete(address, "warm", 1)
-            usage = _complete(address, "word " * 300, 128)
+            _chat(address, "warm", 1)
+            usage = _chat(address, "word " * 300, 128)
         finally:
             process.terminate()
     return (
@@ -171,10 +171,11 @@ def speed(folder: Path, server: Path, program: Path, model: Path) -> tuple[float
     )
 
 
-def _complete(address: str, prompt: str, tokens: int) -> dict[str, float]:
-    body = {"model": "m", "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+def _chat(address: str, prompt: str, tokens: int) -> dict[str, float]:
+    messages = [{"role": "user", "content": prompt}]
+    body = {"model": "m", "messages": messages, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     headers = {"Content-Type": "application/json", "Extra-Usage": "1"}
-    request = urllib.request.Request(f"http://{address}/v1/completions", json.dumps(body).encode(), headers)
+    request = urllib.request.Request(f"http://{address}/v1/chat/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=300) as response:
         usage: dict[str, float] = json.load(response)["usage"]
     return usage
