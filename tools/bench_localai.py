@@ -21,7 +21,7 @@ from support import image, tiny_gguf
 from support.command import aikit_nix
 
 RUNTIMES = ("avx", "avx2", "avx512")
-ROUNDS = 3
+ROUNDS = 5
 
 # What nixpkgs' binary cache has of an image's ingredients.
 CACHED = """
