@@ -97,7 +97,8 @@ def test_the_files_of_the_image(built: Built) -> None:
 
 def test_another_config_changes_the_last_layer_only(debian_nixpkgs: Nixpkgs, built: Built, tmp_path: Path) -> None:
     other = unpack(debian_nixpkgs.build(generate(debian_nixpkgs, tmp_path / "other", 256), "default"))
-    assert digests(other)[:-1] == digests(built.image)[:-1]
+    # Two paths of one size, as these models are, come in either order: nixpkgs sorts layers by size alone.
+    assert set(digests(other)[:-1]) == set(digests(built.image)[:-1])
     assert digests(other)[-1] != digests(built.image)[-1]
 
 
