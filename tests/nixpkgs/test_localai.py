@@ -12,24 +12,29 @@ from typing import Any
 import pytest
 
 from nixpkgs.toolchain import REPOSITORY, NixError, Nixpkgs
+from support.command import aikit_nix
 
 # Checkouts without Haskell's 20 MB package list are in use: what CUDA's Python packages drag in of it is replaced
 # there. It documents and lints.
-ENGINE = f"""
-  {{ nixpkgs, system, runtime, backends ? "[]", files ? "[]" }}:
+EVALUABLE = """
   let
     haskell = builtins.pathExists (nixpkgs + "/pkgs/development/haskell-modules/hackage-packages.nix");
     withoutHaskell = builtins.toFile "nixpkgs.nix" ''
-      args: import ${{toString nixpkgs}} (args // {{
+      args: import ${toString nixpkgs} (args // {
         overlays = args.overlays ++ [
-          (final: prev: {{ pandoc = final.hello; shellcheck = final.hello; shellcheck-minimal = final.hello; }})
+          (final: prev: { pandoc = final.hello; shellcheck = final.hello; shellcheck-minimal = final.hello; })
         ];
-      }})
+      })
     '';
+    evaluable = if haskell then nixpkgs else withoutHaskell;
   in
+"""
+ENGINE = f"""
+  {{ nixpkgs, system, runtime, backends ? "[]", files ? "[]" }}:
+  {EVALUABLE}
   (import {REPOSITORY}/nix/packages/nixpkgs.nix {{
     inherit system runtime;
-    nixpkgs = if haskell || runtime != "cuda" then nixpkgs else withoutHaskell;
+    nixpkgs = if runtime == "cuda" then evaluable else nixpkgs;
     plan = {{
       engine = "localai";
       backends = builtins.fromJSON backends;
@@ -37,6 +42,12 @@ ENGINE = f"""
       cudaCapabilities = [ ];
     }};
   }}).engine
+"""
+# `nix build`'s view of a generated flake.
+OUTPUTS = f"""
+  {{ nixpkgs, plan }}:
+  {EVALUABLE}
+  import {REPOSITORY}/nix {{ nixpkgs = evaluable; plan = builtins.fromJSON plan; }}
 """
 CPU = [("x86_64-linux", "avx"), ("x86_64-linux", "avx2"), ("x86_64-linux", "avx512"), ("aarch64-linux", "cpu")]
 CUDA = [("x86_64-linux", "cuda"), ("aarch64-linux", "cuda")]
@@ -73,6 +84,25 @@ def flags(shown: dict[str, Any]) -> dict[str, str]:
 def test_it_instantiates(nixpkgs: Nixpkgs, system: str, runtime: str, backends: list[str]) -> None:
     drv = engine(nixpkgs, system, runtime, backends)
     assert drv.endswith("-localai.drv")
+
+
+@pytest.mark.parametrize("runtime", ["", "avx", "avx2", "avx512", "cuda"])
+@pytest.mark.parametrize("backends", ["", "stablediffusion", "exllama", "exllama2", "stablediffusion, exllama2"])
+def test_every_image_that_gen_plans_instantiates(nixpkgs: Nixpkgs, tmp_path: Path, runtime: str, backends: str) -> None:
+    (tmp_path / "aikitfile.yaml").write_text(
+        f"apiVersion: v1alpha1\nruntime: {runtime}\nbackends: [{backends}]\nmodels:\n"
+        f"  - {{name: m, source: 'https://example.com/m.gguf', sha256: '{'0' * 64}'}}\n"
+        "config: '[{name: m, parameters: {model: m.gguf}}]'\n"
+    )
+    done = aikit_nix("gen", "-o", "flake", cwd=tmp_path, env={**os.environ, **nixpkgs.env})
+    if "exllama" in backends and runtime != "cuda":
+        assert done.returncode == 1
+        assert "runtime: cuda" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    plan = (tmp_path / "flake/aikit.json").read_text()
+    attributes = [f"packages.{system}.default" for system in json.loads(plan)["systems"]]
+    assert len(nixpkgs.instantiate(OUTPUTS, *attributes, plan=plan)) == len(attributes)
 
 
 def test_exllama_is_x86_only(nixpkgs: Nixpkgs) -> None:
