@@ -20,7 +20,12 @@ from nixpkgs.toolchain import Nixpkgs
 from support import image, tiny_gguf
 from support.command import aikit_nix
 
-RUNTIMES = ("avx", "avx2", "avx512")
+# The runtimes, each with the flags of the target that LocalAI's own Makefile has for it.
+RUNTIMES = {
+    "avx": "-DGGML_AVX=on -DGGML_AVX2=off -DGGML_AVX512=off -DGGML_FMA=off -DGGML_F16C=off -DGGML_BMI2=off",
+    "avx2": "-DGGML_AVX=on -DGGML_AVX2=on -DGGML_AVX512=off -DGGML_FMA=on -DGGML_F16C=on",
+    "avx512": "-DGGML_AVX=on -DGGML_AVX2=off -DGGML_AVX512=on -DGGML_FMA=on -DGGML_F16C=on",
+}
 ROUNDS = 5
 
 # What nixpkgs' binary cache has of an image's ingredients.
@@ -71,19 +76,24 @@ def measure(folder: Path, model: Path | None) -> Iterator[Number]:
         return
     flags = Path("/proc/cpuinfo").read_text()
     runnable = [runtime for runtime in RUNTIMES if f" {({'avx512': 'avx512bw'}).get(runtime, runtime)} " in flags]
-    upstream = upstream_build(drv, nixpkgs)
+    isa = runnable[-1]
+    # Upstream's flags for the same instruction set, and all that this processor has (VNNI and BF16 may be among it).
+    same = upstream_build(drv, nixpkgs, isa, f"CMAKE_ARGS={RUNTIMES[isa]}")
+    native = upstream_build(drv, nixpkgs, "native", "NATIVE=true")
+    candidates = {name: programs[name] for name in runnable} | {f"upstream, {isa}": same, "upstream, native": native}
     speeds: dict[str, list[tuple[float, float]]] = {}
     # Turn by turn: what else the machine does then hits all of them alike.
     for _ in range(ROUNDS):
-        for name, program in [*((name, programs[name]) for name in runnable), ("upstream, native", upstream)]:
+        for name, program in candidates.items():
             speeds.setdefault(name, []).append(speed(folder, server, program, model))
     best = {name: tuple(map(max, zip(*runs, strict=True))) for name, runs in speeds.items()}
     for name, (prompt, generation) in best.items():
         yield f"localai, {name}: prompt", prompt, "tokens/s", None
         yield f"localai, {name}: generation", generation, "tokens/s", None
-    for index, what in enumerate(("prompt", "generation")):
-        slower = (1 - best[runnable[-1]][index] / best["upstream, native"][index]) * 100
-        yield f"localai, {runnable[-1]} beside upstream's native build: {what} slower by", slower, "%", 5
+    for other, bound in ((f"upstream, {isa}", 5), ("upstream, native", None)):
+        for index, what in enumerate(("prompt", "generation")):
+            slower = (1 - best[isa][index] / best[other][index]) * 100
+            yield f"localai, {isa} beside {other}: {what} slower by", slower, "%", bound
 
 
 def _flake(folder: Path, nixpkgs: Nixpkgs) -> Path:
@@ -107,9 +117,9 @@ def realise(nixpkgs: Nixpkgs, drv: str) -> str:
     return nixpkgs.run(["nix-store", "--realise", drv]).strip()
 
 
-def upstream_build(drv: str, nixpkgs: Nixpkgs) -> Path:
-    """LocalAI's own `make grpc-server` on the same sources, for this machine's processor and outside of Nix."""
-    work = toolchain.REPOSITORY / "build/upstream"
+def upstream_build(drv: str, nixpkgs: Nixpkgs, name: str, setting: str) -> Path:
+    """LocalAI's own `make grpc-server` on the same sources, outside of Nix, with a setting of its Makefile."""
+    work = toolchain.REPOSITORY / f"build/upstream-{name}"
     program = work / "LocalAI/backend/cpp/llama-cpp/grpc-server"
     if program.exists():
         return program
@@ -125,8 +135,11 @@ def upstream_build(drv: str, nixpkgs: Nixpkgs) -> Path:
     protobuf = work / "protobuf"
     protobuf.mkdir()
     (protobuf / "protobuf-config.cmake").write_text("find_package(Protobuf MODULE REQUIRED)\n")
-    env = {**os.environ, "CMAKE_ARGS": f"-DProtobuf_DIR={protobuf}"}
-    subprocess.run(["make", "-C", str(program.parent), "NATIVE=true", "grpc-server"], check=True, env=env)
+    # From the environment, so that the Makefile can add its own.
+    given, _, value = setting.partition("=")
+    env = {**os.environ, given: value}
+    env["CMAKE_ARGS"] = f"{env.get('CMAKE_ARGS', '')} -DProtobuf_DIR={protobuf}"
+    subprocess.run(["make", "-C", str(program.parent), "grpc-server"], check=True, env=env)
     return program
 
 
