@@ -240,6 +240,7 @@ def test_explain(folder: Path) -> None:
         assert part in done.stdout
     assert '  |   system_prompt: "hi"' in done.stdout
     assert "escapes undone: 2 backslashes fewer than written" in done.stdout
+    assert "on x86_64-linux (others: avx2, avx512)\n" in done.stdout
 
 
 def test_explain_refuses_what_gen_refuses(folder: Path) -> None:

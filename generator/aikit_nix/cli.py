@@ -35,30 +35,10 @@ for command in commands.ALL:
     default=Path(),
     help="Folder that the flake is written to.  [default: the current folder]",
 )
-@click.option(
-    "--runtime",
-    type=click.Choice(["avx", "avx2", "avx512", "cuda"]),
-    help="What to compile for.  [default: the file's runtime, else avx]",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["localai", "llama-server"]),
-    help="The server in the image.  [default: localai on nixpkgs, llama-server on debian]",
-)
-@click.option(
-    "--packages",
-    type=click.Choice(["nixpkgs", "debian"]),
-    default="nixpkgs",
-    show_default=True,
-    help="Where the programs come from.",
-)
-@click.option(
-    "--escapes",
-    type=click.Choice(["auto", "shell", "verbatim"]),
-    default="auto",
-    show_default=True,
-    help="How AIKit's shell escapes in templates and config are read.",
-)
+@commands.RUNTIME
+@commands.ENGINE
+@commands.PACKAGES
+@commands.ESCAPES
 @click.option(
     "--cuda-capability",
     "cuda_capabilities",
@@ -75,7 +55,7 @@ for command in commands.ALL:
     envvar="AIKIT_DEBIAN_LOCK",
     help="Another lock of the Debian packages (see `aikit-nix debian-lock`).",
 )
-@click.option("--force", is_flag=True, help="Overwrite a flake.nix that aikit-nix did not write.")
+@click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
 def gen(
     aikitfile: Path,
     output: Path,

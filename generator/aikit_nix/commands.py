@@ -11,18 +11,36 @@ from aikit_nix.console import report
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DEFAULT = Path("aikitfile.yaml")
-_ESCAPES = click.option(
+# Options that several commands share with gen.
+ESCAPES = click.option(
     "--escapes",
     type=click.Choice(["auto", "shell", "verbatim"]),
     default="auto",
     show_default=True,
     help="How AIKit's shell escapes in templates and config are read.",
 )
+RUNTIME = click.option(
+    "--runtime",
+    type=click.Choice(["avx", "avx2", "avx512", "cuda"]),
+    help="What to compile for.  [default: the file's runtime, else avx]",
+)
+ENGINE = click.option(
+    "--engine",
+    type=click.Choice(["localai", "llama-server"]),
+    help="The server in the image.  [default: localai on nixpkgs, llama-server on debian]",
+)
+PACKAGES = click.option(
+    "--packages",
+    type=click.Choice(["nixpkgs", "debian"]),
+    default="nixpkgs",
+    show_default=True,
+    help="Where the programs come from.",
+)
 
 
 @click.command()
 @click.argument("files", metavar="[FILE]...", type=_FILE, nargs=-1)
-@_ESCAPES
+@ESCAPES
 @click.option(
     "--format",
     "style",
@@ -71,10 +89,10 @@ def schema() -> None:
 
 @click.command()
 @click.argument("aikitfile", type=_FILE, default=_DEFAULT)
-@_ESCAPES
-@click.option("--engine", type=click.Choice(["localai", "llama-server"]), help="As for gen.")
-@click.option("--packages", type=click.Choice(["nixpkgs", "debian"]), default="nixpkgs", help="As for gen.")
-@click.option("--runtime", type=click.Choice(["avx", "avx2", "avx512", "cuda"]), help="As for gen.")
+@ESCAPES
+@ENGINE
+@PACKAGES
+@RUNTIME
 def explain(aikitfile: Path, escapes: str, engine: str | None, packages: str, runtime: str | None) -> None:
     """Say what each model, template and the config of an AIKITFILE becomes in the image."""
     from aikit_nix import aikitfile as language

@@ -28,7 +28,8 @@ def _image(planned: plan.Plan) -> Iterator[str]:
     yield f"image     {planned.summary().removeprefix('image ')}"
     for system, platform in planned.systems.items():
         tag = planned.image.tag or platform.default
-        yield f"  default {planned.image.name}:{tag} on {system} (others: {', '.join(platform.runtimes)})"
+        others = ", ".join(runtime for runtime in platform.runtimes if runtime != platform.default)
+        yield f"  default {planned.image.name}:{tag} on {system}{f' (others: {others})' if others else ''}"
     yield f"  runs    {' '.join([_ENTRYPOINTS[planned.engine], *planned.args])}, as user 65532, on port 8080"
     if planned.backends:
         yield f"  backend {', '.join(planned.backends)}, besides llama-cpp"
