@@ -200,7 +200,7 @@ SOURCES = (
     SourceRow("w/m.gguf", "a/b", "/models/m.gguf", "/models/m.gguf"),
     SourceRow("./m.gguf", "m", "/models/m.gguf", "/models/m.gguf"),
     SourceRow("*.gguf", "m", "/models/*.gguf", "/models/*.gguf"),
-    SourceRow("w/", "m", "/models/w", None, "refused-source"),
+    SourceRow("w/", "m", "/models/w", "/models/w"),
     SourceRow("../../x", "m", "/models/x", None, "refused-source"),
     SourceRow("/x", "m", None, None),
     SourceRow("file:///x", "m", None, None),
@@ -218,9 +218,9 @@ SOURCES = (
         "huggingface-query",
     ),
     SourceRow("huggingface://ns/repo/a/b/c.gguf", "m", "/models/a", None, "refused-source"),
-    SourceRow("huggingface://ns/repo", "m", "/models/ns/repo", None, "refused-source"),
+    SourceRow("huggingface://ns/repo", "m", "/models/ns/repo", "/models/ns/repo"),
     SourceRow("huggingface://ns/repo@rev/f.gguf", "m", None, None),
-    SourceRow("oci://registry.ollama.ai/library/llama3.2:1b", "m", "/models/llama3.2", None, "refused-source"),
+    SourceRow("oci://registry.ollama.ai/library/llama3.2:1b", "m", "/models/llama3.2", "/models/llama3.2"),
     SourceRow("https://user:secret@h.example/m.gguf", "m", "/models/m.gguf", None, "refused-source"),
 )
 HF_URLS = {

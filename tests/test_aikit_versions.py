@@ -13,9 +13,11 @@ import pytest
 
 import aikit_versions as versions
 from aikit_nix import plan
-from aikit_nix.aikitfile import Aikitfile, parse
+from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.compat import Escapes, resolve
 from aikit_nix.errors import AikitError
+from aikit_nix.parser import parse
+from support.pins import pinned
 
 ROOT = Path(__file__).resolve().parents[1]
 SHA = "1" * 64
@@ -90,7 +92,7 @@ def test_shell_is_what_the_shell_wrote_wherever_it_destroyed_nothing(row: versio
 
 @pytest.mark.parametrize("row", versions.SOURCES, ids=lambda row: f"{row.source} as {row.name}")
 def test_a_model_lands_where_aikit_put_it_or_a_documented_divergence(row: versions.SourceRow) -> None:
-    text = f"apiVersion: v1alpha1\nmodels:\n  - {json.dumps({'name': row.name, 'source': row.source, 'sha256': SHA})}\n"
+    text = f"apiVersion: v1alpha1\nmodels:\n  - {json.dumps({'name': row.name, 'source': row.source})}\n"
     try:
         ours: str | None = parse_text(text).models[0].path
     except AikitError as failed:
@@ -103,14 +105,16 @@ def test_a_model_lands_where_aikit_put_it_or_a_documented_divergence(row: versio
 @pytest.mark.parametrize("source", versions.HF_URLS)
 def test_a_hugging_face_source_is_fetched_from_aikits_address(source: str) -> None:
     text = f"apiVersion: v1alpha1\nmodels:\n  - {{name: m, source: '{source}', sha256: '{SHA}'}}\n"
-    assert parse_text(text).models[0].url == versions.HF_URLS[source]
+    pin = parse_text(text).models[0].pin
+    assert pin is not None
+    assert pin.url == versions.HF_URLS[source]
 
 
 @pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize("config", [True, False])
 def test_the_arguments_are_aikits_since_v0_7(debug: bool, config: bool) -> None:
     text = with_models(f"debug: {str(debug).lower()}\n" + ("config: |\n  - name: m\n" if config else ""))
-    planned, _ = plan.make(parse_text(text), plan.Options(), {"m.gguf": SHA})
+    planned, _ = plan.make(pinned(parse_text(text)), plan.Options())
     assert list(planned.args) == ["--debug"] * debug + ["--config-file=/config.yaml"] * config
     # before, empty strings stood for what was not given
     assert "early-arguments" in DOCUMENTED
@@ -180,7 +184,6 @@ SECTION_4 = {
     "no source": ("apiVersion: v1alpha1\nmodels: [{name: m}]", {"no-source"}),  # the whole build context
     "an empty source": ("apiVersion: v1alpha1\nmodels: [{name: m, source: ''}]", {"source"}),
     "no name": ("apiVersion: v1alpha1\nmodels: [{source: m.gguf}]", {"no-name"}),
-    "a URL without sha256": ("apiVersion: v1alpha1\nmodels: [{name: m, source: 'https://h/m'}]", {"no-sha256"}),
     "an empty template": (with_models().replace("}", ", promptTemplates: [{name: t}]}"), {"empty-template"}),
     "two models on one path": (
         "apiVersion: v1alpha1\nmodels: [{name: a, source: m.gguf}, {name: b, source: w/m.gguf}]",  # the last one

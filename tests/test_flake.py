@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import flake, plan
-from aikit_nix.aikitfile import parse
 from aikit_nix.errors import AikitError
+from aikit_nix.parser import parse
 
 AIKITFILE = b"""\
 apiVersion: v1alpha1
@@ -23,7 +23,7 @@ models:
 
 
 def planned(packages: plan.Packages = plan.Packages.DEBIAN, aikitfile: bytes = AIKITFILE) -> plan.Plan:
-    return plan.make(parse(aikitfile, "aikitfile.yaml")[0], plan.Options(packages=packages), {})[0]
+    return plan.make(parse(aikitfile, "aikitfile.yaml")[0], plan.Options(packages=packages))[0]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.aikitfile import read
 from aikit_nix.compat import Escapes
+from aikit_nix.pipeline import read
 from support.command import aikit_nix
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -74,7 +74,7 @@ def test_unescape_settles_the_question(tmp_path: Path) -> None:
     path.write_bytes((FIXTURES / "spec-example.yaml").read_bytes())
     assert aikit_nix("fmt", "--unescape", cwd=tmp_path).returncode == 0
     for escapes in Escapes:
-        parsed, _ = read(path, escapes)
+        parsed = read(path, escapes).aikitfile
         assert parsed.config is not None
         assert hashlib.sha256(parsed.config.value.encode()).hexdigest().startswith("f36eda671ef5")
         text = parsed.models[0].prompt_templates[0].template.value

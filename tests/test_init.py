@@ -13,9 +13,12 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from aikit_nix.aikitfile import Aikitfile, read
+from aikit_nix.aikitfile import Aikitfile
+from aikit_nix.pipeline import read
 from support.command import aikit_nix
 from support.file_server import Failure, FileServer
+
+COMMIT = "5" * 40
 
 
 @pytest.fixture
@@ -29,17 +32,26 @@ def init(folder: Path, *args: str | Path, hub: FileServer | None = None) -> Comp
 
 
 def written(folder: Path) -> Aikitfile:
-    parsed, found = read(folder / "aikitfile.yaml")
-    assert not found, [str(finding) for finding in found]
-    return parsed
+    project = read(folder / "aikitfile.yaml")
+    assert not project.findings, [str(finding) for finding in project.findings]
+    return project.aikitfile
 
 
 def serve_repository(hub: FileServer, model: bytes, *paths: str) -> str:
-    """Imitate Hugging Face's list of files, and serve the files; gives their SHA-256."""
+    """Imitate Hugging Face's description of a repository, and serve the files; gives their SHA-256."""
     sha256 = hashlib.sha256(model).hexdigest()
-    entries = [{"type": "file", "path": path, "size": len(model), "lfs": {"oid": sha256}} for path in paths]
-    entries += [{"type": "file", "path": "README.md", "size": 1}, {"type": "directory", "path": "sub"}]
-    hub.files["/api/models/ns/repo/tree/main"] = json.dumps(entries).encode()
+    siblings: list[dict[str, object]] = [
+        {
+            "rfilename": path,
+            "size": len(model),
+            "blobId": "1" * 40,
+            "lfs": {"sha256": sha256, "size": len(model), "pointerSize": 134},
+        }
+        for path in paths
+    ]
+    siblings.append({"rfilename": "README.md", "size": 1, "blobId": "2" * 40})
+    answer = {"id": "ns/repo", "sha": COMMIT, "siblings": siblings, "gated": False, "private": False}
+    hub.files["/api/models/ns/repo/revision/main"] = json.dumps(answer).encode()
     for path in paths:
         hub.files[f"/ns/repo/resolve/main/{path}"] = model
     return sha256
@@ -50,7 +62,7 @@ def test_a_local_file(tmp_path: Path, model: bytes) -> None:
     done = init(tmp_path, "--model", "m.gguf", "--runtime", "avx2")
     assert done.returncode == 0, done.stderr
     parsed = written(tmp_path)
-    assert (parsed.models[0].name.value, parsed.models[0].source.value) == ("tiny", "m.gguf")
+    assert (parsed.models[0].name.value, parsed.models[0].source.value.text) == ("tiny", "m.gguf")
     assert parsed.runtime is not None
     assert parsed.runtime.value == "avx2"
     assert parsed.config is not None
@@ -89,16 +101,16 @@ def test_a_repository(tmp_path: Path, model: bytes, files: FileServer) -> None:
     done = init(tmp_path, "--model", "ns/repo", hub=files)
     assert done.returncode == 0, done.stderr
     found = written(tmp_path).models[0]
-    assert found.url == f"{files.url}/ns/repo/resolve/main/m-Q4_K_M.gguf"
+    assert found.source.value.text == "https://huggingface.co/ns/repo/resolve/main/m-Q4_K_M.gguf"
     assert found.sha256 is not None
     assert found.sha256.value == sha256
 
 
 def test_a_file_of_a_repository_by_pattern_and_by_url(tmp_path: Path, model: bytes, files: FileServer) -> None:
     serve_repository(files, model, "m-Q4_K_M.gguf", "m-Q8_0.gguf")
-    for named in ("ns/repo:Q8_0", f"{files.url}/ns/repo/blob/main/m-Q8_0.gguf?download=true"):
+    for named in ("ns/repo:Q8_0", "https://huggingface.co/ns/repo/blob/main/m-Q8_0.gguf?download=true"):
         assert init(tmp_path, "--model", named, "--force", hub=files).returncode == 0
-        assert written(tmp_path).models[0].url == f"{files.url}/ns/repo/resolve/main/m-Q8_0.gguf"
+        assert written(tmp_path).models[0].source.value.text.endswith("ns/repo/resolve/main/m-Q8_0.gguf")
 
 
 def test_all_parts_of_a_sharded_model(tmp_path: Path, model: bytes, files: FileServer) -> None:
@@ -131,12 +143,12 @@ def test_any_other_url_needs_its_sha256_or_one_download(tmp_path: Path, model: b
         (["--model", "bad.gguf"], "does not begin with the letters GGUF"),
         (["--model", "cut.gguf"], "ends within its header"),
         (["--model", "../outside.gguf"], "outside"),
-        (["--model", "ns/none"], "answered 404"),
-        (["--model", "ns/odd"], "gave no list of files"),
-        (["--model", "ns/gated"], "answered 403"),
+        (["--model", "ns/none"], "is not there"),
+        (["--model", "ns/odd"], "gave no commit"),
+        (["--model", "ns/gated"], "is not open to this user"),
         (["--model", "ns/repo"], "several match"),
         (["--model", "ns/repo:Q2"], "none matches"),
-        (["--model", "oci://x/y"], "is in a registry"),
+        (["--model", "oci://x/y"], "names no registry"),
         (["--model", "https://user:pw@h.example/m.gguf"], "user name"),
         (["--model", "http://127.0.0.1:1/m.gguf", "--sha256", "1" * 64], "cannot be read"),
         (["--model", "x.gguf", "--sha256", "zz"], "64 lower-case hex"),
@@ -150,8 +162,8 @@ def test_what_cannot_be_had(tmp_path: Path, model: bytes, files: FileServer, arg
     (folder / "bad.gguf").write_bytes(b"PK\3\4" + bytes(100))
     (folder / "cut.gguf").write_bytes(model[:100])
     serve_repository(files, model, "a-Q4_K_M.gguf", "b-Q4_K_M.gguf")
-    files.files["/api/models/ns/odd/tree/main"] = b'{"error": "x"}'
-    files.failures["/api/models/ns/gated/tree/main"] = [Failure(status=403)]
+    files.files["/api/models/ns/odd/revision/main"] = b'{"id": "ns/odd"}'
+    files.failures["/api/models/ns/gated/revision/main"] = [Failure(status=403)]
     done = init(folder, *args, hub=files)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -163,5 +175,5 @@ def test_what_cannot_be_had(tmp_path: Path, model: bytes, files: FileServer, arg
 def test_only_the_head_of_a_large_file_is_read(tmp_path: Path, model: bytes, files: FileServer) -> None:
     serve_repository(files, model + bytes(1 << 20), "m-Q4_K_M.gguf")
     assert init(tmp_path, "--model", "ns/repo", hub=files).returncode == 0
-    ranges = [request.headers.get("range") for request in files.requests]
+    ranges = [request.headers.get("range") for request in files.requests if "/resolve/" in request.path]
     assert all(asked and asked.startswith("bytes=0-") for asked in ranges)

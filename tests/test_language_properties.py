@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aikit_nix import compat, fmt, gguf, gotemplate, plan, render
-from aikit_nix.aikitfile import Aikitfile, parse
+from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError
+from aikit_nix.parser import parse
+from support.pins import pinned
 
 # A busy machine is no failure.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,7 +41,7 @@ def json_file(template: str, config: str | None = None) -> bytes:
 
 
 def texts(parsed: Aikitfile) -> list[str]:
-    planned, _ = plan.make(parsed, plan.Options(), {"m.gguf": SHA})
+    planned, _ = plan.make(pinned(parsed), plan.Options())
     return [file["text"] for file in json.loads(planned.to_json())["files"]]
 
 
@@ -75,12 +77,8 @@ def check_everything(data: bytes) -> None:
         found = failed.diagnostics
     else:
         try:
-            plan.make(parsed, plan.Options(), {model.source.value: SHA for model in parsed.models})[0].to_json()
-            plan.make(
-                parsed,
-                plan.Options(engine=plan.Engine.LLAMA_SERVER),
-                {model.source.value: SHA for model in parsed.models},
-            )
+            plan.make(pinned(parsed), plan.Options())[0].to_json()
+            plan.make(pinned(parsed), plan.Options(engine=plan.Engine.LLAMA_SERVER))
         except AikitError:
             pass
     assert all(finding.message.isprintable() for finding in found), [finding.message for finding in found]
@@ -167,7 +165,7 @@ def test_parsing_and_planning_are_deterministic(value: dict[str, Any]) -> None:
     def outcome() -> object:
         try:
             parsed, found = parse(json.dumps(value).encode(), "f")
-            return plan.make(parsed, plan.Options(), {model.source.value: SHA for model in parsed.models}), found
+            return plan.make(pinned(parsed), plan.Options()), found
         except AikitError as failed:
             return failed.diagnostics
 

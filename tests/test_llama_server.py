@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import llama_server
-from aikit_nix.aikitfile import parse
 from aikit_nix.errors import AikitError
+from aikit_nix.parser import parse
 
 SHA256 = "0" * 64
 BASE = ("--host", "0.0.0.0", "--port", "8080", "--offline")

@@ -164,5 +164,5 @@ def test_another_layout_of_localai_is_said(upstream: dict[str, str], pins_file: 
 def test_the_command_asks_for_a_nixpkgs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("NIXPKGS", raising=False)
     done = aikit_nix("update-pins", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--nixpkgs" in done.stderr

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from click import Context
 
 from aikit_nix.cli import cli
 from support.command import aikit_nix
@@ -36,8 +37,11 @@ def test_the_example_becomes_a_flake(tmp_path: Path) -> None:
 
 def test_every_command_option_and_file_that_it_names_exists() -> None:
     commands = set(re.findall(r"`aikit-nix ([a-z-]+)", README))
-    assert commands <= set(cli.commands)
-    known = {option for name in commands for parameter in cli.commands[name].params for option in parameter.opts}
+    assert len(commands) > 5
+    context = Context(cli)
+    assert commands <= set(cli.list_commands(context))
+    loaded = [command for name in commands if (command := cli.get_command(context, name))]
+    known = {option for command in loaded for parameter in command.params for option in parameter.opts}
     text = re.sub(r"`docker run [^`]*`", "", README)
     assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known
     for target in re.findall(r"\]\(([^:)]+)\)", README):
@@ -46,5 +50,7 @@ def test_every_command_option_and_file_that_it_names_exists() -> None:
 
 def test_every_folder_of_the_layout_exists() -> None:
     root = Path(__file__).parents[1]
-    for folder in re.findall(r"^    ([a-z]\S*/)  ", README, re.MULTILINE):
+    folders = re.findall(r"^    ([a-z]\S*/)  ", README, re.MULTILINE)
+    assert len(folders) > 3
+    for folder in folders:
         assert (root / folder).is_dir(), folder

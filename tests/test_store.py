@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from pathlib import Path
 
 import pytest
 
-from aikit_nix import plan, store
-from aikit_nix.aikitfile import Aikitfile, parse
+from aikit_nix import pipeline, plan, process, store
 from aikit_nix.errors import AikitError
+from aikit_nix.parser import parse
 
 
-def local_model(source: str, sha256: str = "") -> Aikitfile:
+def project(source: str, folder: Path, sha256: str = "") -> pipeline.Project:
     text = f"apiVersion: v1alpha1\nmodels:\n  - name: m\n    source: {source}\n"
     text += f'    sha256: "{sha256}"\n' if sha256 else ""
-    return parse(text.encode(), "aikitfile.yaml")[0]
+    return pipeline.Project(folder / "aikitfile.yaml", parse(text.encode(), "aikitfile.yaml")[0], None, ())
 
 
 def add(source: str, folder: Path) -> list[Path]:
-    aikitfile = local_model(source)
-    planned, _ = plan.make(aikitfile, plan.Options(), store.hash_local(aikitfile, folder))
-    return store.add_local(aikitfile, planned, folder)
+    _, local = pipeline.pin(project(source, folder))
+    return [
+        file
+        for model, file in local
+        if model.pin and store.add(file, plan.store_name(posixpath.basename(model.path)), model.pin.sha256)
+    ]
 
 
+@pytest.mark.usefixtures("nix")
 def test_store_path_is_nixs_own() -> None:
-    # nix-store --add-fixed sha256 hello.gguf, of a file that holds "hello"
-    expected = "/nix/store/nb0gl9cdzg9a8r446gb6rhxidrhn8qs3-hello.gguf"
-    assert str(store.store_path("hello.gguf", hashlib.sha256(b"hello").hexdigest())) == expected
+    for name in ("hello.gguf", "x"):
+        sha256 = hashlib.sha256(name.encode()).hexdigest()
+        nixs = process.run(["nix-store", "--print-fixed-path", "sha256", sha256, name]).strip()
+        assert str(store.store_path(name, sha256)) == nixs
 
 
 @pytest.mark.parametrize("name", ["plain.gguf", "my model~1.gguf"])
@@ -57,7 +63,7 @@ def test_missing_and_wrong_files_are_all_reported(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"x")
     for source, sha256, message in [
         ("nowhere.gguf", "", "error: aikitfile.yaml:4:13: source 'nowhere.gguf' does not exist"),
-        ("folder", "", "error: aikitfile.yaml:4:13: source 'folder' is a folder"),
+        ("folder", "", "error: aikitfile.yaml:4:13: source 'folder' is an empty folder"),
         (
             "x.gguf",
             "0" * 64,
@@ -65,5 +71,5 @@ def test_missing_and_wrong_files_are_all_reported(tmp_path: Path) -> None:
         ),
     ]:
         with pytest.raises(AikitError) as raised:
-            store.hash_local(local_model(source, sha256), tmp_path)
+            pipeline.pin(project(source, tmp_path, sha256))
         assert str(raised.value).startswith(message)

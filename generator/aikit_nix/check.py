@@ -5,51 +5,49 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import aikitfile
+from aikit_nix import lock, pipeline
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.reader import printable
-from aikit_nix.source import MODELS
+from aikit_nix.sources import MODELS
 
 
-def check(path: Path, escapes: Escapes) -> tuple[Diagnostic, ...]:
-    """Every finding about one aikitfile, errors included."""
+def check(path: Path, escapes: Escapes, lock_path: Path | None = None) -> tuple[Diagnostic, ...]:
+    """Every finding about one aikitfile and its lock, errors included. What `gen` refuses is among them."""
     try:
-        parsed, found = aikitfile.read(path, escapes)
+        project = pipeline.read(path, escapes, lock_path)
     except AikitError as failed:
         return failed.diagnostics
-    return (*found, *_combinations(parsed), *_files(parsed, path.parent))
+    return (*project.findings, *_combinations(project.aikitfile), *_pins(project.aikitfile), *_files(project))
 
 
 def _combinations(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
-    """What `gen` would refuse without options. Only backends can be at odds with the rest of a file."""
-    if not parsed.backends:
-        return ()
+    """What `gen` would refuse without options."""
     from aikit_nix import plan
 
     try:
-        plan.make(parsed, plan.Options(), {model.source.value: "0" * 64 for model in parsed.models})
+        return plan.make(parsed, plan.Options())[1]
     except AikitError as failed:
         return failed.diagnostics
-    return ()
 
 
-def _files(parsed: Aikitfile, folder: Path) -> Iterator[Diagnostic]:
-    local = [model for model in parsed.models if not model.url]
-    contexts = _contexts(parsed) if local else {}
+def _pins(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
+    missing = lock.unpinned(model for model in parsed.models if not model.is_local)
+    return missing.diagnostics if missing else ()
+
+
+def _files(project: pipeline.Project) -> Iterator[Diagnostic]:
+    local = [model for model in project.aikitfile.models if model.is_local]
+    contexts = _contexts(project.aikitfile) if local else {}
     for model in local:
-        at = model.source.at
-        file = folder / model.source.value
         try:
-            if file.is_dir():
-                yield _error("local-folder", f"{file} is a folder: list each of its files as a model of its own", at)
-            elif not file.is_file():
-                yield _error("no-file", f"{file} is not there: put it beside the aikitfile, or correct `source`", at)
-            elif file.suffix == ".gguf":
-                yield from _header(file, model, contexts)
-        except OSError as failed:
-            yield _error("no-file", f"{file} cannot be read: {(failed.strerror or str(failed)).lower()}", at)
+            for _, file in pipeline.local_files(model, project.folder):
+                if file.suffix == ".gguf":
+                    yield from _header(file, model, contexts)
+        except AikitError as failed:
+            if not (model.pin and model.pin.size is not None):
+                yield from failed.diagnostics
 
 
 def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]]) -> Iterator[Diagnostic]:
@@ -58,6 +56,11 @@ def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]])
     try:
         with file.open("rb") as stream:
             header = gguf.read(stream)
+    except OSError as failed:
+        yield _error(
+            "local-file", f"{file} cannot be read: {(failed.strerror or str(failed)).lower()}", model.source.at
+        )
+        return
     except gguf.NotGgufError as bad:
         yield _warning("not-gguf", f"{file} is called .gguf, but {bad}: is the download complete?", model.source.at)
         return

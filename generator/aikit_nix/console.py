@@ -1,12 +1,23 @@
-"""How the command line speaks to people."""
+"""How the command line speaks to people: diagnostics, and with --verbose what is run."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from aikit_nix.errors import Diagnostic
+
+# -1 with --quiet: errors and warnings only; 1 with --verbose: each command and each request too.
+verbosity = 0
+
+
+def command(argv: Sequence[str | Path]) -> None:
+    """Show a program that is about to run."""
+    if verbosity > 0:
+        print("$", shlex.join(map(str, argv)), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def report(diagnostics: Iterable[Diagnostic]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from aikit_nix import nix
+from aikit_nix import process
 from aikit_nix.debian_index import Package, newest, stanzas
 from aikit_nix.errors import Diagnostic, Severity, error
 
@@ -76,7 +76,7 @@ def _verified(signed: bytes, where: str, keyring: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder, "Release")
         Path(folder, "InRelease").write_bytes(signed)
-        status = nix.run(
+        status = process.run(
             ["gpgv", "--status-fd", "1", "--keyring", keyring, "--output", text, Path(folder, "InRelease")],
             check=False,
         )

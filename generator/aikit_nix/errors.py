@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class Severity(Enum):
@@ -24,6 +27,14 @@ class Position:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Located(Generic[T]):
+    """A value and where it stood."""
+
+    value: T
+    at: Position
 
 
 @dataclass(frozen=True)

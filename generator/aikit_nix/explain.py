@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import gguf, plan, review, yamltree
-from aikit_nix.aikitfile import Aikitfile, Located, Model
-from aikit_nix.errors import AikitError
-from aikit_nix.source import MODELS
+from aikit_nix import gguf, pipeline, plan, review, yamltree
+from aikit_nix.aikitfile import Aikitfile, Model
+from aikit_nix.errors import AikitError, Located
+from aikit_nix.sources import MODELS, Local
 
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
 
 
-def explain(parsed: Aikitfile, written: Aikitfile, options: plan.Options, folder: Path) -> str:
+def explain(project: pipeline.Project, written: Aikitfile, options: plan.Options) -> str:
     """A text for people. `written` is the same file read verbatim, to tell which texts were unescaped.
 
-    Raises AikitError for what `gen` would refuse.
+    Raises AikitError for what `gen` would refuse, but for models that are not pinned yet.
     """
-    # gen hashes local files; here their hash changes nothing
-    planned, _ = plan.make(parsed, options, {model.source.value: "0" * 64 for model in parsed.models})
-    lines = [*_image(planned), *_models(parsed, written, folder), *_config(parsed, written)]
+    parsed = project.aikitfile
+    planned, _ = plan.make(parsed, options)
+    lines = [*_image(planned, len(parsed.models)), *_models(parsed, written, project.folder), *_config(parsed, written)]
     return "\n".join(_printable(line) for line in lines) + "\n"
 
 
-def _image(planned: plan.Plan) -> Iterator[str]:
-    yield f"image     {planned.summary().removeprefix('image ')}"
+def _image(planned: plan.Plan, models: int) -> Iterator[str]:
+    yield f"image     {planned.summary(models).removeprefix('image ')}"
     for system, platform in planned.systems.items():
         tag = planned.image.tag or platform.default
         others = ", ".join(runtime for runtime in platform.runtimes if runtime != platform.default)
@@ -40,16 +40,27 @@ def _models(parsed: Aikitfile, written: Aikitfile, folder: Path) -> Iterator[str
     for model in parsed.models:
         yield f"\nmodel     {model.name.value} (line {model.at.line})"
         yield f"  file    {model.path}, a layer of its own"
-        yield f"  from    {model.source.value}{'' if model.url else ', beside the aikitfile'}"
-        if model.sha256:
-            yield f"  sha256  {model.sha256.value}"
-        elif not model.url:
-            yield "  sha256  computed by gen"
-        if not model.url:
-            yield from _header(folder / model.source.value, model)
+        yield f"  from    {model.source.value.text}{', beside the aikitfile' if model.is_local else ''}"
+        yield from _pin(model)
+        if isinstance(model.source.value, Local):
+            yield from _header(folder / model.source.value.path, model)
         for template in model.prompt_templates:
             yield f"\ntemplate  {template.name.value} (line {template.name.at.line})"
             yield from _text(template.path, template.template, texts.get(template.name.at))
+
+
+def _pin(model: Model) -> Iterator[str]:
+    pin = model.pin
+    if pin is None:
+        yield f"  sha256  {'computed by gen' if model.is_local else 'not known: pin it with `aikit-nix lock`'}"
+        return
+    yield f"  sha256  {pin.sha256}"
+    if pin.size is not None:
+        yield f"  size    {pin.size} bytes"
+    if pin.url and pin.url != model.source.value.text:
+        yield f"  at      {pin.url}"
+    if pin.layer:
+        yield f"  layer   {pin.layer.digest}"
 
 
 def _header(file: Path, model: Model) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import data, nix
+from aikit_nix import data, process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.plan import Packages, Plan
 
@@ -186,7 +186,7 @@ def show_to_nix(files: Files, folder: Path) -> tuple[Diagnostic, ...]:
     if not _git_root(folder):
         return ()
     try:
-        nix.run(["git", "add", "--intent-to-add", "--force", "--", *files.top_level()], cwd=folder)
+        process.run(["git", "add", "--intent-to-add", "--force", "--", *files.top_level()], cwd=folder)
     except AikitError as exception:
         text = f"in a git repository Nix sees only files that git knows: run `git add` ({exception})"
         return (Diagnostic(Severity.WARNING, "git-add", text),)
@@ -215,7 +215,7 @@ def copied_models(folder: Path, sources: Iterable[Path]) -> tuple[Diagnostic, ..
         and path.is_file()
         and not path.is_symlink()
         and path.stat().st_size > _LARGE_BYTES
-        and (root is None or nix.succeeds(["git", "ls-files", "--error-unmatch", "--", path], cwd=base))
+        and (root is None or process.succeeds(["git", "ls-files", "--error-unmatch", "--", path], cwd=base))
     )
     mend = (
         "keep it out of git"

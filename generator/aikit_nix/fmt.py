@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import aikitfile, yamltree
+from aikit_nix import aikitfile, parser, pipeline, yamltree
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Position, error
@@ -53,9 +53,9 @@ class Change:
 
 def plan(path: Path, *, unescape: bool = False) -> Change | None:
     """What would change; None where nothing would. Raises AikitError for a file that is not valid."""
-    parsed, _ = aikitfile.read(path)
-    data = path.read_bytes()
+    data = pipeline.read_bytes(path)
     before = yamltree.decode(data, str(path))
+    parsed, _ = parser.parse(data, str(path))
     after = formatted(before, str(path), parsed if unescape else None)
     if after.encode() == data:
         return None
@@ -71,7 +71,7 @@ def formatted(text: str, file: str, texts: Aikitfile | None = None) -> str:
     for warning in warnings:
         raise error("fmt keeps one document: move the others to files of their own first", warning.at, "fmt")
     escapes = Escapes.VERBATIM
-    for warning in aikitfile.parse(text.encode(), file, escapes)[1]:
+    for warning in parser.parse(text.encode(), file, escapes)[1]:
         if warning.code == "duplicate-key":
             raise error(f"fmt keeps no double keys, remove one: {warning.message}", warning.at, "fmt")
     wanted = meaning(text, file, Escapes.AUTO if texts else escapes)
@@ -91,7 +91,7 @@ def formatted(text: str, file: str, texts: Aikitfile | None = None) -> str:
 
 def meaning(text: str, file: str, escapes: Escapes) -> Aikitfile:
     """What the text means, whatever its lines and columns."""
-    parsed, _ = aikitfile.parse(text.encode(), file, escapes)
+    parsed, _ = parser.parse(text.encode(), file, escapes)
     nowhere = Position(file, 0, 0)
 
     def bare(value: Any) -> Any:

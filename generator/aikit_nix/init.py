@@ -13,8 +13,9 @@ from pathlib import Path
 
 import click
 
-from aikit_nix import gguf, hub, source
+from aikit_nix import gguf, hub, sources
 from aikit_nix.errors import AikitError, error
+from aikit_nix.sources import HubFile, HubRepository, Web, huggingface
 
 # The key-value cache grows with the context: a default that fits the memory of the machines at hand
 _CONTEXT = 8192
@@ -33,7 +34,7 @@ class Found:
     @property
     def file(self) -> str:
         """The base name of the first file."""
-        return source.read(self.files[0][0]).file
+        return sources.read(self.files[0][0]).file
 
 
 def refuse_overwriting(output: Path, *, force: bool) -> None:
@@ -84,40 +85,45 @@ def _local(path: Path, folder: Path) -> Found:
     for name in names:
         if not (folder / name).is_file():
             raise error(f"{folder / name} is not there: a model in {len(names)} parts needs all of them")
-    return Found(tuple((_readable(name), None) for name in names), header)
+    return Found(tuple((_readable(name).text, None) for name in names), header)
 
 
 def _url(url: str, sha256: str | None, *, download: bool) -> Found:
-    read = source.read(_readable(url))
-    if read.url is None:
-        raise error(f"--model {url!r} is neither a file nor a URL")
-    place = hub.place(read.url)
-    if place and not sha256:
-        files = hub.files(place.repo, place.revision)
-        chosen = next((file for file in files if file.path == place.path), None)
-        if chosen is None:
-            raise error(f"{place.repo} has no {place.path}: {_some(files)}")
-        return _hub_model(place.repo, place.revision, chosen, files)
-    with hub.open_url(read.url) as stream:
-        header = _header(stream, read.url)
+    match source := _readable(url):
+        case HubRepository():
+            return _repository(source.repo, None, source.revision)
+        case HubFile():
+            repository = huggingface.describe(source.repo, source.revision)
+            try:
+                (chosen,) = huggingface.chosen(source, repository)
+            except sources.RefusedError as refused:
+                raise error(f"--model {url!r} {refused}") from None
+            return _hub_model(repository, source.revision, chosen.path)
+        case Web():
+            pass
+        case _:
+            raise error(f"--model {url!r} is neither a file, a URL nor a repository")
+    with hub.open_url(source.url) as stream:
+        header = _header(stream, source.url)
     if not sha256:
         if not download:
             raise error(
-                f"{read.url} does not tell its SHA-256: give it with --sha256 HEX, or --download it once to compute it"
+                f"{source.url} does not tell its SHA-256: give it with --sha256 HEX, or --download it once to compute it"
             )
-        sha256 = hub.sha256_of(read.url)
-    return Found(((read.url, sha256),), header)
+        sha256 = hub.sha256_of(source.url)
+    return Found(((source.text, sha256),), header)
 
 
-def _repository(repo: str, pattern: str | None) -> Found:
-    files = [file for file in hub.files(repo, "main") if file.path.lower().endswith(".gguf")]
+def _repository(repo: str, pattern: str | None, revision: str = "main") -> Found:
+    repository = huggingface.describe(repo, revision)
+    files = [path for path in repository.files if path.lower().endswith(".gguf")]
     # mmproj files are the image encoders of models that see
-    firsts = [file for file in files if "mmproj" not in file.path.lower() and not _later_shard(file.path)]
+    firsts = [path for path in files if "mmproj" not in path.lower() and not _later_shard(path)]
     if not firsts:
         raise error(f"{repo} has no GGUF file: look for a repository of the same model with GGUF in its name")
     wanted = pattern or "*q4_k_m*"
-    chosen = [file for file in firsts if fnmatch.fnmatch(file.path.lower(), wanted.lower())]
-    chosen = chosen or [file for file in firsts if pattern and pattern.lower() in file.path.lower()]
+    chosen = [path for path in firsts if fnmatch.fnmatch(path.lower(), wanted.lower())]
+    chosen = chosen or [path for path in firsts if pattern and pattern.lower() in path.lower()]
     if not chosen and not pattern and len(firsts) == 1:
         chosen = firsts
     if len(chosen) != 1:
@@ -125,22 +131,22 @@ def _repository(repo: str, pattern: str | None) -> Found:
         raise error(
             f"{repo} has {len(firsts)} models and {what} {wanted}: choose with {repo}:PATTERN ({_some(chosen or firsts)})"
         )
-    return _hub_model(repo, "main", chosen[0], files)
+    return _hub_model(repository, revision, chosen[0])
 
 
-def _hub_model(repo: str, revision: str, first: hub.File, files: Sequence[hub.File]) -> Found:
-    shard = _SHARD.fullmatch(first.path)
-    names = _shards(first.path, shard) if shard else [first.path]
-    there = {file.path: file for file in files}
+def _hub_model(repository: huggingface.Repository, revision: str, first: str) -> Found:
+    shard = _SHARD.fullmatch(first)
+    names = _shards(first, shard) if shard else [first]
     found = []
     for name in names:
-        if name not in there:
-            raise error(f"{repo} has no {name}: a model in {len(names)} parts needs all of them")
-        digest = there[name].sha256
+        if name not in repository.files:
+            raise error(f"{repository.repo} has no {name}: a model in {len(names)} parts needs all of them")
+        digest = repository.files[name].sha256
         if not digest:
             raise error(f"Hugging Face tells no SHA-256 of {name}: give its URL with --sha256")
-        found.append((hub.url(repo, revision, name), digest))
-    with hub.open_url(found[0][0]) as stream:
+        found.append((huggingface.url(repository.repo, revision, name), digest))
+    address, headers = huggingface.request(found[0][0])
+    with hub.open_url(address, more=headers) as stream:
         header = _header(stream, found[0][0])
     return Found(tuple(found), header)
 
@@ -171,23 +177,22 @@ def _later_shard(path: str) -> bool:
     return shard is not None and int(shard[2]) != 1
 
 
-def _some(files: Sequence[hub.File]) -> str:
-    names = [posixpath.basename(file.path) for file in files]
+def _some(paths: Sequence[str]) -> str:
+    names = [posixpath.basename(path) for path in paths]
     return ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
 
 
-def _readable(text: str) -> str:
-    """The text, if an aikitfile can name it as a source."""
+def _readable(text: str) -> sources.Source:
+    """The source that an aikitfile means by the text."""
     try:
-        source.read(text)
-    except source.RefusedError as refused:
+        return sources.read(text)
+    except sources.RefusedError as refused:
         raise error(f"--model {text!r} {refused}") from None
-    return text
 
 
 def render(models: Sequence[Found], name: str | None, runtime: str | None) -> str:
     """The aikitfile. Raises AikitError where it would not be a valid one."""
-    from aikit_nix import aikitfile
+    from aikit_nix import parser
 
     lines = ["apiVersion: v1alpha1"]
     if runtime:
@@ -205,7 +210,7 @@ def render(models: Sequence[Found], name: str | None, runtime: str | None) -> st
         config += _entry(called, model)
     text = "\n".join([*lines, "config: |", *(f"  {line}" for line in config)]) + "\n"
     try:
-        aikitfile.parse(text.encode(), "the new aikitfile")
+        parser.parse(text.encode(), "the new aikitfile")
     except AikitError as invalid:
         raise error(f"no aikitfile can be made of this: {invalid.diagnostics[0].message}") from None
     return text

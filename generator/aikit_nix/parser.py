@@ -6,13 +6,53 @@ What AIKit ignored in silence is a warning, what it built wrong is an error.
 from __future__ import annotations
 
 import re
+from itertools import islice
 
-from aikit_nix import compat, schema, source
+from aikit_nix import compat, lock, review, schema, sources, yamltree
 from aikit_nix.aikitfile import Aikitfile, Backend, Model, PromptTemplate, Runtime
 from aikit_nix.compat import Escapes, Reading
-from aikit_nix.errors import Diagnostic, Position, Severity
-from aikit_nix.reader import Located, Pair, Reader, absent, describe, short
+from aikit_nix.errors import AikitError, Diagnostic, Located, Position, Severity
+from aikit_nix.lock import Lock
+from aikit_nix.reader import Pair, Reader, absent, describe, short
+from aikit_nix.sources import HubFile, Local, Source, Web, huggingface
 from aikit_nix.yamltree import Node
+
+_MOST = 100
+
+
+def parse(
+    data: bytes, file: str, escapes: Escapes = Escapes.AUTO, pins: Lock | None = None
+) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:
+    """The aikitfile in `data`, and warnings and notes by position. `file` is its name in messages.
+
+    Faithful to AIKit (yaml.v2, not strict): unknown keys are ignored, of double keys the last counts, scalars of any
+    type are taken as text, null is absent. With a lock, each model has its pin, and a source of several files is a model
+    for each. Raises AikitError with every error of the file and with the warnings up to there. Reads nothing but `data`.
+    """
+    text = yamltree.decode(data, file)
+    root, found = yamltree.compose(text, file)
+    parser = Parser(file, escapes, found)
+    result, odds = lock.apply(parser.aikitfile(root, data), pins)
+    found += odds
+    parser.collisions(result.models)
+    errors = _most(found, Severity.ERROR)
+    if errors:
+        raise AikitError(*sorted([*errors, *_most(found, Severity.WARNING)], key=_order))
+    found.extend(islice(review.review(result, tuple(text.split("\n"))), 2 * _MOST))
+    shown = [finding for severity in (Severity.WARNING, Severity.NOTE) for finding in _most(found, severity)]
+    return result, tuple(sorted(shown, key=_order))
+
+
+def _most(found: list[Diagnostic], severity: Severity) -> list[Diagnostic]:
+    """The first ones of a kind, and how many more there are: a broken file may give thousands."""
+    some = [finding for finding in found if finding.severity is severity]
+    if len(some) <= _MOST:
+        return some
+    return [*some[:_MOST], Diagnostic(severity, "more", f"and {len(some) - _MOST} more like these", some[_MOST].at)]
+
+
+def _order(finding: Diagnostic) -> tuple[int, int, str]:
+    return (finding.at.line, finding.at.column, finding.message) if finding.at else (0, 0, finding.message)
 
 
 class Parser(Reader):
@@ -52,7 +92,6 @@ class Parser(Reader):
         models = self._models(fields.get("models"), start, has_backends=bool(backends) or "backends" in fields)
         config = self._config(fields.get("config"))
         load = self._load_to_memory(fields.get("loadToMemory"))
-        self._collisions(models)
         self._say_readings()
         return Aikitfile(self.file, data, debug, runtime, backends, models, config, load)
 
@@ -141,33 +180,30 @@ class Parser(Reader):
             self.error("no-name", "the model has no name: add `name:`", node.at)
         where = self._source(fields.get("source"), node.at)
         sha256 = self._sha256(fields.get("sha256"))
-        if where and where[1].url and sha256 is None and absent(fields.get("sha256")):
-            self.error(
-                "no-sha256",
-                "the URL has no sha256, so nothing says which file is meant: add `sha256:` (Hugging Face shows it on the file's page;"
-                f" else `curl -L '{where[1].url}' | sha256sum`)",
-                where[0].at,
-            )
-        if where and not where[1].text.startswith(("http:", "https:")) and sha256:
-            self.say(
-                Severity.NOTE,
-                "sha256-checked",
-                "AIKit did not check the sha256 of a local file; here it is checked",
-                sha256.at,
-            )
-        elif where and where[1].note and sha256:
-            self.say(
-                Severity.NOTE,
-                "sha256-checked",
-                "AIKit did not check the sha256 of a huggingface:// file; here it is checked",
-                sha256.at,
-            )
+        if where and sha256:
+            self._sha256_fits(where.value, sha256)
         templates = self._templates(fields.get("promptTemplates"))
         if name is None or where is None:
             return None
-        text, origin = where
-        path = source.destination(origin, name.value)
-        return Model(node.at, name, Located(origin.text, text.at), sha256, templates, path)
+        path = sources.destination(where.value, name.value)
+        return Model(node.at, name, where, sha256, templates, path)
+
+    def _sha256_fits(self, source: Source, sha256: Located[str]) -> None:
+        if sources.several(source):
+            self.error(
+                "sha256",
+                "the source stands for several files, which one sha256 cannot pin: `aikit-nix lock` does",
+                sha256.at,
+            )
+        elif not isinstance(source, Web):
+            kind = "local file" if isinstance(source, Local) else source.text.partition("://")[0] + ":// file"
+            if not source.text.startswith(("http:", "https:")):
+                self.say(
+                    Severity.NOTE,
+                    "sha256-checked",
+                    f"AIKit did not check the sha256 of a {kind}; here it is checked",
+                    sha256.at,
+                )
 
     def _name(self, pair: Pair | None, what: str) -> Located[str] | None:
         name = self.text(pair, what)
@@ -176,13 +212,13 @@ class Parser(Reader):
         if name.value == "":
             self.error("name", f"{what} is empty: give it one", name.at)
             return None
-        problem = source.name_problem(name.value)
+        problem = sources.name_problem(name.value)
         if problem:
             self.error("name", f"{what} {problem}: choose another", name.at)
             return None
         return name
 
-    def _source(self, pair: Pair | None, at: Position) -> tuple[Located[str], source.Source] | None:
+    def _source(self, pair: Pair | None, at: Position) -> Located[Source] | None:
         had = len(self.found)
         text = self.text(pair, "the model's source")
         if text is None:
@@ -194,13 +230,14 @@ class Parser(Reader):
                 )
             return None
         try:
-            found = source.read(text.value)
-        except source.RefusedError as refused:
+            found = sources.read(text.value)
+        except sources.RefusedError as refused:
             self.error("source", f"the source `{short(text.value)}` {refused}", text.at)
             return None
-        if found.note:
-            self.say(Severity.NOTE, "source", f"`{short(text.value)}` {found.note}", text.at)
-        return text, found
+        note = huggingface.note(found) if isinstance(found, HubFile) else None
+        if note:
+            self.say(Severity.NOTE, "source", f"`{short(text.value)}` {note}", text.at)
+        return Located(found, text.at)
 
     def _sha256(self, pair: Pair | None) -> Located[str] | None:
         text = self.text(pair, "sha256")
@@ -300,7 +337,7 @@ class Parser(Reader):
                 some = ", ".join(what for what, _ in texts[:3]) + more
                 self.say(Severity.NOTE, "escapes", words.format(some), texts[0][1])
 
-    def _collisions(self, models: tuple[Model, ...]) -> None:
+    def collisions(self, models: tuple[Model, ...]) -> None:
         """Two files on one path, or a file where another one needs a folder."""
         files: dict[str, tuple[str, Position, str | None]] = {}
         for model in models:
@@ -310,7 +347,7 @@ class Parser(Reader):
                 self._claim(files, template.path, "template", template.name.at, template.template.value)
         for path, (what, at, _) in files.items():
             parent = path.rpartition("/")[0]
-            while parent.startswith(source.MODELS + "/"):
+            while parent.startswith(sources.MODELS + "/"):
                 if parent in files:
                     self.error(
                         "collision",

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import data, nix
+from aikit_nix import data, process
 from aikit_nix.errors import error
 
 PINS = data.NIX / "pins.json"
@@ -93,7 +93,7 @@ def update(
 
 def newest(repository: str) -> str:
     """The highest release tag (`v4.6.2`) of a git repository."""
-    listed = nix.run(["git", "ls-remote", "--tags", "--refs", repository])
+    listed = process.run(["git", "ls-remote", "--tags", "--refs", repository])
     versions = re.findall(r"\trefs/tags/v(\d+)\.(\d+)\.(\d+)$", listed, re.MULTILINE)
     if not versions:
         raise error(f"{repository} has no tag like v4.6.2: name one", code="pins")
@@ -105,12 +105,12 @@ def _checkout(repository: str, ref: str) -> Iterator[Path]:
     """A folder named `source` with what GitHub's archive of a tag or commit holds."""
     with tempfile.TemporaryDirectory() as scratch:
         git = ["git", "-C", scratch]
-        nix.run([*git, "init", "--quiet", "--bare", "git"])
-        nix.run([*git, "-C", "git", "fetch", "--quiet", "--depth=1", "--", repository, ref])
+        process.run([*git, "init", "--quiet", "--bare", "git"])
+        process.run([*git, "-C", "git", "fetch", "--quiet", "--depth=1", "--", repository, ref])
         source = Path(scratch, "source")
         source.mkdir()
-        nix.run([*git, "-C", "git", "archive", "--output=../source.tar", "FETCH_HEAD"])
-        nix.run(["tar", "-xf", Path(scratch, "source.tar"), "-C", source])
+        process.run([*git, "-C", "git", "archive", "--output=../source.tar", "FETCH_HEAD"])
+        process.run(["tar", "-xf", Path(scratch, "source.tar"), "-C", source])
         yield source
 
 
@@ -124,8 +124,8 @@ def _llama_version(source: Path, tag: str) -> str:
 
 def _add_to_store(source: Path) -> str:
     """The hash of a source tree, which the store then has: no later build downloads it again."""
-    nix.run(["nix-store", "--add-fixed", "--recursive", "sha256", source])
-    digest = bytes.fromhex(nix.run(["nix-hash", "--type", "sha256", source]))
+    process.run(["nix-store", "--add-fixed", "--recursive", "sha256", source])
+    digest = bytes.fromhex(process.run(["nix-hash", "--type", "sha256", source]))
     return "sha256-" + base64.b64encode(digest).decode()
 
 
@@ -138,7 +138,7 @@ def _download_hash(pins: dict[str, dict[str, str]], download: str, nixpkgs: Path
         (library / "pins.json").write_text(json.dumps(wrong))
         argv = ["nix-build", "--no-out-link", "--expr", _DOWNLOAD, "--argstr", "download", download]
         argv += ["--argstr", "nixpkgs", str(nixpkgs.resolve()), "--argstr", "nix", str(library)]
-        said = nix.stderr(argv)
+        said = process.stderr(argv)
     if found := re.search(r"^\s*got:\s+(sha256-\S{44})$", said, re.MULTILINE):
         return found[1]
     tail = " | ".join(said.strip().splitlines()[-8:])

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from aikit_nix import __version__, llama_server, nix
-from aikit_nix.aikitfile import Aikitfile, Backend, Located, Model, Runtime
+from aikit_nix.aikitfile import Aikitfile, Backend, Layer, Located, Model, Pin, Runtime
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_PATH = "/config.yaml"
 MOST_MODEL_LAYERS = 100
 
@@ -58,15 +58,19 @@ class Platform:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file: where it lands in the image, its name in the Nix store, its sha256 in hex.
+    """A model file: where it lands in the image, its name in the Nix store, its sha256 in hex, its size in bytes.
 
-    `url` is None for a local file, which is found in the store by its hash.
+    `url` is None for a file that Nix finds in the store by its hash; `fetch` then says how it gets there. `size` and
+    `layer` are None where nobody has seen the bytes yet.
     """
 
     path: str
     name: str
     url: str | None
     sha256: str
+    size: int | None
+    layer: Layer | None
+    fetch: str | None
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,11 @@ class Plan:
     generator: str = f"aikit-nix {__version__}"
     formatVersion: int = field(default=FORMAT_VERSION)  # noqa: N815 (a JSON name)
 
-    def summary(self) -> str:
-        """One line for the user."""
+    def summary(self, count: int | None = None) -> str:
+        """One line for the user; `count` is the number of models where not all of them are planned."""
+        count = len(self.models) if count is None else count
         runtimes = ", ".join(f"{platform.default} on {system}" for system, platform in self.systems.items())
-        models = f"{len(self.models)} model{'' if len(self.models) == 1 else 's'}"
+        models = f"{count} model{'' if count == 1 else 's'}"
         return f"image {self.image.name}, {models}, {self.engine} of {self.packages} for {runtimes}"
 
     def to_json(self) -> str:
@@ -115,10 +120,10 @@ class Plan:
         return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def make(aikitfile: Aikitfile, options: Options, local: Mapping[str, str]) -> tuple[Plan, tuple[Diagnostic, ...]]:
-    """The plan, and the warnings on the way to it.
+def make(aikitfile: Aikitfile, options: Options) -> tuple[Plan, tuple[Diagnostic, ...]]:
+    """The plan, and the warnings on the way to it. A model without a pin is not in it.
 
-    `local` gives the sha256 of each local source. Raises AikitError for what cannot be built.
+    Raises AikitError for what cannot be built.
     """
     engine = options.engine or (Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER)
     problems = tuple(_conflicts(aikitfile, options, engine))
@@ -148,7 +153,7 @@ def make(aikitfile: Aikitfile, options: Options, local: Mapping[str, str]) -> tu
         if aikitfile.load_to_memory:
             env["LOCALAI_LOAD_TO_MEMORY"] = ",".join(name.value for name in aikitfile.load_to_memory)
 
-    models = tuple(_model_file(model, local) for model in aikitfile.models)
+    models = tuple(_model_file(model, model.pin) for model in aikitfile.models if model.pin)
     plan = Plan(
         image=_image(aikitfile, options, models),
         packages=options.packages,
@@ -243,15 +248,19 @@ def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
     return systems
 
 
-def _model_file(model: Model, local: Mapping[str, str]) -> ModelFile:
-    path = model.path
-    url = model.url
-    if url is None:
-        sha256 = local[model.source.value]
-    else:
-        assert model.sha256 is not None  # noqa: S101 (parse() refuses a URL without one)
-        sha256 = model.sha256.value
-    return ModelFile(path, store_name(path.rsplit("/", 1)[-1]), url, sha256)
+def _model_file(model: Model, pin: Pin) -> ModelFile:
+    name = store_name(model.path.rsplit("/", 1)[-1])
+    url = None if pin.private or model.is_local else pin.url
+    fetch = None
+    if model.is_local:
+        fetch = (
+            f"The model {name} is a local file that is not in this machine's Nix store: run `aikit-nix gen` beside it."
+        )
+    elif url is None:
+        fetch = (
+            f"The model {name} is not in this machine's Nix store, and Nix cannot download it: run `aikit-nix fetch`."
+        )
+    return ModelFile(model.path, name, url, pin.sha256, pin.size, pin.layer, fetch)
 
 
 def store_name(file_name: str) -> str:

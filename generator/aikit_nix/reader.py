@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from aikit_nix import schema
-from aikit_nix.errors import Diagnostic, Position, Severity
+from aikit_nix.errors import Diagnostic, Located, Position, Severity
 from aikit_nix.yamltree import Node
 
-T = TypeVar("T")
-
 Pair = tuple[Node, Node]
-
-
-@dataclass(frozen=True)
-class Located(Generic[T]):
-    """A value and where it stood."""
-
-    value: T
-    at: Position
 
 
 class Reader:

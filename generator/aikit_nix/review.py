@@ -14,7 +14,7 @@ from aikit_nix import gotemplate, schema, yamltree
 from aikit_nix.aikitfile import Aikitfile, Backend
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.reader import printable, short
-from aikit_nix.source import MODELS
+from aikit_nix.sources import MODELS
 from aikit_nix.yamltree import Node
 
 # The keys below `template:` whose value is a template's name or the template itself: LocalAI, core/config

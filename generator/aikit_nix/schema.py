@@ -16,8 +16,8 @@ TOP = {
 }
 MODEL = {
     "name": "Name of the model. One with a slash puts the file of a URL into a folder below /models.",
-    "source": "An http(s) URL, huggingface://NAMESPACE/REPO[/BRANCH]/FILE, or a file beside the aikitfile.",
-    "sha256": "SHA-256 of the model's file, 64 lower-case hex digits. Needed for URLs.",
+    "source": "An http(s) URL, huggingface://NAMESPACE/REPO[/BRANCH]/FILE, oci://REGISTRY/REPOSITORY:TAG, or a file or folder beside the aikitfile.",
+    "sha256": "SHA-256 of the model's file, 64 lower-case hex digits. What has none is pinned by `aikit-nix lock`.",
     "promptTemplates": "Prompt templates; each becomes /models/NAME.tmpl.",
 }
 TEMPLATE = {
@@ -72,8 +72,6 @@ def json_schema() -> dict[str, Any]:
             },
         ),
         "required": ["name", "source"],
-        "if": {"properties": {"source": {"pattern": "^([hH][tT][tT][pP][sS]?|huggingface):"}}},
-        "then": {"required": ["name", "source", "sha256"]},
         "additionalProperties": False,
     }
     return {

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from aikit_nix import debian, nix, store
+from aikit_nix import debian, process, store
 from aikit_nix.errors import AikitError
 from support import nix_env
 
@@ -54,7 +54,7 @@ def prefetch(lock: debian.Lock, mirror: str) -> None:
             file = Path(scratch) / name
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{mirror}/{package.filename}") as response:
                 file.write_bytes(response.read())
-                nix.run(["nix-store", "--add-fixed", "sha256", file])
+                process.run(["nix-store", "--add-fixed", "sha256", file])
 
 
 def store_name(filename: str) -> str:

@@ -7,40 +7,14 @@ from pathlib import Path
 
 import click
 
+from aikit_nix.commands import options
 from aikit_nix.console import report
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_DEFAULT = Path("aikitfile.yaml")
-# Options that several commands share with gen.
-ESCAPES = click.option(
-    "--escapes",
-    type=click.Choice(["auto", "shell", "verbatim"]),
-    default="auto",
-    show_default=True,
-    help="How AIKit's shell escapes in templates and config are read.",
-)
-RUNTIME = click.option(
-    "--runtime",
-    type=click.Choice(["avx", "avx2", "avx512", "cuda"]),
-    help="What to compile for.  [default: the file's runtime, else avx]",
-)
-ENGINE = click.option(
-    "--engine",
-    type=click.Choice(["localai", "llama-server"]),
-    help="The server in the image.  [default: localai on nixpkgs, llama-server on debian]",
-)
-PACKAGES = click.option(
-    "--packages",
-    type=click.Choice(["nixpkgs", "debian"]),
-    default="nixpkgs",
-    show_default=True,
-    help="Where the programs come from.",
-)
 
 
 @click.command()
-@click.argument("files", metavar="[FILE]...", type=_FILE, nargs=-1)
-@ESCAPES
+@options.FILES
+@options.LOCK
+@options.ESCAPES
 @click.option(
     "--format",
     "style",
@@ -50,7 +24,7 @@ PACKAGES = click.option(
     help="text for people (stderr), json for programs, sarif for code scanning (both stdout).",
 )
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
-def check(files: tuple[Path, ...], escapes: str, style: str, strict: bool) -> None:
+def check(files: tuple[Path, ...], lock_path: Path | None, escapes: str, style: str, strict: bool) -> None:
     """Find mistakes in aikitfiles, without building anything.
 
     Without a FILE, ./aikitfile.yaml. The exit status is 1 when there are errors.
@@ -60,8 +34,8 @@ def check(files: tuple[Path, ...], escapes: str, style: str, strict: bool) -> No
     from aikit_nix.compat import Escapes
     from aikit_nix.errors import Severity
 
-    paths = files or (_DEFAULT,)
-    found = [finding for path in paths for finding in checker.check(path, Escapes(escapes))]
+    paths = files or (options.DEFAULT,)
+    found = [finding for path in paths for finding in checker.check(path, Escapes(escapes), lock_path)]
     errors = sum(finding.severity is Severity.ERROR for finding in found)
     warnings = sum(finding.severity is Severity.WARNING for finding in found)
     if style == "text":
@@ -88,31 +62,34 @@ def schema() -> None:
 
 
 @click.command()
-@click.argument("aikitfile", type=_FILE, default=_DEFAULT)
-@ESCAPES
-@ENGINE
-@PACKAGES
-@RUNTIME
-def explain(aikitfile: Path, escapes: str, engine: str | None, packages: str, runtime: str | None) -> None:
+@options.AIKITFILE
+@options.LOCK
+@options.ESCAPES
+@options.ENGINE
+@options.PACKAGES
+@options.RUNTIME
+def explain(
+    aikitfile: Path, lock_path: Path | None, escapes: str, engine: str | None, packages: str, runtime: str | None
+) -> None:
     """Say what each model, template and the config of an AIKITFILE becomes in the image."""
-    from aikit_nix import aikitfile as language
     from aikit_nix import explain as explainer
-    from aikit_nix import plan
+    from aikit_nix import pipeline, plan
+    from aikit_nix.aikitfile import Runtime
     from aikit_nix.compat import Escapes
 
-    parsed, found = language.read(aikitfile, Escapes(escapes))
-    written, _ = language.read(aikitfile, Escapes.VERBATIM)
-    report(found)
+    project = pipeline.read(aikitfile, Escapes(escapes), lock_path)
+    written = pipeline.read(aikitfile, Escapes.VERBATIM, lock_path)
+    report(project.findings)
     options = plan.Options(
-        runtime=language.Runtime(runtime) if runtime else None,
+        runtime=Runtime(runtime) if runtime else None,
         engine=plan.Engine(engine) if engine else None,
         packages=plan.Packages(packages),
     )
-    sys.stdout.write(explainer.explain(parsed, written, options, aikitfile.parent))
+    sys.stdout.write(explainer.explain(project, written.aikitfile, options))
 
 
 @click.command()
-@click.argument("files", metavar="[FILE]...", type=_FILE, nargs=-1)
+@options.FILES
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit with 1 where something would change.")
 @click.option("--diff", is_flag=True, help="Change nothing; print what would change.")
 @click.option(
@@ -126,7 +103,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
     from aikit_nix import fmt as formatter
 
     changed = 0
-    for path in files or (_DEFAULT,):
+    for path in files or (options.DEFAULT,):
         change = formatter.plan(path, unescape=unescape)
         if change is None:
             continue
@@ -154,7 +131,9 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
 @click.option("--runtime", type=click.Choice(["avx", "avx2", "avx512", "cuda"]), help="What to compile for.")
 @click.option("--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, where its server does not tell it.")
 @click.option("--download", is_flag=True, help="Read the whole file behind a URL, to compute its SHA-256.")
-@click.option("-o", "--output", type=_FILE, default=_DEFAULT, show_default=True, help="The aikitfile to write.")
+@click.option(
+    "-o", "--output", type=options.FILE, default=options.DEFAULT, show_default=True, help="The aikitfile to write."
+)
 @click.option("--force", is_flag=True, help="Overwrite the aikitfile.")
 def init(
     models: tuple[str, ...],
@@ -179,6 +158,3 @@ def init(
     output.write_text(initialiser.render(found, name, runtime), encoding="utf-8")
     click.echo(f"wrote {output}: {', '.join(model.file for model in found)}")
     click.echo(f"next: aikit-nix check {output} && aikit-nix gen {output}")
-
-
-ALL = (check, explain, fmt, init, schema)

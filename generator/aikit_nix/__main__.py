@@ -1,0 +1,5 @@
+"""`python -m aikit_nix`."""
+
+from aikit_nix.cli import main
+
+main()

@@ -1,0 +1,60 @@
+"""What keeps pins current: `aikit-nix debian-lock` and, for maintainers, `update-pins`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aikit_nix.console import report
+from aikit_nix.errors import error
+
+
+@click.command("debian-lock")
+@click.option("--check", is_flag=True, help="Only say which pinned packages no mirror has any more.")
+@click.option("--mirror", metavar="URL", help="A Debian mirror.  [default: AIKIT_DEBIAN_MIRROR, or apt's]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("debian-lock.json"),
+    show_default=True,
+    help="The lock to write; with --check the lock to look at, if it is there.",
+)
+def debian_lock(check: bool, mirror: str | None, output: Path) -> None:
+    """Pin the Debian packages that a mirror has now, by its signed index."""
+    from aikit_nix import debian
+
+    mirrors = debian.mirrors([mirror] if mirror else [])
+    if check:
+        pinned = output if output.is_file() else debian.LOCK
+        if gone := debian.missing(debian.Lock.read(pinned), mirrors):
+            names = ", ".join(f"{package.name} {package.version}" for package in gone)
+            raise error(f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`")
+        click.echo(f"all packages of {pinned} can be had")
+        return
+    click.echo(f"reading the index of {mirrors[0]}", err=True)
+    lock, warnings = debian.renew(mirrors[0])
+    report(warnings)
+    lock.write(output)
+    click.echo(f"pinned {len(lock.packages)} packages of {lock.suite}, {lock.date}, in {output}")
+    click.echo(f"next: aikit-nix gen --packages debian --debian-lock {output}")
+
+
+@click.command("update-pins")
+@click.argument("tag", required=False)
+@click.option(
+    "--nixpkgs",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    envvar="NIXPKGS",
+    required=True,
+    help="A nixpkgs checkout to build with.  [default: NIXPKGS]",
+)
+def update_pins(tag: str | None, nixpkgs: Path) -> None:
+    """For maintainers: move LocalAI in nix/pins.json to TAG (default: the newest release)."""
+    from aikit_nix import pins
+
+    changes = pins.update(tag, nixpkgs)
+    for change in changes:
+        click.echo(f"{change.name}: {change.before} -> {change.after}")
+    click.echo("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")

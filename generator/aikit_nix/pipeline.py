@@ -1,0 +1,137 @@
+"""What every command does: read → pin → plan → render → write. A command is a use of a part of it.
+
+Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix fetch` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aikit_nix import lock, parser, sources, yamltree
+from aikit_nix.aikitfile import Aikitfile, Model, Pin
+from aikit_nix.compat import Escapes
+from aikit_nix.errors import AikitError, Diagnostic, error
+from aikit_nix.lock import Lock
+from aikit_nix.sources import Local
+
+
+@dataclass(frozen=True)
+class Project:
+    """An aikitfile with its lock applied, the folder that its paths count from, and what was found on the way."""
+
+    path: Path
+    aikitfile: Aikitfile
+    lock: Lock | None
+    findings: tuple[Diagnostic, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the aikitfile lies."""
+        return self.path.parent
+
+
+def read(path: Path, escapes: Escapes = Escapes.AUTO, lock_path: Path | None = None) -> Project:
+    """Read an aikitfile, and the lock beside it or at `lock_path`. Raises AikitError with all errors of the file."""
+    data = read_bytes(path)
+    pins = lock.read(lock_path or lock.beside(path))
+    if lock_path and pins is None:
+        raise error(f"{lock_path} is not there: write it with `aikit-nix lock --lock {lock_path}`", code="lock")
+    aikitfile, found = parser.parse(data, str(path), escapes, pins)
+    return Project(path, aikitfile, pins, found)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an aikitfile. Raises AikitError where they cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            # one byte more than parse allows: what is larger is never read whole
+            return stream.read(yamltree.MAX_BYTES + 1)
+    except OSError as failed:
+        hint = (
+            ": name the aikitfile, or write one with `aikit-nix init`" if isinstance(failed, FileNotFoundError) else ""
+        )
+        reason = (failed.strerror or type(failed).__name__).lower()
+        raise error(f"cannot read {path}: {reason}{hint}", code="unreadable") from None
+    except ValueError:
+        raise error(f"cannot read {str(path)!r}: that is no file name", code="unreadable") from None
+
+
+def pin(project: Project) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
+    """The aikitfile with a pin for every model, and the local files that it stands for.
+
+    Local files are read and hashed unless that was done before. Raises AikitError for all models that nothing pins, and
+    for local files that are missing or not what their sha256 or the lock says.
+    """
+    models: list[Model] = []
+    local: list[tuple[Model, Path]] = []
+    problems: list[Diagnostic] = []
+    for model in project.aikitfile.models:
+        try:
+            for each, file in _pinned(model, project.folder):
+                models.append(each)
+                if file:
+                    local.append((each, file))
+        except AikitError as failed:
+            problems += failed.diagnostics
+    if problems:
+        raise AikitError(*problems)
+    if missing := lock.unpinned(models):
+        raise missing
+    return replace(project.aikitfile, models=tuple(models)), tuple(local)
+
+
+def _pinned(model: Model, folder: Path) -> Iterator[tuple[Model, Path | None]]:
+    source = model.source.value
+    if not isinstance(source, Local):
+        yield model, None
+        return
+    if model.pin and model.pin.size is not None and not (folder / source.path).exists():
+        # The lock knows the file; it may be in the store, or come from a cache
+        yield model, None
+        return
+    templates = model.prompt_templates
+    for path, file in local_files(model, folder):
+        if model.pin and model.pin.size is not None and path != model.path:
+            continue  # a model of its own by the lock
+        yield replace(model, path=path, pin=_hash(model, path, file), prompt_templates=templates), file
+        templates = ()
+
+
+def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:
+    """The files of a local source: path in the image, file on the disk. Raises AikitError."""
+    source = model.source.value
+    assert isinstance(source, Local)  # noqa: S101 (callers ask for local ones only)
+    destination = sources.destination(source, model.name.value)
+    try:
+        return sources.local.files(source, folder, destination)
+    except sources.RefusedError as refused:
+        raise error(f"source {source.text!r} {refused}", model.source.at, "local-file") from None
+
+
+def _hash(model: Model, path: str, file: Path) -> Pin:
+    """What the bytes of a local file are. Raises AikitError where the aikitfile or the lock says something else."""
+    from aikit_nix import store
+
+    try:
+        found = Pin(store.file_sha256(file))
+    except OSError as failed:
+        reason = (failed.strerror or str(failed)).lower()
+        raise error(
+            f"source {model.source.value.text!r} cannot be read: {reason}", model.source.at, "local-file"
+        ) from None
+    if model.sha256 and path == model.path and model.sha256.value != found.sha256:
+        raise error(
+            f"source {model.source.value.text!r} has the sha256 {found.sha256}: this is not the file that the aikitfile means",
+            model.sha256.at,
+            "sha256-mismatch",
+        )
+    if model.pin and model.pin.sha256 != found.sha256:
+        raise error(
+            f"source {model.source.value.text!r} has the sha256 {found.sha256}, the lock says {model.pin.sha256}:"
+            " put the file back, or pin the new one with `aikit-nix lock`",
+            model.source.at,
+            "sha256-mismatch",
+        )
+    return found

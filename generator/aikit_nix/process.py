@@ -1,0 +1,116 @@
+"""The one place that starts other programs: nix, git, tar, gpgv, skopeo and the like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from aikit_nix import console
+from aikit_nix.errors import AikitError, error
+
+_STDERR_LINES = 8
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    check: bool = True,
+) -> str:
+    """Run a program to its end and return what it wrote to stdout.
+
+    `env` is added to the environment. Raises AikitError when the program is missing or (with `check`) fails,
+    with the last lines of its stderr.
+    """
+    done = _finish(argv, cwd=cwd, env=env, stdin=stdin)
+    if check and done.returncode != 0:
+        raise failure(argv, done.returncode, done.stderr.decode(errors="replace"))
+    return done.stdout.decode(errors="replace")
+
+
+def succeeds(argv: Sequence[str | Path], *, cwd: Path | None = None) -> bool:
+    """Whether a program ends with status 0. Raises AikitError when it is missing."""
+    return _finish(argv, cwd=cwd).returncode == 0
+
+
+def stderr(argv: Sequence[str | Path]) -> str:
+    """What a program wrote to stderr, whether it failed or not. Raises AikitError when it is missing."""
+    return _finish(argv).stderr.decode(errors="replace")
+
+
+@contextmanager
+def start(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None = subprocess.PIPE,
+    stderr: int | IO[bytes] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running program, for what is read or written while it runs; None passes our own stream on.
+
+    It is ended when the block is left by an exception. Raises AikitError when the program is missing.
+    """
+    try:
+        console.command(argv)
+        process = subprocess.Popen(
+            [str(arg) for arg in argv],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    except (FileNotFoundError, PermissionError):
+        raise missing(Path(argv[0]).name) from None
+    try:
+        yield process
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
+        process.wait()
+
+
+def failure(argv: Sequence[str | Path], status: int, said: str) -> AikitError:
+    """The error for a program that ended with a status other than 0: the last lines of what it said."""
+    tail = said.strip().splitlines()[-_STDERR_LINES:]
+    return error(f"`{Path(argv[0]).name}` failed with status {status}: " + " | ".join(tail), code="subprocess")
+
+
+def missing(program: str) -> AikitError:
+    """The error for a program that is not on PATH."""
+    where = "apt-get install nix-bin, or https://nixos.org/download" if program.startswith("nix") else "install it"
+    return error(f"`{program}` cannot be run: it is not on PATH ({where})", code="program-missing")
+
+
+def _finish(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    console.command(argv)
+    try:
+        return subprocess.run(
+            [str(arg) for arg in argv],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            check=False,
+        )
+    except (FileNotFoundError, PermissionError):
+        raise missing(Path(argv[0]).name) from None

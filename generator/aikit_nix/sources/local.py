@@ -1,0 +1,85 @@
+"""A file or a folder beside the aikitfile."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aikit_nix.sources.names import RefusedError, file_name, relative_path, shards
+
+_MOST_FILES = 1000
+
+
+@dataclass(frozen=True)
+class Local:
+    """A path relative to the aikitfile. `file` is the base name in the image; of a folder, with all that is in it."""
+
+    text: str
+    path: str
+    file: str
+
+
+def read(text: str) -> Local:
+    """Understand a path. Raises RefusedError."""
+    if text.startswith("/"):
+        raise RefusedError("is an absolute path, which AIKit refused too: give a path relative to the aikitfile")
+    if text.startswith("~/"):
+        raise RefusedError("begins with `~`, which no shell expands here: give a path relative to the aikitfile")
+    if ".." in text.split("/"):
+        raise RefusedError(
+            "leaves the aikitfile's folder, beyond which AIKit saw nothing: move or link the file into it"
+        )
+    path = posixpath.normpath(text)
+    if path == ".":
+        raise RefusedError("is the aikitfile's own folder: name a file or a folder in it")
+    return Local(text, path, file_name(posixpath.basename(path)))
+
+
+def files(source: Local, folder: Path, destination: str) -> list[tuple[str, Path]]:
+    """The files that a source stands for, as (path in the image, file on the disk), below the aikitfile's `folder`.
+
+    A folder stands for all files in it, the first shard of a GGUF for all its shards. Raises RefusedError where one is not
+    there or no regular file.
+    """
+    there = folder / source.path
+    if there.is_dir():
+        found = sorted(_walk(there, source.path))
+        if not found:
+            raise RefusedError("is an empty folder")
+        return [(posixpath.join(destination, name), there / name) for name in found]
+    names = shards(posixpath.basename(source.path))
+    for name in names:
+        _require_file(there.with_name(name), posixpath.join(posixpath.dirname(source.path), name))
+    return [(posixpath.join(posixpath.dirname(destination), name), there.with_name(name)) for name in names]
+
+
+def _walk(folder: Path, shown: str) -> Iterator[str]:
+    """The paths of all files below a folder; symlinks to folders are not followed."""
+    count = 0
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            path = (Path(parent) / name).relative_to(folder).as_posix()
+            _require_file(folder / path, f"{shown}/{path}")
+            count += 1
+            if count > _MOST_FILES:
+                raise RefusedError(f"is a folder of more than {_MOST_FILES} files: name the one that is the model's")
+            yield relative_path(path)
+
+
+def _require_file(file: Path, shown: str) -> None:
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        hint = "its target is missing" if file.is_symlink() else "put the file there"
+        raise RefusedError(f"does not exist: {hint} ({shown}, from the aikitfile's folder)") from None
+    except OSError as failed:
+        raise RefusedError(f"cannot be read: {(failed.strerror or str(failed)).lower()}") from None
+    if not stat.S_ISREG(mode):
+        raise RefusedError(f"is no regular file ({shown})")

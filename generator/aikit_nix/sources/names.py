@@ -1,0 +1,83 @@
+"""What a name may hold, in a source, in the image and in the Nix store."""
+
+from __future__ import annotations
+
+import re
+
+MODELS = "/models"
+_NAME_MAX = 255  # bytes of one path component, on every Linux file system
+_PATH_MAX = 1024  # bytes of a whole name below /models: Linux takes 4096 for a path, tools that unpack images less
+_MOST_SHARDS = 1000
+# llama.cpp finds the other shards from the first by this pattern
+_FIRST_SHARD = re.compile(r"(.*)-00001-of-(\d{5})(\.gguf)", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+class RefusedError(ValueError):
+    """A source that cannot be used; the message says why and what to do instead."""
+
+
+def scheme(text: str) -> str | None:
+    """The scheme of a URL in lower case, with its colon; None for a path."""
+    found = _SCHEME.match(text)
+    return found.group().lower() if found else None
+
+
+def name_problem(name: str) -> str | None:
+    """Why a model's or a template's name cannot become a path below /models; None where it can."""
+    if len(name) > _PATH_MAX or len(name.encode(errors="replace")) > _PATH_MAX:
+        return f"has more than {_PATH_MAX} bytes"
+    if bad := unprintable(name):
+        return f"holds {bad}"
+    if name.startswith("/"):
+        return "begins with `/`: it is a path below /models"
+    parts = name.removesuffix("/").split("/")
+    if ".." in parts:
+        return "holds `..`, which would leave /models"
+    if "" in parts:
+        return "has an empty part between two `/`"
+    long = next((part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None)
+    return f"has a part of more than {_NAME_MAX - len('.tmpl')} bytes" if long else None
+
+
+def unprintable(text: str) -> str | None:
+    """A word on the first control character or lone surrogate of a text; None where it has none."""
+    if text.isascii() and text.isprintable():
+        return None  # nearly all texts, and a file may hold thousands
+    found = re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text)
+    return f"the character U+{ord(found.group()):04X}" if found else None
+
+
+def file_name(file: str) -> str:
+    """The base name of a file in the image. Raises RefusedError where no file can be called so."""
+    if file in ("", ".", "..") or "/" in file:
+        raise RefusedError(f"names no file: `{file}` is a folder")
+    if bad := unprintable(file):
+        raise RefusedError(f"has a file name that holds {bad}")
+    if len(file.encode()) > _NAME_MAX:
+        raise RefusedError(f"has a file name of more than {_NAME_MAX} bytes")
+    return file
+
+
+def relative_path(path: str) -> str:
+    """A path below /models that somebody else chose (a repository, an artifact). Raises RefusedError."""
+    if problem := name_problem(path):
+        raise RefusedError(f"has a file whose name {problem}")
+    parts = path.split("/")
+    if "." in parts or "\\" in path:
+        raise RefusedError(f"has a file with an odd path: `{path}`")
+    file_name(parts[-1])
+    return path
+
+
+def shards(name: str) -> list[str]:
+    """All shards of a GGUF, given the first (`NAME-00001-of-00003.gguf`); any other name stands for itself.
+
+    Raises RefusedError for an absurd number of them.
+    """
+    found = _FIRST_SHARD.fullmatch(name)
+    if found is None:
+        return [name]
+    if int(found[2]) > _MOST_SHARDS:
+        raise RefusedError(f"claims to have {int(found[2])} parts")
+    return [f"{found[1]}-{number:05}-of-{found[2]}{found[3]}" for number in range(1, int(found[2]) + 1)]
