@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 MODELS = "/models"
 _NAME_MAX = 255  # bytes of one path component, on every Linux file system
+_PATH_MAX = 4096  # bytes of a path that Linux takes; what is put before and behind a name here needs some of them
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _HOST = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?"
@@ -86,8 +87,15 @@ def name_problem(name: str) -> str | None:
         return "holds `..`, which would leave /models"
     if "" in parts:
         return "has an empty part between two `/`"
+    if problem := _too_long(name):
+        return problem
     long = next((part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None)
     return f"has a part of more than {_NAME_MAX - len('.tmpl')} bytes" if long else None
+
+
+def _too_long(path: str) -> str | None:
+    most = _PATH_MAX // 2
+    return f"has more than {most} bytes" if len(path.encode(errors="replace")) > most else None
 
 
 def unprintable(text: str) -> str | None:
@@ -109,6 +117,8 @@ def _local(text: str) -> Source:
         )
     if text.endswith("/") or posixpath.normpath(text) == ".":
         raise RefusedError("is a folder: list each of its files as a model of its own")
+    if problem := _too_long(text):
+        raise RefusedError(problem)
     return Source(text, None, _file_name(posixpath.basename(text)))
 
 
