@@ -1,7 +1,8 @@
 """The header of a GGUF file: what a model says about itself.
 
 Only the key-value part is read, and of it only what is asked for; the PyPI package `gguf` would do it too, but maps the
-whole file and brings numpy. Layout: ggml's docs/gguf.md, versions 2 and 3. The file is untrusted: every length is bounded.
+whole file and brings numpy. Layout: ggml's docs/gguf.md, versions 2 and 3. The file is untrusted: every length and every
+number of things is bounded.
 """
 
 from __future__ import annotations
@@ -16,8 +17,15 @@ _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MAX_KEYS = 65_536
+_MAX_KEY = 65_535  # bytes, as in ggml's docs
 _MAX_STRING = 16 * 1024 * 1024
+# Of all arrays together. The largest vocabularies have 262,144 tokens and twice as many merges.
+_MAX_STRINGS = 4 * 1024 * 1024
 _MAX_HEADER = 256 * 1024 * 1024
+
+# The keys that are kept.
+_TEXTS = ("general.architecture", "general.name", "general.basename", "general.type", "tokenizer.chat_template")
+_NUMBERS = (".context_length", ".pooling_type")
 
 
 class NotGgufError(ValueError):
@@ -71,6 +79,7 @@ class _Reader:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._left = _MAX_HEADER
+        self._strings = _MAX_STRINGS
 
     def take(self, size: int) -> bytes:
         if size > self._left:
@@ -88,30 +97,39 @@ class _Reader:
     def number(self, code: str) -> int:
         return int(struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0])
 
-    def length(self) -> int:
+    def length(self, most: int = _MAX_STRING) -> int:
         size = self.number("Q")
-        if size > _MAX_STRING:
+        if size > most:
             raise NotGgufError(f"it has a string of {size} bytes")
         return size
 
     def pairs(self, count: int) -> Iterator[tuple[str, object]]:
+        """Those that `read` may want to know."""
         if count > _MAX_KEYS:
             raise NotGgufError(f"it claims {count} keys")
         for _ in range(count):
-            key = self.take(self.length()).decode(errors="replace")
+            key = self.take(self.length(_MAX_KEY)).decode(errors="replace")
             kind = self.number("I")
             if kind == _STRING:
-                yield key, self.take(self.length()).decode(errors="replace")
+                if key in _TEXTS:
+                    yield key, self.take(self.length()).decode(errors="replace")
+                else:
+                    self.skip(self.length())
             elif kind == _ARRAY:
                 self._skip_array()
             elif kind in _FORMATS:
-                yield key, struct.unpack("<" + _FORMATS[kind], self.take(_SIZES[kind]))[0]
+                value = struct.unpack("<" + _FORMATS[kind], self.take(_SIZES[kind]))[0]
+                if key.endswith(_NUMBERS):
+                    yield key, value
             else:
                 raise NotGgufError(f"it has a value of the unknown type {kind}")
 
     def _skip_array(self) -> None:
         kind, count = self.number("I"), self.number("Q")
         if kind == _STRING:
+            if count > self._strings:
+                raise NotGgufError(f"it claims {count} strings")
+            self._strings -= count
             for _ in range(count):
                 self.skip(self.length())
         elif kind in _SIZES:

@@ -19,6 +19,25 @@ class Defect:
     message: str
 
 
+class _Text:
+    """A text that is searched from front to back: each word is looked for once in each place of it.
+
+    Without that, a text of openings that nothing closes is read to its end from each of them.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._next: dict[str, tuple[int, int]] = {}  # from where on it was looked for, and where it stands
+
+    def find(self, word: str, start: int) -> int:
+        """As `str.find`: -1 where the word does not follow."""
+        since, found = self._next.get(word, (0, -2))
+        if found == -2 or start < since or 0 <= found < start:
+            found = self.text.find(word, start)
+            self._next[word] = (start, found)
+        return found
+
+
 _COMMENT = re.compile(r"(?:-[ \t\r\n])?/\*")
 _CLOSE = re.compile(r"[ \t\r\n]-\}\}|\}\}")
 _SPACE = re.compile(r"[ \t\r\n]+")
@@ -36,6 +55,7 @@ _OPENERS = ("if", "range", "with", "block", "define")
 
 def defects(text: str) -> list[Defect]:
     """Everything that Go would refuse, in order; an empty list for a well-formed template."""
+    searched = _Text(text)
     found: list[Defect] = []
     unbalanced: list[Defect] = []
     blocks: list[tuple[str, int]] = []
@@ -43,13 +63,13 @@ def defects(text: str) -> list[Defect]:
     while at >= 0:
         comment = _COMMENT.match(text, at + 2)
         if comment:
-            end = text.find("*/", comment.end())
+            end = searched.find("*/", comment.end())
             close = re.compile(r"(?:[ \t\r\n]-)?\}\}").match(text, end + 2) if end >= 0 else None
             if close is None:
                 found.append(Defect(at, "a comment that does not end with `*/}}`"))
             at = text.find("{{", close.end() if close else at + 2)
             continue
-        words, end, defect = _action(text, at)
+        words, end, defect = _action(searched, at)
         if defect:
             found.append(defect)
         if wrong := _balance(words, at, blocks):
@@ -60,8 +80,9 @@ def defects(text: str) -> list[Defect]:
     return found or unbalanced
 
 
-def _action(text: str, start: int) -> tuple[list[str], int, Defect | None]:
+def _action(searched: _Text, start: int) -> tuple[list[str], int, Defect | None]:
     """The bare words of the action that begins at `start`, where it ends, and its first defect."""
+    text = searched.text
     words: list[str] = []
     at = start + 2
     if re.compile(r"-[ \t\r\n]").match(text, at):
@@ -83,16 +104,16 @@ def _action(text: str, start: int) -> tuple[list[str], int, Defect | None]:
             at = space.end() - 1 if _CLOSE.match(text, space.end() - 1) and text[space.end()] == "-" else space.end()
             continue
         empty = False
-        end, problem = _token(text, at)
+        end, problem = _token(searched, at)
         if problem is None and text[at] in "()":
             depth += 1 if text[at] == "(" else -1
             if depth < 0:
                 problem = "a `)` without its `(`"
         if problem:
-            resume = text.find("}}", at)
-            newline = text.find("{{", at)
-            if resume < 0 or 0 <= newline < resume:
-                return words, newline if newline > 0 else len(text), Defect(at, problem)
+            resume = searched.find("}}", at)
+            opening = searched.find("{{", at)
+            if resume < 0 or 0 <= opening < resume:
+                return words, opening if opening > 0 else len(text), Defect(at, problem)
             return words, resume + 2, Defect(at, problem)
         word = _WORD.match(text, at)
         if word:
@@ -100,15 +121,16 @@ def _action(text: str, start: int) -> tuple[list[str], int, Defect | None]:
         at = end
 
 
-def _token(text: str, at: int) -> tuple[int, str | None]:
+def _token(searched: _Text, at: int) -> tuple[int, str | None]:
     """Where the token at `at` ends, and what is wrong with it."""
+    text = searched.text
     character = text[at]
     if character == '"':
         return _quoted(text, at, _STRING, "string")
     if character == "'":
         return _quoted(text, at, _CHAR, "character")
     if character == "`":
-        end = text.find("`", at + 1)
+        end = searched.find("`", at + 1)
         return (end + 1, None) if end >= 0 else (at, "a raw string that does not end")
     if character in "=|(),":
         return at + 1, None

@@ -20,6 +20,7 @@ from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
+_CHARACTERS = 80  # of a text, that count as one value
 
 # Debian's and PyPI's PyYAML carry the C parser; without it the same events come slower.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -101,8 +102,8 @@ def decode(data: bytes, file: str) -> str:
 def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     """The first document of the text, None where it has none; and warnings.
 
-    Raises AikitError where the text is no YAML, nests deeper than MAX_DEPTH, or stands for more than MAX_VALUES values
-    (with aliases, a small file can stand for a huge one).
+    Raises AikitError where the text is no YAML, nests deeper than MAX_DEPTH, or stands for more than MAX_VALUES values,
+    a long text counted as several (with aliases, a small file can stand for a huge one).
     """
     warnings: list[Diagnostic] = []
     root: Node | None = None
@@ -114,7 +115,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
         kind = type(event)
         if kind is yaml.ScalarEvent:
             node = Node("scalar", event.tag, file, event.start_mark, event.end_mark, event.value, event.style or None)
-            weight = 1
+            weight = weights[id(node)] = 1 + len(event.value) // _CHARACTERS
         elif kind is yaml.SequenceStartEvent or kind is yaml.MappingStartEvent:
             name: Literal["sequence", "mapping"] = "sequence" if kind is yaml.SequenceStartEvent else "mapping"
             node = Node(name, event.tag, file, event.start_mark, event.start_mark)
@@ -139,7 +140,8 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
             continue
         values += weight
         if values > MAX_VALUES:
-            raise _error("too-large", f"more than {MAX_VALUES} values with all aliases counted: use fewer", node.at)
+            what = f"more than {MAX_VALUES} values (or {_CHARACTERS} characters each) with all aliases counted"
+            raise _error("too-large", f"{what}: use fewer", node.at)
         if open_nodes:
             open_nodes[-1][1].append(node)
         else:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 
-def aikit_nix(*args: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """`aikit-nix ARGS` in a folder; `env` replaces the environment. Its exit status is not checked."""
+def aikit_nix(
+    *args: str | Path, cwd: Path, env: dict[str, str] | None = None, limits: tuple[int, int] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`aikit-nix ARGS` in a folder; `env` replaces the environment. Its exit status is not checked.
+
+    `limits` are bytes of memory and seconds of CPU time: a process that wants more fails or is killed.
+    """
     argv = [sys.executable, "-m", "aikit_nix.cli", *map(str, args)]
-    return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+    def limit() -> None:
+        if limits:
+            memory, seconds = limits
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+    return subprocess.run(argv, cwd=cwd, env=env, preexec_fn=limit, capture_output=True, text=True, check=False)

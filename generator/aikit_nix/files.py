@@ -1,0 +1,117 @@
+"""The one reader and the one writer of files that fit into memory: only regular files, bounded; all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+from aikit_nix.errors import AikitError, error
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading. Raises OSError, also for what is none: its `strerror` says what it is.
+
+    A pipe is not waited for, and a device is not opened: some do something then.
+    """
+    _refuse_other(path.stat(), path)
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _refuse_other(os.fstat(handle), path)  # it may be another one by now
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _refuse_other(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((kind for is_one, kind in _KINDS if is_one(status.st_mode)), "no file")
+        raise OSError(None, f"it is {kind}, not a regular file", str(path))
+
+
+def read_bounded(path: Path, limit: int, hint: str = "") -> bytes:
+    """The bytes of a file that has at most `limit` of them; no more are ever read.
+
+    Raises AikitError; `hint` says what to do where there is no such file.
+    """
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(limit + 1)
+    except FileNotFoundError:
+        raise error(f"cannot read {path}: no such file or directory{hint}", code="unreadable") from None
+    except OSError as failed:
+        raise error(f"cannot read {path}: {reason(failed)}", code="unreadable") from None
+    except ValueError:
+        raise error(f"cannot read {str(path)!r}: that is no file name", code="unreadable") from None
+    if len(data) > limit:
+        raise error(f"cannot read {path}: it has more than {limit} bytes", code="too-large")
+    return data
+
+
+def write_atomic(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a file so that it holds the old bytes or the new ones, whatever fails; a symlink's target is written.
+
+    Its mode is `mode`, or what it was, or what new files have here. Raises AikitError, which names the file and the reason.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        before = _status(target)
+        if before:
+            _refuse_other(before, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".aikit-nix-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                if before and (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                    with contextlib.suppress(PermissionError):
+                        os.fchown(handle, before.st_uid, before.st_gid)
+                os.fchmod(handle, _mode(before) if mode is None else mode)
+                os.fsync(handle)
+            Path(temporary).replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+    except OSError as failed:
+        raise cannot_write(path, failed) from None
+    except ValueError:
+        raise error(f"cannot write {str(path)!r}: that is no file name", code="unwritable") from None
+
+
+def cannot_write(path: Path | str, failed: OSError) -> AikitError:
+    """The error for a file or folder that cannot be written."""
+    return error(f"cannot write {path}: {reason(failed)}", code="unwritable")
+
+
+def reason(failed: OSError) -> str:
+    """Why something with a file failed, for the end of a message."""
+    return (failed.strerror or str(failed) or type(failed).__name__).lower()
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _mode(before: os.stat_result | None) -> int:
+    if before:
+        return stat.S_IMODE(before.st_mode)
+    umask = os.umask(0)  # there is no other way to ask
+    os.umask(umask)
+    return 0o666 & ~umask
