@@ -12,6 +12,7 @@ from importlib import import_module
 import click
 
 from aikit_nix import __version__, console
+from aikit_nix.console import Verbosity
 from aikit_nix.errors import AikitError
 
 # The module below aikit_nix.commands that has the command, in the order of the help.
@@ -54,17 +55,17 @@ class _Commands(click.Group):
 
 
 def _verbosity() -> list[click.Parameter]:
-    def set_to(level: int) -> click.Parameter:
+    def set_to(level: Verbosity) -> click.Parameter:
         def callback(_: click.Context, __: click.Parameter, value: bool) -> None:
             if value:
                 console.verbosity = level
 
         words = (["-v", "--verbose"], "Show each command that is run and each request.")
-        if level < 0:
+        if level is Verbosity.QUIET:
             words = (["-q", "--quiet"], "Print errors and warnings only.")
         return click.Option(words[0], is_flag=True, expose_value=False, callback=callback, help=words[1])
 
-    return [set_to(1), set_to(-1)]
+    return [set_to(Verbosity.VERBOSE), set_to(Verbosity.QUIET)]
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, params=_verbosity())

@@ -1,23 +1,25 @@
-"""How the command line speaks to people: diagnostics, and with --verbose what is run."""
+"""How the command line speaks to people."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
+from enum import IntEnum
 
 from aikit_nix.errors import Diagnostic
 
-# -1 with --quiet: errors and warnings only; 1 with --verbose: each command and each request too.
-verbosity = 0
+
+class Verbosity(IntEnum):
+    """How much is said on stderr beside errors."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
 
 
-def command(argv: Sequence[str | Path]) -> None:
-    """Show a program that is about to run."""
-    if verbosity > 0:
-        print("$", shlex.join(map(str, argv)), file=sys.stderr, flush=True)  # noqa: T201
+# What the user asked for; a command sets it before it does anything.
+verbosity = Verbosity.NORMAL
 
 
 def report(diagnostics: Iterable[Diagnostic]) -> None:
@@ -28,3 +30,20 @@ def report(diagnostics: Iterable[Diagnostic]) -> None:
 
         colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         sys.stderr.write(render.text(found, colour=colour))
+
+
+def say(line: str) -> None:
+    """One line on stderr, unless the user wants quiet."""
+    if verbosity >= Verbosity.NORMAL:
+        _write(line)
+
+
+def trace(line: str) -> None:
+    """A request or a command that was run, shown as `$ LINE` with --verbose. The caller has blanked its secrets."""
+    if verbosity >= Verbosity.VERBOSE:
+        _write(f"$ {line}")
+
+
+def _write(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -71,25 +71,46 @@ def write_atomic(path: Path, data: bytes, mode: int | None = None) -> None:
         if before:
             _refuse_other(before, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".aikit-nix-")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                if before and (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-                    with contextlib.suppress(PermissionError):
-                        os.fchown(handle, before.st_uid, before.st_gid)
-                os.fchmod(handle, _mode(before) if mode is None else mode)
-                os.fsync(handle)
-            Path(temporary).replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        owner = (before.st_uid, before.st_gid) if before else None
+        write_whole(target, data, _mode(before) if mode is None else mode, owner)
     except OSError as failed:
         raise cannot_write(path, failed) from None
     except ValueError:
         raise error(f"cannot write {str(path)!r}: that is no file name", code="unwritable") from None
+
+
+def write_whole(target: Path, data: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+    """The file has these bytes, or what it had before, even if the power fails. Raises OSError."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".aikit-nix-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if owner and owner != (os.geteuid(), os.getegid()):
+                with contextlib.suppress(PermissionError):
+                    os.fchown(handle, *owner)
+            os.fchmod(handle, mode)
+            os.fsync(handle)
+        Path(temporary).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was renamed in a folder stays so if the power fails. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Where this program keeps what it can do without."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix"
 
 
 def cannot_write(path: Path | str, failed: OSError) -> AikitError:

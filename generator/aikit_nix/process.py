@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ def start(
     It is ended when the block is left by an exception. Raises AikitError when the program is missing.
     """
     try:
-        console.command(argv)
+        console.trace(_shown(argv))
         process = subprocess.Popen(
             [str(arg) for arg in argv],
             cwd=cwd,
@@ -94,6 +95,10 @@ def missing(program: str) -> AikitError:
     return error(f"`{program}` cannot be run: it is not on PATH ({where})", code="program-missing")
 
 
+def _shown(argv: Sequence[str | Path]) -> str:
+    return shlex.join(map(str, argv))
+
+
 def _finish(
     argv: Sequence[str | Path],
     *,
@@ -101,7 +106,7 @@ def _finish(
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    console.command(argv)
+    console.trace(_shown(argv))
     try:
         return subprocess.run(
             [str(arg) for arg in argv],

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix.sources.names import RefusedError, file_name, relative_path, shards
+from aikit_nix.sources.names import RefusedError, file_name, relative_path, shards, too_long
 
 _MOST_FILES = 1000
 
@@ -33,6 +33,8 @@ def read(text: str) -> Local:
         raise RefusedError(
             "leaves the aikitfile's folder, beyond which AIKit saw nothing: move or link the file into it"
         )
+    if problem := too_long(text):
+        raise RefusedError(problem)
     path = posixpath.normpath(text)
     if path == ".":
         raise RefusedError("is the aikitfile's own folder: name a file or a folder in it")

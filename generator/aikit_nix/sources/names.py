@@ -6,7 +6,7 @@ import re
 
 MODELS = "/models"
 _NAME_MAX = 255  # bytes of one path component, on every Linux file system
-_PATH_MAX = 1024  # bytes of a whole name below /models: Linux takes 4096 for a path, tools that unpack images less
+_PATH_MAX = 2048  # bytes of a name below /models: Linux takes 4096 for a path, of which others stand before and behind
 _MOST_SHARDS = 1000
 # llama.cpp finds the other shards from the first by this pattern
 _FIRST_SHARD = re.compile(r"(.*)-00001-of-(\d{5})(\.gguf)", re.IGNORECASE)
@@ -25,8 +25,8 @@ def scheme(text: str) -> str | None:
 
 def name_problem(name: str) -> str | None:
     """Why a model's or a template's name cannot become a path below /models; None where it can."""
-    if len(name) > _PATH_MAX or len(name.encode(errors="replace")) > _PATH_MAX:
-        return f"has more than {_PATH_MAX} bytes"
+    if problem := too_long(name):
+        return problem
     if bad := unprintable(name):
         return f"holds {bad}"
     if name.startswith("/"):
@@ -38,6 +38,13 @@ def name_problem(name: str) -> str | None:
         return "has an empty part between two `/`"
     long = next((part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None)
     return f"has a part of more than {_NAME_MAX - len('.tmpl')} bytes" if long else None
+
+
+def too_long(path: str) -> str | None:
+    """Why a path, or what it stands for, is too long; None where it is not."""
+    if len(path) > _PATH_MAX or len(path.encode(errors="replace")) > _PATH_MAX:
+        return f"has more than {_PATH_MAX} bytes"
+    return None
 
 
 def unprintable(text: str) -> str | None:

@@ -1,0 +1,531 @@
+"""The one HTTP client: patient, bounded, and careful with credentials.
+
+On httpx, which knows proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and keeps connections. What httpx does not
+do is here: retries, an end for answers that never end, redirects that carry no credentials to another host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aikit_nix import __version__, console
+from aikit_nix.errors import AikitError, Diagnostic, Severity
+from aikit_nix.redact import blank, hide, shown
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+ANSWER_LIMIT = 32 << 20  # bytes of a small answer, where the caller does not say
+
+_REDIRECTS = 10
+_REFUSAL_LIMIT = 16 << 10  # bytes kept of what a server says with a refusal
+# What may follow a redirect to another host. All else may be a credential: GitLab, Artifactory and others have their own.
+_HARMLESS = {"accept", "accept-encoding", "content-type", "if-range", "range", "user-agent"}
+_CA_FILES = ("SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+class Trouble(Enum):
+    """What went wrong with a request."""
+
+    STATUS = "status"  # the server answered, with a status of 400 or more
+    UNREACHABLE = "unreachable"  # no connection, or no answer on it
+    INTERRUPTED = "interrupted"  # the answer broke off
+    SLOW = "slow"  # the answer did not end in time, though bytes came
+    TOO_LONG = "too-long"  # the answer is longer than it may be
+    REFUSED = "refused"  # by us: no http(s), a redirect that may not be followed, an answer that makes no sense
+
+
+class HttpError(AikitError):
+    """A request that failed for good. `message` is one line that says what and where, without secrets.
+
+    Callers that know for which model it was say so: `raise error(f"{model}: {problem.message}", at, problem.code)`.
+    """
+
+    def __init__(
+        self,
+        trouble: Trouble,
+        message: str,
+        *,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        again: bool = False,
+    ) -> None:
+        super().__init__(Diagnostic(Severity.ERROR, f"http-{trouble.value}", message))
+        self.trouble = trouble
+        self.code = f"http-{trouble.value}"
+        self.message = message
+        self.status = status
+        self.headers: Mapping[str, str] = headers or {}  # names in any case
+        self.body = body
+        self.again = again  # whether it may be different next time
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what, in seconds; and how often to try."""
+
+    connect: float = 15
+    read: float = 30  # without a byte
+    answer: float = 60  # for a whole small answer, or until a large one begins
+    attempts: int = 5
+    first_wait: float = 0.5  # doubled each time
+    longest_wait: float = 60  # also of a server's Retry-After
+    sleep: Callable[[float], object] = time.sleep
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer. `url` is where it came from after redirects: `blank` it before it is shown."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]  # names in any case
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises HttpError."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise HttpError(Trouble.REFUSED, f"{blank(self.url)} answered with something that is no JSON") from None
+
+    def text(self) -> str:
+        return self.body.decode("utf-8", errors="replace")
+
+
+class Tries:
+    """Counts the attempts at one thing, and waits between them."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._failed = 0
+
+    def failed(self, problem: HttpError) -> None:
+        """Wait before the next attempt; raises the problem where there is no sense in one."""
+        self._failed += 1
+        if not problem.again or self._failed >= self._patience.attempts:
+            raise problem
+        wait = self._patience.first_wait * 2 ** (self._failed - 1)
+        wait = min(max(wait, _wanted_wait(problem.headers)), self._patience.longest_wait)
+        console.trace(f"waiting {wait:g} s: {problem.message}")
+        self._patience.sleep(wait)
+
+    def progressed(self) -> None:
+        """Something was won since the last failure: count from the beginning."""
+        self._failed = 0
+
+
+class Client:
+    """Sends requests; may be used from several threads. Every method raises HttpError."""
+
+    def __init__(self, patience: Patience | None = None) -> None:
+        self.patience = patience or Patience()
+        self._own = threading.local()
+        self._lines: list[_Line] = []
+        self._lock = threading.Lock()
+        self._aborted = False
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            lines, self._lines, self._own = self._lines, [], threading.local()
+        for line in lines:
+            line.client.close()
+
+    def abort(self) -> None:
+        """Break off what other threads are reading, and let them begin nothing new: for Ctrl-C."""
+        self._aborted = True
+        with self._lock:
+            lines = list(self._lines)
+        for line in lines:
+            line.shut()
+
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Answer:
+        """A small answer, whole. Raises also for a status of 400 or more, and more than `limit` bytes."""
+        return self._retried(lambda: self._small("GET", url, headers, None, limit))
+
+    def get_json(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Any:
+        """What a small answer says as JSON."""
+        return self.get(url, headers={"Accept": "application/json", **(headers or {})}, limit=limit).json()
+
+    def head(self, url: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """What the server of `url` says about it; a redirect to another host is the answer, and is not followed.
+
+        So Hugging Face's X-Linked-Etag and X-Repo-Commit are seen, which the host with the bytes does not know.
+        """
+        return self._retried(lambda: self._small("HEAD", url, headers, None, 0))
+
+    def post(
+        self, url: str, content: bytes, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT
+    ) -> Answer:
+        """The answer to a question that does not fit into an address. Only what may be asked twice: it is retried."""
+        return self._retried(lambda: self._small("POST", url, headers, content, limit))
+
+    @contextmanager
+    def stream(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Stream]:
+        """A large answer as it comes; one attempt, since what to do after half of it only the caller knows.
+
+        Raises HttpError for a status of 400 or more, and from the caller's reading where the answer breaks off.
+        """
+        with self._exchange("GET", url, {"Accept-Encoding": "identity", **(headers or {})}) as (response, watch):
+            yield Stream(response, watch)
+
+    def _retried(self, action: Callable[[], T]) -> T:
+        tries = Tries(self.patience)
+        while True:
+            try:
+                return action()
+            except HttpError as problem:
+                if problem.trouble is Trouble.SLOW:
+                    raise  # it took its whole time already
+                tries.failed(problem)
+
+    def _small(
+        self, method: str, url: str, headers: Mapping[str, str] | None, content: bytes | None, limit: int
+    ) -> Answer:
+        # identity: a few kB of gzip in gzip unpack to gigabytes
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        with self._exchange(method, url, sent, content) as (response, _):
+            body = b"" if method == "HEAD" else _read(response, limit)
+            if len(body) > limit:
+                raise HttpError(Trouble.TOO_LONG, f"{blank(url)} answered with more than {limit:,} bytes")
+            return Answer(str(response.url), response.status_code, response.headers, body)
+
+    @contextmanager
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+    ) -> Iterator[tuple[httpx.Response, _Watch]]:
+        """One attempt: the answer after all redirects (for HEAD on the first host), its body not read yet."""
+        import httpx
+
+        line = self._line()
+        address, sent = _prepared(url, headers)
+        for _ in range(_REDIRECTS + 1):
+            with _Watch(line, self.patience.answer) as watch:
+                with _troubles(address, watch, self.patience):
+                    request = line.client.build_request(
+                        method, address, headers=sent, content=content, extensions={"trace": line.trace}
+                    )
+                    response = line.client.send(request, stream=True)
+                try:
+                    console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
+                    target = _redirected(response)
+                    if target is None or (method == "HEAD" and not _same_origin(target, address)):
+                        with _troubles(address, watch, self.patience):
+                            _refuse_status(response)
+                            yield response, watch
+                        return
+                finally:
+                    response.close()
+            if not _same_origin(target, address):
+                if content is not None:
+                    raise HttpError(
+                        Trouble.REFUSED, f"{blank(str(address))} redirects a question to {blank(str(target))}"
+                    )
+                kept = {name: value for name, value in sent.items() if name.lower() in _HARMLESS}
+                if address.scheme == "https" and target.scheme == "http" and len(kept) < len(sent):
+                    raise HttpError(
+                        Trouble.REFUSED,
+                        f"{blank(str(address))} redirects a request with credentials to {blank(str(target))}, "
+                        "which is not encrypted",
+                    )
+                sent = kept
+            if target.userinfo:
+                target = target.copy_with(username=None, password=None)
+            address = httpx.URL(target)
+        raise HttpError(Trouble.REFUSED, f"{blank(url)} redirects more than {_REDIRECTS} times")
+
+    def _line(self) -> _Line:
+        if self._aborted:
+            raise HttpError(Trouble.INTERRUPTED, "interrupted")
+        line: _Line | None = getattr(self._own, "line", None)
+        if line is None:
+            line = self._own.line = _Line(self.patience)
+            with self._lock:
+                self._lines.append(line)
+        return line
+
+
+class Stream:
+    """A large answer that is being read."""
+
+    def __init__(self, response: httpx.Response, watch: _Watch) -> None:
+        self._response = response
+        self._watch = watch
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    def blocks(self, slowest: int, window: float) -> Iterator[bytes]:
+        """The body in pieces as they come. It breaks off (SLOW) when fewer than `slowest` bytes came in `window` s."""
+        self._watch.until(window)
+        came = 0
+        for block in self._response.iter_raw():
+            came += len(block)
+            if came >= slowest:
+                self._watch.until(window)
+                came = 0
+            yield block
+
+
+class _Line:
+    """One thread's connections: httpx's client, and the sockets that it opened."""
+
+    def __init__(self, patience: Patience) -> None:
+        import httpx
+
+        try:
+            self.client = httpx.Client(
+                verify=_tls(),
+                timeout=httpx.Timeout(patience.read, connect=patience.connect),
+                headers={"User-Agent": f"aikit-nix/{__version__}", "Accept": "*/*"},
+                follow_redirects=False,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as problem:
+            raise HttpError(
+                Trouble.REFUSED,
+                f"the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY names cannot be used: {shown(str(problem))}",
+            ) from None
+        self.client.cookies.jar.set_policy(_no_cookies())
+        self._sockets: list[socket.socket] = []
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """httpcore's documented hook: it is told of each socket that is opened."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._sockets = [known for known in self._sockets if known.fileno() >= 0]
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+
+    def shut(self) -> None:
+        """End every read and write on these connections at once, from another thread."""
+        for known in list(self._sockets):
+            with suppress(OSError):  # closed already
+                # not ssl's own shutdown, which changes what the reading thread uses
+                socket.socket.shutdown(known, socket.SHUT_RDWR)
+
+
+class _Watch:
+    """Shuts the connections when the time is over: a server that sends a byte now and then never times out."""
+
+    def __init__(self, line: _Line, seconds: float) -> None:
+        self._line = line
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self.expired = False
+        self.until(seconds)
+
+    def until(self, seconds: float) -> None:
+        """From now on."""
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+
+    def _wait(self) -> None:
+        while (left := self._deadline - time.monotonic()) > 0:
+            if self._done.wait(left):
+                return
+        self.expired = True
+        self._line.shut()
+
+    def __str__(self) -> str:
+        return f"{self._seconds:g} s"
+
+
+@contextmanager
+def _troubles(address: httpx.URL, watch: _Watch, patience: Patience) -> Iterator[None]:
+    """httpx's errors, and those of the libraries below it, as ours."""
+    import httpx
+
+    where = blank(str(address))
+    try:
+        yield
+    except HttpError:
+        raise
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, ValueError) as problem:
+        if watch.expired:
+            raise HttpError(Trouble.SLOW, f"{where} is too slow: gave up after {watch}", again=True) from None
+        reason = shown(str(problem) or type(problem).__name__)
+        match problem:
+            case httpx.ConnectTimeout():
+                message = f"{where} cannot be reached{_proxy(address)}: no connection after {patience.connect:g} s"
+                raise HttpError(Trouble.UNREACHABLE, message, again=True) from None
+            case httpx.ConnectError() | httpx.ProxyError():
+                message = f"{where} cannot be reached{_proxy(address)}: {reason}{_tls_hint(reason)}"
+                raise HttpError(Trouble.UNREACHABLE, message, again="certificate" not in reason.lower()) from None
+            case httpx.TimeoutException():
+                message = f"{where} said nothing for {patience.read:g} s"
+                raise HttpError(Trouble.INTERRUPTED, message, again=True) from None
+            case httpx.TransportError() | OSError():
+                raise HttpError(Trouble.INTERRUPTED, f"{where} broke off: {reason}", again=True) from None
+            case _:
+                raise HttpError(Trouble.REFUSED, f"{where} cannot be asked for: {reason}") from None
+
+
+def _prepared(url: str, headers: Mapping[str, str]) -> tuple[httpx.URL, dict[str, str]]:
+    """The address without user and password, which become a header, and the headers; their secrets are noted."""
+    import base64
+
+    import httpx
+
+    try:
+        address = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError, UnicodeError) as problem:
+        raise HttpError(Trouble.REFUSED, f"{blank(url)} is no address: {shown(str(problem))}") from None
+    if address.scheme not in ("http", "https") or not address.host:
+        raise HttpError(Trouble.REFUSED, f"{blank(url)} is no http:// or https:// address")
+    sent = dict(headers)
+    if address.userinfo:
+        hide(address.password)
+        userinfo = f"{address.username}:{address.password}".encode()
+        sent.setdefault("Authorization", f"Basic {base64.b64encode(userinfo).decode()}")
+        address = address.copy_with(username=None, password=None)
+    for name, value in sent.items():
+        if name.lower() not in _HARMLESS:
+            hide(value)
+            hide(value.partition(" ")[2])
+        if not (value.isascii() and value.isprintable()):
+            raise HttpError(Trouble.REFUSED, f"the {name} for {blank(url)} has characters that no header may hold")
+    return address, sent
+
+
+def _redirected(response: httpx.Response) -> httpx.URL | None:
+    """Where an answer sends us; None for all other answers."""
+    import httpx
+
+    if response.status_code not in (301, 302, 303, 307, 308):
+        return None
+    where = blank(str(response.url))
+    try:
+        target = response.url.join(response.headers["Location"])
+    except (KeyError, httpx.InvalidURL, ValueError):
+        raise HttpError(Trouble.REFUSED, f"{where} redirects to nowhere") from None
+    if target.scheme not in ("http", "https") or not target.host:
+        raise HttpError(Trouble.REFUSED, f"{where} redirects to {blank(str(target))}: only http(s) is followed")
+    return target
+
+
+def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+
+
+def _refuse_status(response: httpx.Response) -> None:
+    if response.status_code < 400:
+        return
+    status = response.status_code
+    again = status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
+    body = _read(response, _REFUSAL_LIMIT)[:_REFUSAL_LIMIT] if response.request.method != "HEAD" else b""
+    message = f"{blank(str(response.url))} answered {status} {shown(response.reason_phrase)}".rstrip()
+    raise HttpError(Trouble.STATUS, message, status=status, headers=response.headers, body=body, again=again)
+
+
+def _read(response: httpx.Response, limit: int) -> bytes:
+    """The body, up to a block more than `limit`; unpacked where the server packed it though we did not ask for that."""
+    import zlib
+
+    blocks, size = [], 0
+    for block in response.iter_raw():
+        blocks.append(block)
+        size += len(block)
+        if size > limit:
+            break
+    body = b"".join(blocks)
+    if response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate") and size <= limit:
+        try:
+            body = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, limit + 1)
+        except zlib.error:
+            raise HttpError(Trouble.INTERRUPTED, f"{blank(str(response.url))} is packed badly", again=True) from None
+    return body
+
+
+def _wanted_wait(headers: Mapping[str, str]) -> float:
+    """The seconds that a refusal asks us to wait: Retry-After (seconds or a date), or Hugging Face's RateLimit."""
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    said = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", said):
+        return int(said)
+    if said:
+        try:
+            date = parsedate_to_datetime(said)
+            return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        except (ValueError, OverflowError):
+            return 0
+    # https://huggingface.co/docs/hub/rate-limits: "api";r=0;t=55
+    left = re.search(r";\s*t=([0-9]{1,6})", headers.get("RateLimit", ""))
+    return int(left[1]) if left else 0
+
+
+def _tls() -> ssl.SSLContext:
+    """Whom to trust: what the user's variables name, else the system's certificates, else certifi's."""
+    for variable in _CA_FILES:
+        if named := os.environ.get(variable):
+            try:
+                if os.path.isdir(named):  # noqa: PTH112
+                    return ssl.create_default_context(capath=named)
+                return ssl.create_default_context(cafile=named)
+            except OSError as problem:  # SSLError is one
+                raise HttpError(
+                    Trouble.REFUSED, f"{variable} names no certificates: {shown(named)}: {shown(str(problem))}"
+                ) from None
+    if named := os.environ.get("SSL_CERT_DIR"):
+        return ssl.create_default_context(capath=named)
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if not context.cert_store_stats()["x509_ca"] and not paths.capath:
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+def _tls_hint(reason: str) -> str:
+    lowered = reason.lower()
+    if "certificate" not in lowered:
+        return ""
+    if "expired" in lowered or "not yet valid" in lowered:
+        return " (is this machine's clock right?)"
+    return " (SSL_CERT_FILE names the certificates to trust)"
+
+
+def _proxy(address: httpx.URL) -> str:
+    """` through the proxy …`, where there is one for an address."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
+    return f" through the proxy {blank(proxy)}" if proxy and not proxy_bypass(address.host) else ""
+
+
+def _no_cookies() -> Any:
+    from http.cookiejar import DefaultCookiePolicy
+
+    return DefaultCookiePolicy(allowed_domains=[])

@@ -1,0 +1,52 @@
+"""What may be shown of addresses and texts: no password, no token, no control character, one line."""
+
+from __future__ import annotations
+
+import re
+
+from aikit_nix.reader import printable
+
+_SECRET_KEY = re.compile(
+    r"token|sig(nature)?$|key|secret|passw|pwd|credential|auth|policy|session|jwt|^x-(amz|goog|ms)-", re.IGNORECASE
+)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>`]+", re.IGNORECASE)
+_LONGEST = 1000  # characters of a message that came from elsewhere
+
+_hidden: set[str] = set()
+
+
+def hide(secret: str) -> None:
+    """Never show this text from now on: `shown` blanks it wherever it stands, a server's echo included."""
+    if len(secret) >= 4:  # shorter ones are no secrets, and would blank half of every message
+        _hidden.add(secret)
+
+
+def blank(url: str) -> str:
+    """An address without what it may keep secret: user and password, the fragment, values of the query that sign it."""
+    address, _, _ = url.partition("#")
+    place, mark, query = address.partition("?")
+    before, slashes, rest = place.partition("://")
+    scheme, rest = (before, rest) if slashes else ("", before)
+    authority, slash, path = rest.partition("/")
+    if "@" not in authority and not re.fullmatch(r"[^:]*(:[0-9]*)?|\[.*", authority):
+        authority, slash, path = rest, "", ""  # a password with a slash in it: no port looks like that
+    userinfo, at, host = authority.rpartition("@")
+    place = f"{scheme}{slashes}{'***' if userinfo else ''}{at}{host}{slash}{path}"
+    return _line(place + mark + "&".join(_pair(pair) for pair in query.split("&")))
+
+
+def shown(text: str) -> str:
+    """A text from elsewhere (a server's answer, a library's message) as it may be printed: see this module."""
+    return _line(_ADDRESS.sub(lambda match: blank(match[0]), text))
+
+
+def _pair(pair: str) -> str:
+    key, equals, _ = pair.partition("=")
+    return f"{key}=***" if equals and _SECRET_KEY.search(key) else pair
+
+
+def _line(text: str) -> str:
+    for secret in _hidden:
+        text = text.replace(secret, "***")
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
