@@ -23,15 +23,16 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     check: bool = True,
+    secret: bool = False,
 ) -> str:
     """Run a program to its end and return what it wrote to stdout.
 
     `env` is added to the environment. Raises AikitError when the program is missing or (with `check`) fails,
-    with the last lines of its stderr.
+    with the last lines of its stderr, unless those are `secret`.
     """
     done = _finish(argv, cwd=cwd, env=env, stdin=stdin)
     if check and done.returncode != 0:
-        raise failure(argv, done.returncode, done.stderr.decode(errors="replace"))
+        raise failure(argv, done.returncode, "" if secret else done.stderr.decode(errors="replace"))
     return done.stdout.decode(errors="replace")
 
 

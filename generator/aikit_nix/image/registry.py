@@ -1,0 +1,199 @@
+"""A repository in a registry: manifests and blobs by the OCI distribution specification, with the user's login.
+
+On our own HTTP client. The Python clients that there are do not fit: oras (requests) neither resumes nor mounts and
+ignores DOCKER_CONFIG, python-dxf does not resume, and both read a blob only from a file of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+from aikit_nix import credentials, redact
+from aikit_nix.errors import AikitError, error
+from aikit_nix.http import Answer, Client, HttpError, Trouble
+
+INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_ACCEPT = ", ".join((*MANIFEST, *INDEX))
+_LIMIT = 4 << 20  # bytes of a manifest: the specification asks registries to take that much
+_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
+_PARAMETER = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest or index as its bytes stand in the registry."""
+
+    media_type: str
+    digest: str
+    data: bytes
+    content: Mapping[str, Any]
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it lists manifests for platforms."""
+        return self.media_type in INDEX or "manifests" in self.content
+
+
+class Repository:
+    """One repository, for `actions` (`pull`, or `pull,push`). Every method raises AikitError."""
+
+    def __init__(
+        self, client: Client, registry: str, name: str, *, actions: str = "pull", insecure: bool = False
+    ) -> None:
+        self.client = client
+        self.registry = registry
+        self.name = name
+        self._actions = actions
+        host = "registry-1.docker.io" if registry in ("docker.io", "index.docker.io") else registry
+        # As docker and AIKit: a registry on this machine speaks plain HTTP
+        scheme = "http" if insecure or _LOOPBACK.fullmatch(registry) else "https"
+        self._base = f"{scheme}://{host}"
+        self._authorization: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.name}"
+
+    def url(self, path: str) -> str:
+        """The address of something in the repository: `manifests/latest`, `blobs/sha256:…`."""
+        return f"{self._base}/v2/{self.name}/{path}"
+
+    def headers(self) -> dict[str, str]:
+        """The Authorization header that the registry asked for, if it asked yet."""
+        return {"Authorization": self._authorization} if self._authorization else {}
+
+    def manifest(self, reference: str) -> Manifest:
+        """The manifest of a tag or digest; its bytes are checked against the digest."""
+        answer = self.get(f"manifests/{reference}", {"Accept": _ACCEPT}, limit=_LIMIT)
+        digest = "sha256:" + hashlib.sha256(answer.body).hexdigest()
+        said = answer.headers.get("Docker-Content-Digest")
+        wanted = reference if reference.startswith("sha256:") else said
+        if wanted and wanted.startswith("sha256:") and wanted != digest:
+            raise error(
+                f"{self}: the manifest {reference} has the digest {digest}, not {redact.shown(wanted)}", code="registry"
+            )
+        content = answer.json()
+        if not isinstance(content, dict):
+            raise error(f"{self}: {reference} is no manifest", code="registry")
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Manifest(str(content.get("mediaType") or media_type), digest, answer.body, content)
+
+    def blob(self, digest: str, limit: int = _LIMIT) -> bytes:
+        """A small blob, checked."""
+        body = self.get(f"blobs/{digest}", limit=limit).body
+        if "sha256:" + hashlib.sha256(body).hexdigest() != digest:
+            raise error(f"{self}: the blob {digest} has other bytes than its digest says", code="registry")
+        return body
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, *, limit: int = _LIMIT) -> Answer:
+        """A small answer, with the login where the registry asks for one."""
+        url = self.url(path)
+        try:
+            return self.client.get(url, headers={**(headers or {}), **self.headers()}, limit=limit)
+        except HttpError as refused:
+            if refused.status != 401 or not self.authorize(refused):
+                raise self.refused(refused, path) from None
+        try:
+            return self.client.get(url, headers={**(headers or {}), **self.headers()}, limit=limit)
+        except HttpError as refused:
+            raise self.refused(refused, path) from None
+
+    def login(self) -> None:
+        """Ask for what the repository wants to know, before a request that cannot be asked twice."""
+        try:
+            self.client.get(f"{self._base}/v2/", headers=self.headers())
+        except HttpError as refused:
+            if refused.status == 401 and self.authorize(refused):
+                return
+            if refused.status not in (401, 404):
+                raise self.refused(refused, "") from None
+
+    def authorize(self, refused: HttpError) -> bool:
+        """Do what a 401 asks for; False where there is nothing more to do. Source: the distribution project's token spec."""
+        challenge = refused.headers.get("WWW-Authenticate", "")
+        kind, _, rest = challenge.partition(" ")
+        said = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(rest)}
+        login = credentials.find(self.registry, self.name)
+        before = self._authorization
+        match kind.lower():
+            case "basic" if login:
+                self._authorization = login.basic
+            case "bearer" if "realm" in said:
+                self._authorization = f"Bearer {self._token(said, login)}"
+            case _:
+                return False
+        return self._authorization != before
+
+    def _token(self, said: Mapping[str, str], login: credentials.Login | None) -> str:
+        realm = urljoin(self._base, said["realm"])
+        if urlsplit(realm).scheme not in ("http", "https") or (
+            self._base.startswith("https") and realm.startswith("http:")
+        ):
+            raise error(
+                f"{self.registry} sends its login to {redact.blank(realm)}, which is not encrypted", code="registry"
+            )
+        scope = said.get("scope") or f"repository:{self.name}:{self._actions}"
+        if "push" in self._actions:
+            scope = f"repository:{self.name}:{self._actions}"
+        query = {"service": said["service"]} if "service" in said else {}
+        if login and login.identity_token:
+            form = urlencode(
+                {
+                    **query,
+                    "scope": scope,
+                    "grant_type": "refresh_token",
+                    "refresh_token": login.identity_token,
+                    "client_id": "aikit-nix",
+                }
+            )
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self.client.post(realm, form.encode(), headers=headers)
+        else:
+            address = f"{realm}{'&' if '?' in realm else '?'}{urlencode({**query, 'scope': scope}, quote_via=quote)}"
+            try:
+                answer = self.client.get(address, headers={"Authorization": login.basic} if login else {})
+            except HttpError as refused:
+                if refused.status in (401, 403):
+                    raise error(
+                        f"{self.registry} does not take the login for {self.name}: log in again (`docker login {self.registry}`)",
+                        code="registry",
+                    ) from None
+                raise
+        content = answer.json()
+        token = content.get("token") or content.get("access_token") if isinstance(content, dict) else None
+        if not isinstance(token, str) or not token:
+            raise error(f"{self.registry} gave no token for {self.name}", code="registry")
+        redact.hide(token)
+        return token
+
+    def refused(self, problem: HttpError, path: str) -> AikitError:
+        """What a refusal means, and what to do about it."""
+        if problem.trouble is not Trouble.STATUS:
+            return error(f"{self}: {problem.message}", code="registry")
+        said = _said(problem.body)
+        match problem.status:
+            case 401 | 403:
+                hint = f"is not open to you: `docker login {self.registry}` or `podman login {self.registry}`"
+            case 404:
+                what = path.partition("/")[2]
+                hint = f"has no {what}: check the name and the tag" if what else "is not there: check the name"
+            case 429:
+                hint = "takes no more requests for now: wait some minutes, or log in"
+            case _:
+                hint = f"answered {problem.status}: try again later"
+        return error(f"{self} {hint}{f' ({said})' if said else ''}", code="registry")
+
+
+def _said(body: bytes) -> str:
+    """The message in a registry's error."""
+    try:
+        first = json.loads(body)["errors"][0]
+        return redact.shown(str(first.get("message") or first.get("code")))[:200]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""
