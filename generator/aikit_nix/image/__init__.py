@@ -1,0 +1,1 @@
+"""Images: the layers that they are made of."""
