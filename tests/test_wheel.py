@@ -49,4 +49,4 @@ def test_a_wheel_writes_the_flake_that_the_checkout_writes(tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
         outputs.append(tree(tmp_path / name))
     assert outputs[0] == outputs[1]
-    assert "nix/image.nix" in outputs[0]
+    assert "aikit/image.nix" in outputs[0]

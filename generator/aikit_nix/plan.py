@@ -1,4 +1,4 @@
-"""Aikitfile + options → Plan: the pure JSON (aikit.json) that the generated flake is built from."""
+"""Aikitfile + options → Plan: the pure JSON (plan.json) that the generated flake is built from."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from aikit_nix import __version__, llama_server, nix
 from aikit_nix.aikitfile import Aikitfile, Backend, Located, Model, Runtime
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_PATH = "/config.yaml"
-MOST_MODEL_LAYERS = 100
+# nix/image.nix's: a layer each, and overlay file systems take 127 layers.
+MOST_MODELS = 100
 
 
 class Engine(StrEnum):
@@ -57,16 +58,28 @@ class Platform:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """The layer that a model becomes (docs/model-layer.md): its digest, `sha256:HEX`, and its size in bytes."""
+
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """A model file: where it lands in the image, its name in the Nix store, its sha256 in hex.
 
-    `url` is None for a local file, which is found in the store by its hash.
+    `url` is None for a file that Nix cannot download, which is found in the store by its hash; `fetch` then says how it
+    gets there. `size` (bytes) and `layer` are None where nobody has seen the bytes yet: Nix then works them out.
     """
 
     path: str
     name: str
     url: str | None
     sha256: str
+    size: int | None = None
+    layer: Layer | None = None
+    fetch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,11 +146,11 @@ def make(aikitfile: Aikitfile, options: Options, local: Mapping[str, str]) -> tu
     if aikitfile.config:
         files.append(TextFile(CONFIG_PATH, aikitfile.config.value))
 
-    warnings = _layers(aikitfile)
+    warnings: tuple[Diagnostic, ...] = ()
     env: dict[str, str] = {}
     if engine is Engine.LLAMA_SERVER:
         served = llama_server.translate(aikitfile)
-        warnings += served.warnings
+        warnings = served.warnings
         args = served.args
         files += [TextFile(llama_server.PRESETS_PATH, served.presets)] if served.presets else []
     else:
@@ -165,14 +178,6 @@ def make(aikitfile: Aikitfile, options: Options, local: Mapping[str, str]) -> tu
     return plan, warnings
 
 
-def _layers(aikitfile: Aikitfile) -> tuple[Diagnostic, ...]:
-    """A warning for more models than an image has layers for: overlay file systems take 127."""
-    if len(aikitfile.models) <= MOST_MODEL_LAYERS:
-        return ()
-    text = f"{len(aikitfile.models)} models are more than an image has layers for: the smallest will share one layer"
-    return (Diagnostic(Severity.WARNING, "many-models", text, aikitfile.models[MOST_MODEL_LAYERS].at),)
-
-
 def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
     for capability in given:
         if not re.fullmatch(r"\d{1,2}\.\d[a-z]?", capability):
@@ -189,6 +194,11 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
     def refuse(message: str, at: Position | None) -> None:
         found.append(Diagnostic(Severity.ERROR, "combination", message, at))
 
+    if len(aikitfile.models) > MOST_MODELS:
+        refuse(
+            f"{len(aikitfile.models)} models are more than an image has layers for: name at most {MOST_MODELS}",
+            aikitfile.models[MOST_MODELS].at,
+        )
     runtime, runtime_at = _runtime(aikitfile, options)
     if options.packages is Packages.DEBIAN:
         if runtime is Runtime.CUDA:
@@ -245,13 +255,23 @@ def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
 
 def _model_file(model: Model, local: Mapping[str, str]) -> ModelFile:
     path = model.path
+    name = store_name(path.rsplit("/", 1)[-1])
     url = model.url
     if url is None:
         sha256 = local[model.source.value]
     else:
         assert model.sha256 is not None  # noqa: S101 (parse() refuses a URL without one)
         sha256 = model.sha256.value
-    return ModelFile(path, store_name(path.rsplit("/", 1)[-1]), url, sha256)
+    return ModelFile(path, name, url, sha256, fetch=_how_to_fetch(name, sha256) if url is None else None)
+
+
+def _how_to_fetch(name: str, sha256: str) -> str:
+    return (
+        f"The model {name} is a local file that is not in this machine's Nix store.\n"
+        "Run `aikit-nix gen` again beside it, or add the file by hand:\n"
+        f"  nix-store --add-fixed sha256 {name}\n"
+        f"Its sha256 must be {sha256}."
+    )
 
 
 def store_name(file_name: str) -> str:
