@@ -28,8 +28,12 @@
       };
     in
     {
-      # From a plan (aikit.json) to a flake's outputs: { plan, nixpkgs ? null } -> { packages, checks, … }.
-      lib.fromPlan = import ./nix;
+      lib = {
+        # From a plan to a flake's outputs: { plan, nixpkgs ? null } -> { packages, apps, checks }.
+        fromPlan = import ./nix;
+        # One image with the caller's own nixpkgs: { pkgs, plan, runtime ? … } -> { image, oci, stream, … }.
+        mkImage = import ./nix/mk-image.nix;
+      };
 
       templates.default = {
         path = ./templates/starter;

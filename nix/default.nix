@@ -1,40 +1,40 @@
-# The outputs of a generated flake, from its plan (aikit.json).
+# The outputs of a generated flake, from its plan.
 #
-# plan     the parsed aikit.json, see generator/aikit_nix/plan.py
+# plan     the parsed plan.json, see generator/aikit_nix/plan.py
 # nixpkgs  the flake input; null for the debian package set, which has none
+#
+# A generated flake has only the files that its plan reaches (generator/aikit_nix/library.py): each is named by a literal
+# ./relative path, and one that belongs to a package set, an engine or a backend has that one's name in its path.
 {
   plan,
   nixpkgs ? null,
 }:
 
-let
-  environments = import ./runtimes.nix;
+assert
+  plan.formatVersion == 2
+  || throw "this library reads plans of format 2, and the plan has ${toString plan.formatVersion}: run `aikit-nix gen` again";
 
+let
+  # system -> runtime -> { pkgs, engine }
   packageSet =
     {
-      nixpkgs = args: import ./packages/nixpkgs.nix (args // { inherit nixpkgs; });
-      debian = import ./packages/debian;
+      nixpkgs = import ./packages/nixpkgs.nix { inherit nixpkgs plan; };
+      debian = system: runtime: import ./packages/debian { inherit system runtime plan; };
     }
     .${plan.packages};
-
-  eachSystem = builtins.mapAttrs perSystem plan.systems;
 
   # `runtimes` are those that this aikitfile can be built for; evaluation is lazy, so the others cost nothing.
   perSystem =
     system:
     { default, runtimes }:
     let
+      packagesFor = packageSet system;
       images = builtins.listToAttrs (
         map (runtime: {
           name = "image-${runtime}";
-          value = import ./image.nix {
-            inherit plan runtime;
-            env = environments.${runtime};
-            inherit (packageSet { inherit system runtime plan; }) pkgs engine;
-          };
+          value = import ./image.nix ({ inherit plan runtime; } // packagesFor runtime);
         }) runtimes
       );
-
       image = images."image-${default}";
     in
     {
@@ -42,18 +42,24 @@ let
         inherit (image)
           stream
           oci
+          manifest
           models
           config
           ;
         default = image.image;
         engine = image.engine.package;
       };
+      inherit (image) apps;
       checks = {
         inherit (image) serves;
       };
     };
+
+  systems = builtins.mapAttrs perSystem plan.systems;
+  bySystem = output: builtins.mapAttrs (_: outputs: outputs.${output}) systems;
 in
 {
-  packages = builtins.mapAttrs (_: outputs: outputs.packages) eachSystem;
-  checks = builtins.mapAttrs (_: outputs: outputs.checks) eachSystem;
+  packages = bySystem "packages";
+  apps = bySystem "apps";
+  checks = bySystem "checks";
 }

@@ -1,41 +1,84 @@
-# One image for both package sets, through the dockerTools interface that they share.
+# One image for both package sets: model layers by our own rule at the bottom, above them what dockerTools, whose interface
+# both sets share, makes of the engine and of the texts.
 #
 # pkgs     nixpkgs, or the part of it that packages/debian offers
-# engine   { name, bin, package, env, root ? null }: the server and what the image needs for it
-# env      the runtime's own environment variables
+# engine   { name, bin, package, license (SPDX), env, root ? null }: the server and what the image needs for it
+# plan     the parsed plan.json
+# runtime  one of the plan's
 {
   pkgs,
   engine,
-  env,
   plan,
   runtime,
 }:
 
 let
-  models = import ./models.nix {
-    inherit pkgs;
-    inherit (plan) models;
-  };
+  # Docker's overlay driver mounts 127 layers.
+  mostLayers = 127;
+  mostModels = 100;
 
-  # A tree of real files (texts) and symlinks into the store. Values travel as JSON, never through a shell.
-  tree =
-    name: spec:
+  models =
+    assert
+      builtins.length plan.models <= mostModels
+      || throw "the plan has ${toString (builtins.length plan.models)} models, and an image has layers for ${toString mostModels}";
+    import ./models.nix {
+      inherit pkgs;
+      inherit (plan) models;
+    };
+
+  # An image's name may hold slashes and be longer than a store path's.
+  name = builtins.substring 0 100 (baseNameOf plan.image.name);
+  tag = if plan.image.tag == null then runtime else plan.image.tag;
+
+  python =
+    name: script: spec:
     pkgs.runCommand name {
       nativeBuildInputs = [ pkgs.python3 ];
       spec = pkgs.writeText "${name}.json" (builtins.toJSON spec);
-    } "python3 ${./tree.py} $spec $out";
+    } "python3 ${script} $spec $out";
 
-  modelLinks = map (model: {
-    inherit (model) path;
-    target = "${model.file}";
-  }) models;
+  # A tree of real files (texts) and symlinks. Values travel as JSON, never through a shell.
+  tree =
+    name: spec:
+    python name ./image/tree.py (
+      {
+        folders = [ ];
+        files = [ ];
+        links = [ ];
+      }
+      // spec
+    );
 
-  root = tree "image-root" {
+  # The layers of an image that dockerTools makes.
+  layers =
+    name: arguments:
+    let
+      stream = pkgs.dockerTools.streamLayeredImage (
+        arguments
+        // {
+          inherit name;
+          tag = "layers";
+        }
+      );
+    in
+    pkgs.runCommand "${name}-layers" {
+      nativeBuildInputs = [ pkgs.python3 ];
+    } "${stream} | python3 ${./image/layers.py} $out";
+
+  # The store made everything read-only; AIKit's files are 0644.
+  copy = tree: ''
+    cp -a ${tree}/. .
+    chmod -R u+w .
+  '';
+
+  # What follows from the engine alone: its store paths, and in a last layer the image's fixed files and the engine's own
+  # (licences, package database). No change of a text touches it.
+  engineTree = {
     folders = [
       "/models"
       "/tmp"
     ];
-    files = plan.files ++ [
+    files = [
       {
         path = "/etc/passwd";
         text = "aikit:x:65532:65532:aikit:/tmp:/sbin/nologin\n";
@@ -50,7 +93,7 @@ let
         text = "127.0.0.1 localhost\n::1 localhost\n";
       }
     ];
-    links = modelLinks ++ [
+    links = [
       {
         path = "/usr/bin/${engine.name}";
         target = engine.bin;
@@ -61,6 +104,39 @@ let
       }
     ];
   };
+  engineLayers = layers "engine" {
+    # The texts are one more.
+    maxLayers = mostLayers - mostModels - 1;
+    # Whose closure the layers are, besides that of the last one.
+    config.Env = builtins.attrValues engine.env;
+    extraCommands =
+      builtins.concatStringsSep "" (
+        map copy ([ (tree "engine-root" engineTree) ] ++ (if engine ? root then [ engine.root ] else [ ]))
+      )
+      + "chmod 1777 tmp\n";
+  };
+
+  textLayer = layers "texts" {
+    includeStorePaths = false;
+    extraCommands = copy (
+      tree "texts" {
+        inherit (plan) files;
+        links =
+          if plan.models == [ ] || builtins.any (model: model.path == modelLink) plan.models then
+            [ ]
+          else
+            [
+              {
+                path = modelLink;
+                # Relative, as the folder may be mounted anywhere.
+                target = builtins.substring 8 (-1) (builtins.head plan.models).path;
+              }
+            ];
+      }
+    );
+  };
+  # Where RamaLama looks for the model of an image.
+  modelLink = "/models/model.file";
 
   environment = {
     PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -68,75 +144,112 @@ let
     TMPDIR = "/tmp";
     SSL_CERT_FILE = "/etc/ssl/certs/ca-certificates.crt";
   }
-  // env
+  // (import ./runtimes.nix).${runtime}.env
   // engine.env
   // plan.env;
 
-  tag = if plan.image.tag == null then runtime else plan.image.tag;
-
-  arguments = {
-    inherit (plan.image) name;
-    inherit tag;
-    # Docker's overlay driver takes 127 layers. The largest store paths, the models, are the first to get their own.
-    maxLayers = 120;
-    # The last, tiny layer. The store made everything read-only; AIKit's files are 0644.
-    extraCommands = ''
-      for tree in ${root} ${engine.root or ""}; do
-        cp -a "$tree"/. .
-        chmod -R u+w .
-      done
-      chmod 1777 tmp
-    '';
-    config = {
-      Entrypoint = [ engine.name ];
-      Cmd = plan.args;
-      Env = map (name: "${name}=${environment.${name}}") (builtins.attrNames environment);
-      ExposedPorts."8080/tcp" = { };
-      User = "65532:65532";
-      WorkingDir = "/";
-      Labels = plan.image.labels // {
-        "org.opencontainers.image.version" = tag;
-        "aikit-nix.engine" = plan.engine;
-        "aikit-nix.packages" = plan.packages;
-        "aikit-nix.runtime" = runtime;
+  # `blobs`: whether the models' layers are there too.
+  layout =
+    blobs:
+    python "${name}-${if blobs then "oci" else "manifest"}" ./image/layout.py {
+      inherit (plan.image) name;
+      inherit tag;
+      architecture =
+        {
+          x86_64-linux = "amd64";
+          aarch64-linux = "arm64";
+        }
+        .${pkgs.stdenv.hostPlatform.system};
+      created = "1970-01-01T00:00:01Z";
+      config = {
+        Entrypoint = [ engine.name ];
+        Cmd = plan.args;
+        Env = map (name: "${name}=${environment.${name}}") (builtins.attrNames environment);
+        ExposedPorts."8080/tcp" = { };
+        User = "65532:65532";
+        WorkingDir = "/";
+        Labels = plan.image.labels // {
+          # RamaLama lists such images.
+          "org.containers.type" = "ai.image.model.car";
+          # The server's. Those of the libraries lie in /usr/share/doc where the packages have them.
+          "org.opencontainers.image.licenses" = engine.license;
+          "org.opencontainers.image.version" = tag;
+          "aikit-nix.engine" = plan.engine;
+          "aikit-nix.packages" = plan.packages;
+          "aikit-nix.runtime" = runtime;
+        };
       };
+      models = map (model: {
+        inherit (model) path layer;
+        blob = if blobs then "${model.blob}" else null;
+      }) models;
+      base = [
+        "${engineLayers}"
+        "${textLayer}"
+      ];
+    };
+
+  manifest = layout false;
+
+  # docker_archive.py imports the rule of the model layer.
+  archiver = pkgs.runCommand "docker-archive" { } ''
+    mkdir $out
+    cp ${./image/docker_archive.py} $out/docker_archive.py
+    cp ${./image/model_layer.py} $out/model_layer.py
+  '';
+  stream = pkgs.writeShellScript "stream-${name}" ''
+    exec ${pkgs.python3}/bin/python3 -IB ${archiver}/docker_archive.py ${
+      pkgs.writeText "stream-${name}.json" (
+        builtins.toJSON {
+          layout = "${manifest}";
+          name = "${plan.image.name}:${tag}";
+          models = map (model: {
+            inherit (model) path;
+            file = "${model.file}";
+          }) models;
+        }
+      )
+    } "$@"
+  '';
+
+  modelLinks = map (model: {
+    inherit (model) path;
+    target = "${model.file}";
+  }) models;
+
+  outputs = {
+    inherit engine manifest stream;
+
+    image = pkgs.runCommand "${name}.tar" { } "${stream} > $out" // outputs;
+
+    oci = layout true;
+
+    models = tree "models" { links = modelLinks; };
+
+    config = tree "config" { inherit (plan) files; };
+
+    apps = import ./apps.nix {
+      inherit
+        pkgs
+        runtime
+        stream
+        tag
+        ;
+      inherit (outputs) oci;
+      inherit (plan.image) name;
+    };
+
+    # Starts the server in the sandbox and asks it something.
+    serves = python "serves" ./serves.py {
+      inherit (engine) bin;
+      root = tree "image-root" {
+        inherit (engineTree) folders;
+        files = engineTree.files ++ plan.files;
+        links = engineTree.links ++ modelLinks;
+      };
+      inherit (plan) args;
+      env = environment;
     };
   };
-
-  stream = pkgs.dockerTools.streamLayeredImage arguments;
 in
-{
-  inherit engine stream;
-
-  # Model weights do not compress: a compressor would cost minutes and save nothing.
-  image = pkgs.dockerTools.buildLayeredImage (arguments // { compressor = "none"; });
-
-  oci = pkgs.runCommand "${plan.image.name}-oci" {
-    nativeBuildInputs = [ pkgs.python3 ];
-  } "${stream} | python3 ${./oci-layout.py} $out";
-
-  models = tree "models" {
-    folders = [ ];
-    files = [ ];
-    links = modelLinks;
-  };
-
-  config = tree "config" {
-    folders = [ ];
-    inherit (plan) files;
-    links = [ ];
-  };
-
-  # Starts the server in the sandbox and asks it something.
-  serves = pkgs.runCommand "serves" {
-    nativeBuildInputs = [ pkgs.python3 ];
-    spec = pkgs.writeText "serves.json" (
-      builtins.toJSON {
-        inherit (engine) bin;
-        inherit root;
-        inherit (plan) args;
-        env = environment;
-      }
-    );
-  } "python3 ${./serves.py} $spec $out";
-}
+outputs

@@ -1,29 +1,67 @@
-# What the image's environment says for each runtime, whatever the engine. The engines compile for it.
+# What a runtime means, for every engine and package set.
+#
+# instructions  the instruction sets that ggml is compiled for, as its CMake options are named (GGML_AVX …); nothing else
+#               is on. Not for what picks its CPU backend at run time.
+# debian        which of Debian's ready-made CPU backends of ggml has just these
+# env           what the image's environment says
+let
+  sse = [ "SSE42" ];
+  avx = sse ++ [ "AVX" ];
+  avx2 = avx ++ [
+    "F16C"
+    "FMA"
+    "AVX2"
+    "BMI2"
+  ];
+  avx512 = avx2 ++ [ "AVX512" ];
+in
 {
-  avx = { };
-  avx2 = { };
-  avx512 = { };
+  avx = {
+    instructions = avx;
+    debian = "sandybridge";
+    env = { };
+  };
+
+  avx2 = {
+    instructions = avx2;
+    debian = "haswell";
+    env = { };
+  };
+
+  avx512 = {
+    instructions = avx512;
+    debian = "skylakex";
+    env = { };
+  };
 
   # What an aikitfile that names no runtime becomes on aarch64: the plain build for the platform's baseline.
-  cpu = { };
+  cpu = {
+    instructions = sse;
+    debian = "x64";
+    env = { };
+  };
 
   cuda = {
-    # AIKit's own, read by the NVIDIA container toolkit.
-    NVIDIA_REQUIRE_CUDA = "cuda>=12.0";
-    NVIDIA_DRIVER_CAPABILITIES = "compute,utility";
-    NVIDIA_VISIBLE_DEVICES = "all";
-    BUILD_TYPE = "cublas";
-    # Where the driver's libcuda.so.1 may be mounted: the NVIDIA container toolkit's legacy mode takes /usr/lib64, or
-    # Debian's folder where it finds a Debian; CDI the host's own folder (Debian, Fedora, Arch, WSL; NixOS's is in
-    # the run path already); Kubernetes device plugins /usr/local/nvidia. Nix's glibc does not read
-    # /etc/ld.so.cache, and these folders hold nothing else in this image.
-    LD_LIBRARY_PATH = builtins.concatStringsSep ":" [
-      "/usr/lib/x86_64-linux-gnu"
-      "/usr/lib/aarch64-linux-gnu"
-      "/usr/lib64"
-      "/usr/lib"
-      "/usr/lib/wsl/lib"
-      "/usr/local/nvidia/lib64"
-    ];
+    # LocalAI's GPU images' host code.
+    instructions = sse;
+    env = {
+      # AIKit's own, read by the NVIDIA container toolkit.
+      NVIDIA_REQUIRE_CUDA = "cuda>=12.0";
+      NVIDIA_DRIVER_CAPABILITIES = "compute,utility";
+      NVIDIA_VISIBLE_DEVICES = "all";
+      BUILD_TYPE = "cublas";
+      # Where the driver's libcuda.so.1 may be mounted: the NVIDIA container toolkit's legacy mode takes /usr/lib64, or
+      # Debian's folder where it finds a Debian; CDI the host's own folder (Debian, Fedora, Arch, WSL; NixOS's is in
+      # the run path already); Kubernetes device plugins /usr/local/nvidia. Nix's glibc does not read
+      # /etc/ld.so.cache, and these folders hold nothing else in this image.
+      LD_LIBRARY_PATH = builtins.concatStringsSep ":" [
+        "/usr/lib/x86_64-linux-gnu"
+        "/usr/lib/aarch64-linux-gnu"
+        "/usr/lib64"
+        "/usr/lib"
+        "/usr/lib/wsl/lib"
+        "/usr/local/nvidia/lib64"
+      ];
+    };
   };
 }

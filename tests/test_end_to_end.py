@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from aikit_nix import debian
+from aikit_nix.image import model_layer
 from support import container, debian_lock, file_server, image, tiny_gguf
 from support.command import aikit_nix
 
@@ -152,21 +153,34 @@ def test_any_user_can_read_everything(flake: Flake) -> None:
                     assert member.mtime <= 1, member
 
 
-def layer_of(read: image.Image, name: str) -> image.Layer:
-    (layer,) = [layer for layer in read.layers if any(path.endswith(name) for path in layer.store_paths)]
-    return layer
+def test_a_model_is_a_file_in_a_layer_of_its_own(unpacked: tuple[image.Image, Path], tiny_model: Path) -> None:
+    read, root = unpacked
+    assert read.layers[0].files == ("/models/tiny.gguf",)
+    assert read.layers[0].digest == model_layer.describe("/models/tiny.gguf", tiny_model)["digest"]
+    assert not (root / "models/tiny.gguf").is_symlink()
+    assert (root / "models/tiny.gguf").read_bytes() == tiny_model.read_bytes()
 
 
-def test_a_model_is_a_layer_that_nothing_else_changes(
+def test_models_alone_are_a_working_folder(
+    unpacked: tuple[image.Image, Path], tmp_path: Path, tiny_model: Path
+) -> None:
+    """As an image volume or RamaLama takes them, elsewhere than at /models."""
+    shutil.copytree(unpacked[1] / "models", tmp_path / "volume", symlinks=True)
+    assert {file.name for file in (tmp_path / "volume").iterdir()} == {"tiny.gguf", "hostile.tmpl", "model.file"}
+    assert (tmp_path / "volume/model.file").read_bytes() == tiny_model.read_bytes()
+    assert unpacked[0].run["Labels"]["org.containers.type"] == "ai.image.model.car"
+
+
+def test_a_change_of_a_text_changes_the_last_layer_only(
     flake: Flake, unpacked: tuple[image.Image, Path], tmp_path: Path
 ) -> None:
     shutil.copy(flake.folder.parent / "tiny.gguf", tmp_path)
     other = image.unpack(generate(tmp_path, context=256).build())
-    assert len(layer_of(unpacked[0], "-tiny.gguf").store_paths) == 1
     before, after = ([layer.digest for layer in read.layers] for read in (unpacked[0], other))
     assert before[:-1] == after[:-1]
     assert before[-1] != after[-1]
-    assert other.layers[-1].size < 1_000_000
+    assert other.layers[-1].size < 20_000
+    assert set(other.layers[-1].files) == {"/config.yaml", "/models/hostile.tmpl", "/models/model.file"}
 
 
 def test_the_build_is_reproducible(flake: Flake) -> None:

@@ -34,7 +34,7 @@ def test_the_written_folder_is_what_was_rendered(tmp_path: Path) -> None:
     files = flake.render(planned())
     assert flake.write(files, tmp_path / "out") == ()
     assert tree(tmp_path / "out") == files.content
-    assert files.top_level() == ("aikit.json", "flake.nix", "nix")
+    assert files.top_level() == ("aikit", "flake.nix")
 
 
 def test_only_nixpkgs_has_an_input_and_a_lock() -> None:
@@ -71,7 +71,7 @@ def test_writing_again_replaces_what_we_wrote(tmp_path: Path) -> None:
     assert tree(tmp_path) == {**files.content, "own.txt": b"the user's"}
 
 
-@pytest.mark.parametrize("foreign", ["flake.nix", "aikit.json", "nix/default.nix", "nix/more.nix"])
+@pytest.mark.parametrize("foreign", ["flake.nix", "aikit/plan.json", "aikit/default.nix", "aikit/more.nix"])
 def test_what_others_wrote_is_refused_or_set_aside(tmp_path: Path, foreign: str) -> None:
     flake.write(flake.render(planned()), tmp_path)
     with (tmp_path / foreign).open("a") as file:
@@ -86,12 +86,19 @@ def test_what_others_wrote_is_refused_or_set_aside(tmp_path: Path, foreign: str)
     assert (tmp_path / f"{top}~{slash}{rest}").read_bytes() == before[foreign]
 
 
-def test_a_folder_named_nix_of_the_users_is_kept(tmp_path: Path) -> None:
-    (tmp_path / "nix").mkdir()
-    (tmp_path / "nix/mine.nix").write_text("{ }")
+def test_a_folder_named_aikit_of_the_users_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "aikit").mkdir()
+    (tmp_path / "aikit/mine.nix").write_text("{ }")
     with pytest.raises(AikitError, match="not written by aikit-nix"):
         flake.write(flake.render(planned()), tmp_path)
-    assert tree(tmp_path) == {"nix/mine.nix": b"{ }"}
+    assert tree(tmp_path) == {"aikit/mine.nix": b"{ }"}
+
+
+def test_a_folder_named_nix_is_the_users(tmp_path: Path) -> None:
+    (tmp_path / "nix").mkdir()
+    (tmp_path / "nix/mine.nix").write_text("{ }")
+    flake.write(flake.render(planned()), tmp_path)
+    assert tree(tmp_path)["nix/mine.nix"] == b"{ }"
 
 
 def test_a_failure_half_way_leaves_the_old_flake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def gen(folder: Path, *args: str | Path) -> dict[str, Any]:
     """The plan that gen writes."""
     done = aikit_nix("gen", *args, "-o", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
-    plan: dict[str, Any] = json.loads((folder / "out/aikit.json").read_text())
+    plan: dict[str, Any] = json.loads((folder / "out/aikit/plan.json").read_text())
     return plan
 
 
@@ -68,7 +68,7 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> None:
     write(tmp_path, model())
     done = aikit_nix("gen", cwd=tmp_path)
     assert done.returncode == 0
-    assert "wrote aikit.json, flake.lock, flake.nix, nix" in done.stdout
+    assert "wrote aikit, flake.lock, flake.nix" in done.stdout
     assert "image m, 1 model, localai of nixpkgs for avx on x86_64-linux, cpu on aarch64-linux" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("next: nix build")
 
@@ -90,10 +90,13 @@ def test_an_image_is_named_after_its_model(tmp_path: Path) -> None:
     assert json.loads(image["labels"]["aikit-nix.models"]) == {"/models/Org/m.gguf": f"sha256:{SHA256}"}
 
 
-def test_more_models_than_layers_is_warned_of(tmp_path: Path) -> None:
+def test_more_models_than_layers_is_refused(tmp_path: Path) -> None:
     entries = [f'  - {{name: m{i}, source: "https://e.com/{i}.gguf", sha256: "{i:064x}"}}\n' for i in range(101)]
     write(tmp_path, "apiVersion: v1alpha1\nmodels:\n" + "".join(entries))
-    assert "share one layer" in aikit_nix("gen", "-o", "out", cwd=tmp_path).stderr
+    done = aikit_nix("gen", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "101 models are more than an image has layers for: name at most 100" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_cuda_capabilities_and_models_to_load_are_kept(tmp_path: Path) -> None:
@@ -116,10 +119,16 @@ def test_a_local_model_is_pinned_by_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "w/x.gguf").write_bytes(b"weights")
     write(tmp_path, "apiVersion: v1alpha1\nmodels: [{name: x, source: w/x.gguf}]\n")
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    (model,) = gen(tmp_path)["models"]
-    assert (model["name"], model["path"], model["sha256"]) == ("x.gguf", "/models/x.gguf", sha256)
-    assert model["url"] is None
-    assert "aikit-nix gen" in model["fetch"]
+    (planned,) = gen(tmp_path)["models"]
+    assert f"nix-store --add-fixed sha256 x.gguf\nIts sha256 must be {sha256}" in planned.pop("fetch")
+    assert planned == {
+        "name": "x.gguf",
+        "path": "/models/x.gguf",
+        "sha256": sha256,
+        "url": None,
+        "size": None,
+        "layer": None,
+    }
 
 
 BAD = {

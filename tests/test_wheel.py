@@ -35,6 +35,10 @@ def test_a_wheel_writes_the_flake_that_the_checkout_writes(tmp_path: Path) -> No
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
     assert not list(installed.rglob("test_*.py"))
+    # A symlink in the checkout.
+    assert (installed / "aikit_nix/image/model_layer.py").read_bytes() == (
+        installed / "aikit_nix/data/nix/image/model_layer.py"
+    ).read_bytes()
 
     (tmp_path / "aikitfile.yaml").write_text(AIKITFILE)
     outputs = []
@@ -45,4 +49,4 @@ def test_a_wheel_writes_the_flake_that_the_checkout_writes(tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
         outputs.append(tree(tmp_path / name))
     assert outputs[0] == outputs[1]
-    assert "nix/image.nix" in outputs[0]
+    assert "aikit/image.nix" in outputs[0]

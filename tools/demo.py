@@ -165,7 +165,7 @@ class Demo:
         table = Table("layer", "size", "holds", box=None, padding=(0, 2), header_style="bold")
         for layer in sorted(read.layers, key=lambda layer: -layer.size)[:8]:
             names = [path.split("-", 1)[-1] for path in layer.store_paths]
-            table.add_row(layer.digest[7:19], f"{layer.size / 1e6:.1f} MB", escape(", ".join(names)) or "configuration")
+            table.add_row(layer.digest[7:19], f"{layer.size / 1e6:.1f} MB", escape(", ".join(names or layer.files[:2])))
         self.console.print(table)
         if len(read.layers) > 8:
             self.console.print(f"  … {len(read.layers)} layers in all", style="dim")

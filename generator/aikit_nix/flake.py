@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import data, process
+from aikit_nix import data, library, process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.plan import Packages, Plan
 
 # flake.nix goes last: while it is missing or old, the folder is no new flake.
-_PARTS = ("nix", "aikit.json", "flake.lock", "flake.nix")
-_DEBIAN_LOCK = "nix/packages/debian/lock.json"
+_PARTS = ("aikit", "flake.lock", "flake.nix")
+_DEBIAN_LOCK = "aikit/packages/debian/lock.json"
 _SEAL = "# aikit-nix "
 _MODEL_SUFFIXES = (".gguf", ".safetensors", ".bin")
 _LARGE_BYTES = 50_000_000
@@ -43,14 +43,10 @@ def render(plan: Plan, nixpkgs: str | None = None, debian_lock: Path | None = No
     `nixpkgs` is another revision (40 hex digits) or flake reference than the pinned one: Nix then writes the
     flake.lock itself. `debian_lock` replaces the shipped lock of the Debian packages.
     """
-    content = {
-        f"nix/{path.relative_to(data.NIX).as_posix()}": path.read_bytes()
-        for path in sorted(data.NIX.rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts
-    }
+    content = {f"aikit/{path}": text for path, text in library.files(plan).items()}
     if debian_lock:
         content[_DEBIAN_LOCK] = _read_debian_lock(debian_lock)
-    content["aikit.json"] = plan.to_json().encode()
+    content["aikit/plan.json"] = plan.to_json().encode()
     reference = None
     if plan.packages is Packages.NIXPKGS:
         pinned = (data.TEMPLATES / "flake.lock").read_bytes()
@@ -114,7 +110,7 @@ def _seal(content: Mapping[str, bytes]) -> bytes:
 def _is_ours(folder: Path) -> bool:
     """Whether all that lies where a flake's files go was written by aikit-nix and not changed since."""
     try:
-        paths = [folder / "flake.nix", folder / "aikit.json", *(folder / "nix").rglob("*")]
+        paths = [folder / "flake.nix", *(folder / "aikit").rglob("*")]
         content = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in paths

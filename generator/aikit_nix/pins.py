@@ -38,10 +38,8 @@ _DOWNLOAD = """
     inherit
       (import (/. + nix + "/packages/nixpkgs.nix") {
         nixpkgs = /. + nixpkgs;
-        system = builtins.currentSystem;
-        runtime = "avx";
         plan = { engine = "localai"; backends = [ ]; files = [ ]; cudaCapabilities = [ ]; };
-      })
+      } builtins.currentSystem "avx")
       engine
       ;
     inherit (engine.parts) server;

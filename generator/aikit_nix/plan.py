@@ -1,4 +1,4 @@
-"""Aikitfile + options → Plan: the pure JSON (aikit.json) that the generated flake is built from."""
+"""Aikitfile + options → Plan: the pure JSON (plan.json) that the generated flake is built from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 
 FORMAT_VERSION = 2
 CONFIG_PATH = "/config.yaml"
-MOST_MODEL_LAYERS = 100
+# nix/image.nix's: a layer each, and overlay file systems take 127 layers.
+MOST_MODELS = 100
 
 
 class Engine(StrEnum):
@@ -60,17 +61,17 @@ class Platform:
 class ModelFile:
     """A model file: where it lands in the image, its name in the Nix store, its sha256 in hex, its size in bytes.
 
-    `url` is None for a file that Nix finds in the store by its hash; `fetch` then says how it gets there. `size` and
-    `layer` are None where nobody has seen the bytes yet.
+    `url` is None for a file that Nix cannot download, which is found in the store by its hash; `fetch` then says how it
+    gets there. `size` (bytes) and `layer` are None where nobody has seen the bytes yet: Nix then works them out.
     """
 
     path: str
     name: str
     url: str | None
     sha256: str
-    size: int | None
-    layer: Layer | None
-    fetch: str | None
+    size: int | None = None
+    layer: Layer | None = None
+    fetch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -138,11 +139,11 @@ def make(aikitfile: Aikitfile, options: Options) -> tuple[Plan, tuple[Diagnostic
     if aikitfile.config:
         files.append(TextFile(CONFIG_PATH, aikitfile.config.value))
 
-    warnings = _layers(aikitfile)
+    warnings: tuple[Diagnostic, ...] = ()
     env: dict[str, str] = {}
     if engine is Engine.LLAMA_SERVER:
         served = llama_server.translate(aikitfile)
-        warnings += served.warnings
+        warnings = served.warnings
         args = served.args
         files += [TextFile(llama_server.PRESETS_PATH, served.presets)] if served.presets else []
     else:
@@ -170,14 +171,6 @@ def make(aikitfile: Aikitfile, options: Options) -> tuple[Plan, tuple[Diagnostic
     return plan, warnings
 
 
-def _layers(aikitfile: Aikitfile) -> tuple[Diagnostic, ...]:
-    """A warning for more models than an image has layers for: overlay file systems take 127."""
-    if len(aikitfile.models) <= MOST_MODEL_LAYERS:
-        return ()
-    text = f"{len(aikitfile.models)} models are more than an image has layers for: the smallest will share one layer"
-    return (Diagnostic(Severity.WARNING, "many-models", text, aikitfile.models[MOST_MODEL_LAYERS].at),)
-
-
 def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
     for capability in given:
         if not re.fullmatch(r"\d{1,2}\.\d[a-z]?", capability):
@@ -194,6 +187,11 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
     def refuse(message: str, at: Position | None) -> None:
         found.append(Diagnostic(Severity.ERROR, "combination", message, at))
 
+    if len(aikitfile.models) > MOST_MODELS:
+        refuse(
+            f"{len(aikitfile.models)} models are more than an image has layers for: name at most {MOST_MODELS}",
+            aikitfile.models[MOST_MODELS].at,
+        )
     runtime, runtime_at = _runtime(aikitfile, options)
     if options.packages is Packages.DEBIAN:
         if runtime is Runtime.CUDA:
@@ -252,13 +250,14 @@ def _model_file(model: Model, pin: Pin) -> ModelFile:
     name = store_name(model.path.rsplit("/", 1)[-1])
     url = None if pin.private or model.is_local else pin.url
     fetch = None
-    if model.is_local:
+    if url is None:
+        what = "is a local file" if model.is_local else "cannot be downloaded by Nix itself"
+        command = "gen" if model.is_local else "fetch"
         fetch = (
-            f"The model {name} is a local file that is not in this machine's Nix store: run `aikit-nix gen` beside it."
-        )
-    elif url is None:
-        fetch = (
-            f"The model {name} is not in this machine's Nix store, and Nix cannot download it: run `aikit-nix fetch`."
+            f"The model {name} {what}, and is not in this machine's Nix store.\n"
+            f"Run `aikit-nix {command}` beside the aikitfile, or add the file by hand:\n"
+            f"  nix-store --add-fixed sha256 {name}\n"
+            f"Its sha256 must be {pin.sha256}."
         )
     return ModelFile(model.path, name, url, pin.sha256, pin.size, pin.layer, fetch)
 

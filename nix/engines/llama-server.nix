@@ -2,24 +2,20 @@
 { pkgs, runtime }:
 
 let
-  # The instruction sets of ggml's own CPU types sandybridge, haswell and skylakex.
-  instructionSets = {
-    avx = [
-      "SSE42"
-      "AVX"
-    ];
-    avx2 = instructionSets.avx ++ [
-      "F16C"
-      "FMA"
-      "AVX2"
-      "BMI2"
-    ];
-    avx512 = instructionSets.avx2 ++ [ "AVX512" ];
-  };
+  runtimes = import ../runtimes.nix;
 
   # null: nixpkgs' choice, one CPU backend for each type of processor, picked at run time. It is what cpu means
   # on aarch64, and CUDA's fallback where there is no GPU.
-  wanted = instructionSets.${runtime} or null;
+  wanted =
+    if
+      builtins.elem runtime [
+        "cpu"
+        "cuda"
+      ]
+    then
+      null
+    else
+      runtimes.${runtime}.instructions;
 
   flag = name: value: "-D${name}:BOOL=${if value then "ON" else "OFF"}";
 
@@ -60,7 +56,9 @@ let
             (flag "GGML_BACKEND_DL" true)
           ]
           ++ pkgs.lib.optionals (wanted != null) (
-            map (set: flag "GGML_${set}" (builtins.elem set wanted)) (instructionSets.avx512 ++ [ "AVX_VNNI" ])
+            map (set: flag "GGML_${set}" (builtins.elem set wanted)) (
+              runtimes.avx512.instructions ++ [ "AVX_VNNI" ]
+            )
           );
 
         # Of the many programs only the server, with what it links and the backends that it looks for beside itself.
@@ -80,5 +78,6 @@ in
   inherit package;
   name = "llama-server";
   bin = "${package}/bin/llama-server";
+  license = package.meta.license.spdxId;
   env = { };
 }

@@ -1,33 +1,39 @@
 # The package set `nixpkgs`: everything from one nixpkgs revision, the engine compiled for the runtime.
 #
 # nixpkgs   the flake input, or any folder whose default.nix takes nixpkgs' own arguments
+#
+# Given a system, nixpkgs is evaluated once for all runtimes but cuda, which is a configuration of its own.
 {
   nixpkgs,
-  system,
-  runtime,
   plan,
 }:
+system:
 
 let
-  pkgs = import nixpkgs {
-    inherit system;
-    # Not the user's own ones.
-    overlays = [ ];
-    config = {
-      # CUDA is, and requireFile calls a local model so. Who asks for them has chosen: `nix build` needs no
-      # environment variable.
-      allowUnfree = true;
-      cudaSupport = runtime == "cuda";
+  instantiate =
+    config:
+    import nixpkgs {
+      inherit system config;
+      # Not the user's own ones.
+      overlays = [ ];
+    };
+
+  cpu = instantiate { };
+
+  cuda = instantiate (
+    {
+      cudaSupport = true;
+      # NVIDIA's licences and no others: who asks for CUDA has chosen, and needs no environment variable.
+      allowUnfreePredicate = cpu._cuda.lib.allowUnfreeCudaPredicate;
     }
-    // (if plan.cudaCapabilities == [ ] then { } else { inherit (plan) cudaCapabilities; });
-  };
+    // (if plan.cudaCapabilities == [ ] then { } else { inherit (plan) cudaCapabilities; })
+  );
+in
+runtime:
+let
+  pkgs = if runtime == "cuda" then cuda else cpu;
 in
 {
   inherit pkgs;
-  engine =
-    {
-      llama-server = import ../engines/llama-server.nix { inherit pkgs runtime; };
-      localai = import ../engines/localai { inherit pkgs runtime plan; };
-    }
-    .${plan.engine};
+  engine = import ../engines { inherit pkgs plan runtime; };
 }

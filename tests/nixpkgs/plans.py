@@ -1,4 +1,4 @@
-"""Plans for tests of the Nix side: what `aikit-nix gen` would write to aikit.json."""
+"""Plans for tests of the Nix side: what `aikit-nix gen` would write to plan.json."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ def plan(**changes: Any) -> str:
         "name": "tiny.gguf",
         "url": "https://example.com/tiny.gguf",
         "sha256": "0" * 64,
+        "size": None,
+        "layer": None,
+        "fetch": None,
     }
     return json.dumps(
         {
-            "formatVersion": 1,
+            "formatVersion": 2,
             "generator": "aikit-nix test",
             "image": {"name": "tiny", "tag": None, "labels": {"org.opencontainers.image.title": "tiny"}},
             "packages": "nixpkgs",

@@ -40,6 +40,7 @@ def test_every_output_instantiates(nixpkgs: Nixpkgs, system: str) -> None:
         "default",
         "stream",
         "oci",
+        "manifest",
         "engine",
         "models",
         "config",
@@ -105,6 +106,7 @@ def test_a_model_is_a_fixed_output_named_by_its_file(nixpkgs: Nixpkgs) -> None:
 
 
 def test_a_local_model_needs_no_setting_of_the_user(nixpkgs: Nixpkgs) -> None:
-    """nixpkgs calls what requireFile names unfree."""
-    model = {"path": "/models/m.gguf", "name": "m.gguf", "url": None, "sha256": "0" * 64}
+    """nixpkgs' requireFile would call it unfree."""
+    model = {"path": "/models/m.gguf", "name": "m.gguf", "url": None, "sha256": "0" * 64, "fetch": "Put it there."}
+    model |= {"size": None, "layer": None}
     assert nixpkgs.instantiate(plans.OUTPUTS, "packages.x86_64-linux.default", plan=plans.plan(models=[model]))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix.image import model_layer
 from nixpkgs import toolchain
 from nixpkgs.toolchain import Nixpkgs
 from support import container, tiny_gguf
@@ -77,19 +78,24 @@ def digests(image: Image) -> list[str]:
     return [layer.digest for layer in image.layers]
 
 
-def test_every_store_path_is_a_layer_and_the_texts_are_the_last(built: Built) -> None:
-    *stored, last = built.image.layers
-    assert all(len(layer.store_paths) == 1 for layer in stored)
+def test_models_lie_below_the_engine_and_the_texts_above(built: Built) -> None:
+    one, two, *stored, fixed, texts = built.image.layers
+    assert [layer.files for layer in (one, two)] == [("/models/one.gguf",), ("/models/two.gguf",)]
+    assert one.digest == model_layer.describe("/models/one.gguf", built.flake.parent / "one.gguf")["digest"]
+    assert all(len(layer.store_paths) == 1 and not layer.files for layer in stored)
     names = [layer.store_paths[0].split("-", 1)[1] for layer in stored]
-    assert sorted(names) == ["debian-libraries", "host-cacert", "llama-server-avx2-9842", "one.gguf", "two.gguf"]
-    assert last.store_paths == ()
-    assert last.size < 50_000
+    assert sorted(names) == ["debian-libraries", "host-cacert", "llama-server-avx2-9842"]
+    assert {"/usr/bin/llama-server", "/etc/passwd"} < set(fixed.files)
+    assert set(texts.files) == {"/config.yaml", "/models.ini", "/models/model.file"}
+    assert texts.store_paths == fixed.store_paths == ()
+    assert texts.size < 50_000
 
 
 def test_the_files_of_the_image(built: Built) -> None:
     assert (built.root / "config.yaml").read_text().startswith("- name: first\n")
-    link = (built.root / "models/one.gguf").readlink()
-    assert (built.root / str(link).lstrip("/")).read_bytes() == (built.flake.parent / "one.gguf").read_bytes()
+    model = built.root / "models/one.gguf"
+    assert not model.is_symlink()
+    assert model.read_bytes() == (built.flake.parent / "one.gguf").read_bytes()
     assert not (built.root / "config.yaml").is_symlink()
     assert built.image.names == ("one:avx2",)
     assert built.image.run["User"] == "65532:65532"
@@ -97,12 +103,20 @@ def test_the_files_of_the_image(built: Built) -> None:
 
 def test_another_config_changes_the_last_layer_only(debian_nixpkgs: Nixpkgs, built: Built, tmp_path: Path) -> None:
     other = unpack(debian_nixpkgs.build(generate(debian_nixpkgs, tmp_path / "other", 256), "default"))
-    # Two paths of one size, as these models are, come in either order: nixpkgs sorts layers by size alone.
-    assert set(digests(other)[:-1]) == set(digests(built.image)[:-1])
+    assert digests(other)[:-1] == digests(built.image)[:-1]
     assert digests(other)[-1] != digests(built.image)[-1]
 
 
-@pytest.mark.parametrize("output", ["default", "oci", "stream"])
+def test_the_manifest_needs_no_model(debian_nixpkgs: Nixpkgs, built: Built) -> None:
+    manifest = debian_nixpkgs.build(built.flake, "manifest")
+    requisites = debian_nixpkgs.run(["nix-store", "--query", "--requisites", str(manifest)])
+    assert "llama-server-avx2" in requisites
+    assert ".gguf" not in requisites
+    oci = debian_nixpkgs.build(built.flake, "oci")
+    assert (oci / "index.json").read_bytes() == (manifest / "index.json").read_bytes()
+
+
+@pytest.mark.parametrize("output", ["default", "oci", "manifest", "stream"])
 def test_a_second_build_gives_the_same_bytes(debian_nixpkgs: Nixpkgs, built: Built, output: str) -> None:
     first = debian_nixpkgs.build(built.flake, output)
     assert debian_nixpkgs.build(built.flake, output, "--rebuild") == first

@@ -33,7 +33,6 @@ ENGINE = f"""
   {{ nixpkgs, system, runtime, backends ? "[]", files ? "[]" }}:
   {EVALUABLE}
   (import {REPOSITORY}/nix/packages/nixpkgs.nix {{
-    inherit system runtime;
     nixpkgs = if runtime == "cuda" then evaluable else nixpkgs;
     plan = {{
       engine = "localai";
@@ -41,7 +40,7 @@ ENGINE = f"""
       files = builtins.fromJSON files;
       cudaCapabilities = [ ];
     }};
-  }}).engine
+  }} system runtime).engine
 """
 # `nix build`'s view of a generated flake.
 OUTPUTS = f"""
@@ -100,7 +99,7 @@ def test_every_image_that_gen_plans_instantiates(nixpkgs: Nixpkgs, tmp_path: Pat
         assert "runtime: cuda" in done.stderr
         return
     assert done.returncode == 0, done.stderr
-    plan = (tmp_path / "flake/aikit.json").read_text()
+    plan = (tmp_path / "flake/aikit/plan.json").read_text()
     attributes = [f"packages.{system}.default" for system in json.loads(plan)["systems"]]
     assert len(nixpkgs.instantiate(OUTPUTS, *attributes, plan=plan)) == len(attributes)
 

@@ -22,11 +22,13 @@ from typing import IO, Any
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: the digest and the size in bytes of its uncompressed tar, and the store paths in it."""
+    """One layer: the digest and the size in bytes of its uncompressed tar, the store paths in it, and the absolute paths
+    of its other files and links."""
 
     digest: str
     size: int
     store_paths: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _oci_layout(source: Path) -> Iterator[_Parts]:
 
     (entry,) = json.loads((source / "index.json").read_bytes())["manifests"]
     manifest = json.loads(blob(entry))
-    name = entry.get("annotations", {}).get("org.opencontainers.image.ref.name")
+    name = entry.get("annotations", {}).get("io.containerd.image.name")
     yield blob(manifest["config"]), layers(manifest), (name,) if name else ()
 
 
@@ -141,7 +143,7 @@ class _Hashing(io.RawIOBase):
 
 
 def _layer(stream: _Hashing, root: Path | None) -> Layer:
-    store_paths = set()
+    store_paths, files = set(), set()
     with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
         for member in archive:
             parts = PurePosixPath(member.name.lstrip("/")).parts
@@ -149,11 +151,13 @@ def _layer(stream: _Hashing, root: Path | None) -> Layer:
                 raise ImageError(f"the layer's entry {member.name!r} leaves the image")
             if parts[:2] == ("nix", "store") and len(parts) > 2:
                 store_paths.add("/" + "/".join(parts[:3]))
+            elif not member.isdir():
+                files.add("/" + "/".join(parts))
             if root and parts:
                 _extract(archive, member, root.joinpath(*parts), root)
     while stream.read(1 << 20):
         pass  # tarfile stops at the end marker; the digest is over all of it
-    return Layer(f"sha256:{stream.sha256.hexdigest()}", stream.size, tuple(sorted(store_paths)))
+    return Layer(f"sha256:{stream.sha256.hexdigest()}", stream.size, tuple(sorted(store_paths)), tuple(sorted(files)))
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, root: Path) -> None:

@@ -98,6 +98,7 @@ in
 {
   name = "local-ai";
   bin = "${server}/bin/local-ai";
+  license = server.meta.license.spdxId;
 
   package = pkgs.linkFarm "localai" {
     "bin/local-ai" = "${server}/bin/local-ai";

@@ -64,7 +64,7 @@ import ./bundle.nix {
       (lib.cmakeBool "LLAMA_BUILD_TESTS" false)
       (lib.cmakeBool "LLAMA_BUILD_EXAMPLES" false)
     ]
-    ++ import ./isa.nix { inherit lib; } runtime
+    ++ import ./instructions.nix { inherit lib runtime; }
     ++ lib.optionals cuda [
       (lib.cmakeBool "GGML_CUDA" true)
       (lib.cmakeFeature "CMAKE_CUDA_ARCHITECTURES" cudaPackages.flags.cmakeCudaArchitecturesString)

@@ -52,7 +52,7 @@ in
     (lib.cmakeFeature "GGML_MAX_NAME" "128")
     (lib.cmakeBool "SD_BUILD_EXAMPLES" false)
   ]
-  ++ import ./isa.nix { inherit lib; } runtime
+  ++ import ./instructions.nix { inherit lib runtime; }
   ++ lib.optionals cuda [
     (lib.cmakeBool "SD_CUDA" true)
     (lib.cmakeFeature "CMAKE_CUDA_ARCHITECTURES" cudaPackages.flags.cmakeCudaArchitecturesString)

@@ -24,13 +24,8 @@ let
 
   # Debian ships ggml's CPU backend once per processor type; which one is here decides the instruction set.
   backend =
-    {
-      cpu = "x64";
-      avx = "sandybridge";
-      avx2 = "haswell";
-      avx512 = "skylakex";
-    }
-    .${runtime} or (throw "the debian packages have no runtime ${runtime}: use nixpkgs");
+    (import ../../runtimes.nix).${runtime}.debian
+      or (throw "the debian packages have no runtime ${runtime}: use nixpkgs");
 
   # Made here or fetched from the mirror in a moment: no binary cache has it (asking one that cannot be reached takes
   # seconds), and no remote builder is worth sending the models to.
@@ -321,19 +316,17 @@ let
         ];
       };
 
-    # A file that is already in the store: only asked for when it is not.
-    requireFile =
-      {
-        name,
-        sha256,
-        message,
-      }:
-      runCommand name {
-        inherit message;
-        outputHashMode = "flat";
-        outputHashAlgo = "sha256";
-        outputHash = sha256;
-      } ''printf '%s\n' "$message" >&2; exit 1'';
+    writeShellScript =
+      name: text:
+      runCommand name
+        {
+          inherit text;
+          passAsFile = [ "text" ];
+        }
+        ''
+          echo "#!${shell}/bin/sh" | cat - $textPath > $out
+          chmod +x $out
+        '';
 
     dockerTools = import ./docker-tools.nix { inherit pkgs shell; };
   };
@@ -345,6 +338,7 @@ in
     package = engine;
     bin = "${engine}/bin/llama-server";
     name = "llama-server";
+    license = "MIT";
     env = { };
     root = provenance;
   };

@@ -11,6 +11,7 @@ let
       tag,
       config ? { },
       extraCommands ? "", # run in the root folder of the last layer
+      includeStorePaths ? true,
       maxLayers ? 100, # at most 127: what Docker's overlay driver can mount
       created ? "1970-01-01T00:00:01Z",
       architecture ? "amd64",
@@ -42,12 +43,16 @@ let
           {
             nativeBuildInputs = [ python3 ];
             # The closure of whatever the configuration and the last layer mention.
-            exportReferencesGraph = [
-              "configuration"
-              configuration
-              "customisation"
-              customisationLayer
-            ];
+            exportReferencesGraph =
+              if includeStorePaths then
+                [
+                  "configuration"
+                  configuration
+                  "customisation"
+                  customisationLayer
+                ]
+              else
+                [ ];
             options = builtins.toJSON {
               inherit configuration customisationLayer maxLayers;
               repoTag = "${name}:${tag}";
@@ -55,7 +60,9 @@ let
             passAsFile = [ "options" ];
           }
           ''
-            python3 ${./layered_image.py} plan $optionsPath configuration customisation > $out
+            python3 ${./layered_image.py} plan $optionsPath ${
+              if includeStorePaths then "configuration customisation" else ""
+            } > $out
           '';
     in
     runCommand "stream-${name}" { } ''
@@ -69,23 +76,7 @@ let
       imageName = name;
       imageTag = tag;
     };
-
-  # The image as a file; uncompressed, as model weights do not compress.
-  buildLayeredImage =
-    {
-      compressor ? "none",
-      ...
-    }@given:
-    let
-      stream = streamLayeredImage (removeAttrs given [ "compressor" ]);
-    in
-    assert compressor == "none";
-    runCommand "${given.name}.tar" { } "${stream} > $out"
-    // {
-      inherit stream;
-      inherit (stream) imageName imageTag;
-    };
 in
 {
-  inherit streamLayeredImage buildLayeredImage;
+  inherit streamLayeredImage;
 }

@@ -1,0 +1,1 @@
+../../../nix/image/model_layer.py

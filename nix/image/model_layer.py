@@ -1,0 +1,97 @@
+"""The model layer: one model file as one layer of an image, by a rule that depends on nothing else (docs/model-layer.md).
+
+    model_layer.py layer PATH FILE > LAYER.tar       the layer of FILE, which is PATH in the image
+    model_layer.py describe PATH FILE > LAYER.json   its {"digest", "size"}, without writing it
+
+Digest and size follow from the path, the size and the bytes, on every machine and for ever: whoever hashes a model can
+hash its layer in the same pass, as header + content + trailer. Needs nothing but Python, in Nix's sandbox too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BLOCK = 1 << 20
+FOLDER_MODE = 0o755
+FILE_MODE = 0o444
+MTIME = 1  # seconds; what the Nix store gives its files, and dockerTools its layers
+
+
+def header(path: str, size: int) -> bytes:
+    """All bytes of the layer before the model's own: the folders above `path`, and the file's header.
+
+    `path` is the file's absolute path in the image, `size` its size in bytes. Raises ValueError for a path that is not
+    absolute or not normal, and for a negative size.
+    """
+    parts = path.split("/")
+    if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") or "\0" in part for part in parts[1:]):
+        raise ValueError(f"{path!r} is no absolute path in normal form")
+    if size < 0:
+        raise ValueError(f"{size} is no size")
+    folders = ["/".join(parts[1:end]) for end in range(2, len(parts))]
+    entries = [_entry(folder, tarfile.DIRTYPE, FOLDER_MODE, 0) for folder in folders]
+    return b"".join([*entries, _entry("/".join(parts[1:]), tarfile.REGTYPE, FILE_MODE, size)])
+
+
+def _entry(name: str, kind: bytes, mode: int, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.size, info.mtime = kind, mode, size, MTIME
+    info.uname = info.gname = "root"
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+
+def trailer(size: int) -> bytes:
+    """All bytes of the layer after a model of `size` bytes: padding, and the two empty blocks that end a tar."""
+    return bytes(-size % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
+
+
+def layer_size(path: str, size: int) -> int:
+    """The layer's size in bytes. Raises ValueError as `header` does."""
+    return len(header(path, size)) + size + len(trailer(size))
+
+
+def blocks(path: str, file: Path) -> Iterator[bytes]:
+    """The layer's bytes, read from the model's `file` once.
+
+    Raises ValueError as `header` does, OSError when the file cannot be read or ends before its size.
+    """
+    with file.open("rb", buffering=0) as content:
+        size = file.stat().st_size
+        yield header(path, size)
+        left = size
+        while left and (block := content.read(min(BLOCK, left))):
+            left -= len(block)
+            yield block
+        if left:
+            raise OSError(f"{file} became shorter while it was read")
+        yield trailer(size)
+
+
+def describe(path: str, file: Path) -> dict[str, Any]:
+    """The layer's digest, as OCI writes it, and its size in bytes. Raises as `blocks` does."""
+    digest, size = hashlib.sha256(), 0
+    for block in blocks(path, file):
+        digest.update(block)
+        size += len(block)
+    return {"digest": f"sha256:{digest.hexdigest()}", "size": size}
+
+
+def _main(mode: str, path: str, file: str) -> None:
+    match mode:
+        case "layer":
+            for block in blocks(path, Path(file)):
+                sys.stdout.buffer.write(block)
+        case "describe":
+            json.dump(describe(path, Path(file)), sys.stdout, sort_keys=True)
+        case _:
+            sys.exit(f"error: {mode} is neither `layer` nor `describe`")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

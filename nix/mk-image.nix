@@ -1,0 +1,27 @@
+# For other flakes: the image of a plan, made with the caller's own nixpkgs.
+#
+# pkgs     nixpkgs; for the runtime cuda with config.cudaSupport and NVIDIA's licences allowed
+# plan     the parsed plan.json, written for the package set nixpkgs
+# runtime  one of the plan's; its default for the system unless told otherwise
+#
+# Returns { image, stream, oci, manifest, models, config, serves, apps, … }: see image.nix.
+{
+  pkgs,
+  plan,
+  runtime ? plan.systems.${pkgs.stdenv.hostPlatform.system}.default,
+}:
+
+assert
+  plan.formatVersion == 2 || throw "plans of format 2 are read, not ${toString plan.formatVersion}";
+assert
+  plan.packages == "nixpkgs"
+  || throw "the plan takes its packages from ${plan.packages}, not from nixpkgs";
+assert
+  runtime != "cuda"
+  || pkgs.config.cudaSupport
+  || throw "the runtime cuda needs a nixpkgs with config.cudaSupport = true";
+
+import ./image.nix {
+  inherit pkgs plan runtime;
+  engine = import ./engines { inherit pkgs plan runtime; };
+}

@@ -1,0 +1,206 @@
+"""The image of the Debian set as Nix builds it: what it reads, what it rebuilds, what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix import data, debian, store
+from aikit_nix.image import model_layer
+from nixpkgs import newer_nix, plans
+from support import debian_lock
+from support.image import unpack
+
+SYSTEMS = {"x86_64-linux": {"default": "avx2", "runtimes": ["avx", "avx2", "avx512"]}}
+
+
+class Library:
+    """A copy of the Nix library, with a lock of Debian packages that can be had."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def argv(self, program: str | Path, output: str, **changes: Any) -> list[str]:
+        plan = plans.plan(**({"packages": "debian", "systems": SYSTEMS} | changes))
+        name = hashlib.sha256(plan.encode()).hexdigest()
+        (self.folder / f"{name}.json").write_text(plan)
+        expression = (
+            f"import {self.folder} {{ plan = builtins.fromJSON (builtins.readFile {self.folder}/{name}.json); }}"
+        )
+        argv = [str(program), "--expr", expression, "-A", f"packages.x86_64-linux.{output}"]
+        return [*argv, "--no-out-link"] if Path(program).name == "nix-build" else argv
+
+    def try_build(self, output: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+        argv = self.argv("nix-build", output, **changes)
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    def build(self, output: str, **changes: Any) -> Path:
+        done = self.try_build(output, **changes)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def library(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    folder = tmp_path_factory.mktemp("library")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in debian.build_environment().items():
+            patch.setenv(name, value)
+        shutil.copytree(data.NIX, folder / "nix")
+        if lock := debian_lock.usable(folder, print):
+            shutil.copy(lock, folder / "nix/packages/debian/lock.json")
+        yield Library(folder / "nix")
+
+
+def model(folder: Path, content: bytes, path: str = "/models/tiny.gguf", *, add: bool = True) -> dict[str, Any]:
+    """A local model's part of a plan, its layer known; `add` puts it into the store."""
+    name = "tiny.gguf"
+    file = folder / name
+    file.write_bytes(content)
+    if add:
+        subprocess.run(["nix-store", "--add-fixed", "sha256", file], check=True, capture_output=True)
+    return {
+        "path": path,
+        "name": name,
+        "url": None,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size": len(content),
+        "layer": model_layer.describe(path, file),
+        "fetch": "Put it there.",
+    }
+
+
+def requisites(path: Path) -> str:
+    argv = ["nix-store", "--query", "--requisites", str(path)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def digest(layout: Path) -> str:
+    (entry,) = json.loads((layout / "index.json").read_bytes())["manifests"]
+    return str(entry["digest"])
+
+
+def test_the_manifest_is_built_where_no_model_has_ever_been(library: Library, tmp_path: Path) -> None:
+    absent = model(tmp_path, os.urandom(64), add=False)
+    manifest = library.build("manifest", models=[absent])
+    assert "gguf" not in requisites(manifest)
+    for output in ("oci", "stream"):
+        done = library.try_build(output, models=[absent])
+        assert done.returncode != 0
+        assert "Put it there." in done.stderr
+    model(tmp_path, (tmp_path / "tiny.gguf").read_bytes())
+    oci = library.build("oci", models=[absent])
+    assert digest(oci) == digest(manifest)
+    assert unpack(oci, tmp_path / "root").layers[0].digest == absent["layer"]["digest"]
+
+
+def test_after_a_change_of_a_text_no_model_is_needed(library: Library, tmp_path: Path) -> None:
+    """Its layer is there already: the file itself may be gone."""
+    here = model(tmp_path, os.urandom(64))
+    texts = [[{"path": "/config.yaml", "text": text}] for text in ("one", "two")]
+    before = library.build("oci", models=[here], files=texts[0])
+    link = before / "blobs/sha256" / here["layer"]["digest"].removeprefix("sha256:")
+    file = store.store_path(here["name"], here["sha256"])
+    subprocess.run(["nix-store", "--delete", "--ignore-liveness", file], check=True, capture_output=True)
+    after = library.build("oci", models=[here], files=texts[1])
+    assert not file.exists()
+    assert (after / "blobs/sha256" / link.name).readlink() == link.readlink()
+    one, two = unpack(before), unpack(after)
+    assert one.layers[:-1] == two.layers[:-1]
+    assert one.layers[-1].digest != two.layers[-1].digest
+
+
+def test_a_layer_that_is_not_known_is_computed(library: Library, tmp_path: Path) -> None:
+    known = model(tmp_path, os.urandom(64), "/models/日本 語/m.gguf")
+    unknown = known | {"layer": None, "size": None}
+    for output in ("manifest", "oci"):
+        assert digest(library.build(output, models=[unknown])) == digest(library.build(output, models=[known]))
+    assert "gguf" not in requisites(library.build("manifest", models=[unknown]))
+
+
+def test_a_layer_that_the_plan_gets_wrong_is_refused(library: Library, tmp_path: Path) -> None:
+    right = model(tmp_path, os.urandom(64))
+    wrong = right | {"layer": right["layer"] | {"digest": f"sha256:{'1' * 64}"}}
+    assert "hash mismatch" in library.try_build("oci", models=[wrong]).stderr
+    done = library.try_build("default", models=[wrong])
+    assert done.returncode != 0
+    assert "the image is not complete: /models/tiny.gguf" in done.stderr
+
+
+def test_models_lie_in_the_order_of_their_paths(library: Library, tmp_path: Path) -> None:
+    paths = ["/models/b.gguf", "/models/a.gguf", "/models/a/z.gguf", "/models/B.gguf"]
+    models = [model(tmp_path, path.encode(), path) for path in paths]
+    image = unpack(library.build("default", models=models), tmp_path / "root")
+    assert [layer.files for layer in image.layers[:4]] == [(path,) for path in sorted(paths)]
+    # The first that the aikitfile names, not the lowest layer.
+    assert (tmp_path / "root/models/model.file").readlink() == Path("b.gguf")
+
+
+@pytest.mark.parametrize("name", ["ghcr.io/me/llama", "x" * 255, "a/" + "y-z" * 80, "0"])
+def test_an_image_may_have_any_name(library: Library, tmp_path: Path, name: str) -> None:
+    one = [model(tmp_path, b"named")]
+    image = unpack(library.build("default", models=one, image={"name": name, "tag": None, "labels": {}}))
+    assert image.names == (f"{name}:avx2",)
+
+
+def test_a_hundred_models_are_the_most(library: Library, tmp_path: Path) -> None:
+    models = [model(tmp_path, b"m", f"/models/{n}.gguf") for n in range(101)]
+    layout = library.build("manifest", models=models[:100])
+    (entry,) = json.loads((layout / "index.json").read_bytes())["manifests"]
+    manifest = json.loads((layout / "blobs" / entry["digest"].replace(":", "/")).read_bytes())
+    assert 100 < len(manifest["layers"]) <= 127
+    assert "101 models" in library.try_build("manifest", models=models).stderr
+
+
+def test_an_image_may_have_no_model(library: Library) -> None:
+    image = unpack(library.build("default", models=[]))
+    assert "/models/model.file" not in image.layers[-1].files
+
+
+def test_a_model_may_be_called_model_file(library: Library, tmp_path: Path) -> None:
+    named = model(tmp_path, b"m", "/models/model.file")
+    unpack(library.build("default", models=[named]), tmp_path / "root")
+    assert (tmp_path / "root/models/model.file").read_bytes() == b"m"
+
+
+def test_a_plan_of_another_format_is_refused(library: Library) -> None:
+    done = library.try_build("manifest", formatVersion=3)
+    assert done.returncode != 0
+    assert "reads plans of format 2" in done.stderr
+
+
+@pytest.mark.parametrize("output", ["manifest", "oci", "stream", "default"])
+def test_a_second_build_gives_the_same(library: Library, tmp_path: Path, output: str) -> None:
+    models = [model(tmp_path, b"again")]
+    library.build(output, models=models)
+    argv = library.argv("nix-build", output, models=models)
+    done = subprocess.run([*argv, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_a_newer_nix_in_a_store_of_its_own_gives_the_same_manifest(library: Library, tmp_path: Path) -> None:
+    """Debian 13's Nix where the machine's is older; nothing but the .debs is there before."""
+    try:
+        programs = newer_nix.programs(Path(__file__).parents[2] / "build/newer-nix")
+    except newer_nix.NoNewerNixError as reason:
+        pytest.skip(str(reason))
+    if programs is None:
+        pytest.skip("the machine's own Nix is not older than Debian 13's")
+    models = [model(tmp_path, b"bit for bit", add=False)]
+    ours = library.build("manifest", models=models)
+    place = tmp_path / "store"
+    argv = library.argv(programs / "nix-build", "manifest", models=models)
+    options = ["--store", str(place), "--option", "sandbox-paths", ""]
+    done = subprocess.run([*argv, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    theirs = Path(f"{place}{done.stdout.strip()}")
+    assert digest(theirs) == digest(ours)
+    subprocess.run(["chmod", "-R", "u+w", place], check=True)  # for pytest to remove it
