@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from aikit_nix.errors import Diagnostic
+from aikit_nix.reader import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+_EVERY = 10  # seconds between two lines where there is no terminal for bars
 
 
 class Verbosity(IntEnum):
@@ -28,7 +39,7 @@ def report(diagnostics: Iterable[Diagnostic]) -> None:
     if found:
         from aikit_nix import render
 
-        colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        colour = _terminal() and not os.environ.get("NO_COLOR")
         sys.stderr.write(render.text(found, colour=colour))
 
 
@@ -44,6 +55,178 @@ def trace(line: str) -> None:
         _write(f"$ {line}")
 
 
+def size(count: int) -> str:
+    """Bytes as people read them: `4.1 GB`."""
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+@contextmanager
+def progress(files: int, total: int) -> Iterator[Progress]:
+    """Show how some files come along: bars on a terminal, else a line now and then, nothing when quiet.
+
+    `total` is the bytes of those whose size is known.
+    """
+    global _bars
+    shown = Progress(files, total)
+    if not _terminal() or verbosity == Verbosity.QUIET or _bars:
+        yield shown
+        return
+    with _rich_bars() as bars:
+        shown.show(bars)
+        _bars = bars
+        try:
+            yield shown
+        finally:
+            _bars = None
+
+
+class Progress:
+    """Counts the bytes of files that come at the same time."""
+
+    def __init__(self, files: int, total: int) -> None:
+        self._files = files
+        self._ended = 0
+        self._total = total
+        self._done = 0  # bytes, as are the next
+        self._moved = 0  # of them in this run, for the rate
+        self._started = self._said = time.monotonic()
+        self._lock = threading.Lock()
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+
+    def show(self, bars: Bars) -> None:
+        self._bars = bars
+        if self._files > 1:
+            self._task = bars.add_task("total", total=self._total or None)
+
+    @contextmanager
+    def file(self, name: str, total: int | None) -> Iterator[Bar]:
+        """One of the files; `name` may come from elsewhere."""
+        task = self._bars.add_task(printable(name), total=total) if self._bars else None
+        bar = Bar(self, printable(name), total, task)
+        if not self._bars:
+            say(f"{bar.name}: {size(total)}" if total is not None else f"{bar.name}: begins")
+        try:
+            yield bar
+        except BaseException:
+            if self._bars and task is not None:
+                self._bars.remove_task(task)
+            raise
+        else:
+            if not self._bars:
+                seconds = max(time.monotonic() - bar.started, 0.001)
+                say(f"{bar.name}: done, {size(bar.done)} in {seconds:.0f} s")
+        finally:
+            with self._lock:
+                self._ended += 1
+
+    def moved(self, bar: Bar, count: int, *, now: bool = True) -> None:
+        """So many bytes more (or fewer) of a file are there; `now`: they came just now."""
+        with self._lock:
+            bar.done += count
+            self._done += count
+            self._moved += count if now else 0
+            if self._bars:
+                if bar.task is not None:
+                    self._bars.update(bar.task, completed=bar.done)
+                if self._task is not None:
+                    self._bars.update(self._task, completed=self._done)
+            elif time.monotonic() - self._said >= _EVERY:
+                self._said = time.monotonic()
+                say(self._line())
+
+    def sized(self, bar: Bar, total: int | None) -> None:
+        """A file's size is known now."""
+        with self._lock:
+            self._total += (total or 0) - (bar.total or 0)
+            bar.total = total
+            if self._bars:
+                if bar.task is not None:
+                    self._bars.update(bar.task, total=total)
+                if self._task is not None:
+                    self._bars.update(self._task, total=self._total or None)
+
+    def _line(self) -> str:
+        rate = max(self._moved, 0) / max(time.monotonic() - self._started, 0.001)
+        line = f"{self._ended} of {self._files} files, " if self._files > 1 else ""
+        line += size(self._done)
+        if self._total:
+            line += f" of {size(self._total)} ({min(100, 100 * self._done // self._total)} %)"
+        line += f", {size(int(rate))}/s"
+        if self._total > self._done and rate > 0:
+            line += f", {_duration((self._total - self._done) / rate)} left"
+        return line
+
+
+class Bar:
+    """One file's progress; told by the thread that has the file."""
+
+    def __init__(self, progress: Progress, name: str, total: int | None, task: TaskID | None) -> None:
+        self.name = name
+        self.total = total
+        self.done = 0
+        self.task = task
+        self.started = time.monotonic()
+        self._progress = progress
+        self._noted = ""
+
+    def advance(self, count: int) -> None:
+        """So many bytes more came."""
+        self._progress.moved(self, count)
+
+    def found(self, count: int) -> None:
+        """So many bytes more were there already."""
+        self._progress.moved(self, count, now=False)
+
+    def restart(self, total: int | None) -> None:
+        """Nothing of the file is there, and this is its size, where it is known."""
+        self._progress.moved(self, -self.done, now=False)
+        self._progress.sized(self, total)
+
+    def note(self, text: str) -> None:
+        """Say something about the file, once."""
+        if text != self._noted:
+            self._noted = text
+            say(f"{self.name}: {text}")
+
+
+_bars: Bars | None = None  # what is on the terminal at the moment
+
+
+def _rich_bars() -> Bars:
+    from rich import progress as rich
+    from rich.console import Console
+
+    return rich.Progress(
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        rich.TaskProgressColumn(),
+        rich.DownloadColumn(),
+        rich.TransferSpeedColumn(),
+        rich.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _write(line: str) -> None:
+    if _bars:
+        _bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()

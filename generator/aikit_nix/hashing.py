@@ -36,12 +36,13 @@ class Digests:
     size: int
     sha256: str
     blake3: str
-    layer: str | None  # SHA-256 of the uncompressed image layer; None where no path in the image was given
+    layer: str | None = None  # SHA-256 of the uncompressed image layer; None where no path in the image was given
+    nar: str | None = None  # SHA-256 of the Nix archive (NAR) of the file; None where nobody asked
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the content in an image layer: see docs/model-layer.md."""
+    """What stands around the content in an image layer (see docs/model-layer.md) or in a NAR."""
 
     header: bytes
     trailer: bytes
@@ -55,14 +56,14 @@ class _Hash(Protocol):
 class Hasher:
     """Takes a file's bytes in order, whatever their source, and gives its Digests."""
 
-    def __init__(self, frame: Frame | None = None) -> None:
+    def __init__(self, layer: Frame | None = None, nar: Frame | None = None) -> None:
         import blake3
 
         self.size = 0
-        self._frame = frame
         self._sha256 = _Worker(hashlib.sha256())
         self._blake3 = _Worker(blake3.blake3())
-        self._layer = _Worker(hashlib.sha256(frame.header)) if frame else None
+        self._layer = _Worker(hashlib.sha256(layer.header), layer.trailer) if layer else None
+        self._nar = _Worker(hashlib.sha256(nar.header), nar.trailer) if nar else None
 
     def update(self, block: bytes) -> None:
         """More of the file. Returns at once, or waits while a hash lies too far behind; the block must not change."""
@@ -72,10 +73,8 @@ class Hasher:
 
     def digests(self) -> Digests:
         """Of all that was taken; nothing more can be."""
-        if self._layer and self._frame:
-            self._layer.blocks.put(self._frame.trailer)
-        layer = self._layer.end() if self._layer else None
-        return Digests(self.size, self._sha256.end(), self._blake3.end(), layer)
+        layer, nar = (worker.end() if worker else None for worker in (self._layer, self._nar))
+        return Digests(self.size, self._sha256.end(), self._blake3.end(), layer, nar)
 
     def close(self) -> None:
         """Let the threads go; nothing happens after `digests`."""
@@ -83,15 +82,16 @@ class Hasher:
             worker.end()
 
     def _workers(self) -> list[_Worker]:
-        return [worker for worker in (self._sha256, self._blake3, self._layer) if worker]
+        return [worker for worker in (self._sha256, self._blake3, self._layer, self._nar) if worker]
 
 
 class _Worker:
     """One hash in a thread of its own."""
 
-    def __init__(self, state: _Hash) -> None:
+    def __init__(self, state: _Hash, trailer: bytes = b"") -> None:
         self.blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
         self._state = state
+        self._trailer = trailer
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -104,25 +104,28 @@ class _Worker:
     def _work(self) -> None:
         while (block := self.blocks.get()) is not None:
             self._state.update(block)
+        self._state.update(self._trailer)
 
 
 def hash_file(
     path: Path,
-    frame_of: Callable[[int], Frame] | None = None,
+    layer_of: Callable[[int], Frame] | None = None,
+    nar_of: Callable[[int], Frame] | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Digests:
     """All hashes of a regular file.
 
-    `frame_of` gives the layer's frame for a size in bytes; `progress` is told how many bytes more were read. Raises
+    `layer_of` gives the layer's frame for a size in bytes, `nar_of` the NAR's; `progress` is told how many bytes more were read. Raises
     AikitError for what is no regular file, cannot be read, or changes meanwhile.
     """
     with _Opened(path) as opened:
-        hasher = Hasher(frame_of(opened.before.st_size) if frame_of else None)
+        size = opened.before.st_size
+        hasher = Hasher(layer_of(size) if layer_of else None, nar_of(size) if nar_of else None)
         try:
             while block := opened.read():
                 hasher.update(block)
                 progress(len(block))
-                if hasher.size > opened.before.st_size:
+                if hasher.size > size:
                     raise opened.changed()
             opened.check(hasher.size)
             return hasher.digests()
@@ -132,15 +135,15 @@ def hash_file(
 
 def hash_local(
     path: Path,
-    frame_of: Callable[[int], Frame] | None = None,
+    layer_of: Callable[[int], Frame] | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Digests:
     """`hash_file`, which remembers: a file that is the same by device, inode, size and both times is not read again."""
     try:
         before = path.stat()
     except (OSError, ValueError):
-        return hash_file(path, frame_of, progress)  # says why
-    frame = frame_of(before.st_size) if frame_of else None
+        return hash_file(path, layer_of, progress=progress)  # says why
+    frame = layer_of(before.st_size) if layer_of else None
     layer = hashlib.sha256(frame.header + frame.trailer).hexdigest() if frame else None
     known = _cache(before)
     remembered = _read_cache(known)
@@ -149,7 +152,7 @@ def hash_local(
             before.st_size, remembered.sha256, remembered.blake3, remembered.layers[layer] if layer else None
         )
     started = time.time_ns()
-    digests = hash_file(path, frame_of, progress)
+    digests = hash_file(path, layer_of, progress=progress)
     # A file that was written a moment ago may be written again without a new time: git's racy problem.
     if started - max(before.st_mtime_ns, before.st_ctime_ns) >= _RACY_NS and _identity(path.stat()) == _identity(
         before

@@ -84,7 +84,6 @@ class Patience:
     attempts: int = 5
     first_wait: float = 0.5  # doubled each time
     longest_wait: float = 60  # also of a server's Retry-After
-    sleep: Callable[[float], object] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,9 @@ class Answer:
 class Tries:
     """Counts the attempts at one thing, and waits between them."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, sleep: Callable[[float], object]) -> None:
         self._patience = patience
+        self._sleep = sleep
         self._failed = 0
 
     def failed(self, problem: HttpError) -> None:
@@ -122,7 +122,7 @@ class Tries:
         wait = self._patience.first_wait * 2 ** (self._failed - 1)
         wait = min(max(wait, _wanted_wait(problem.headers)), self._patience.longest_wait)
         console.trace(f"waiting {wait:g} s: {problem.message}")
-        self._patience.sleep(wait)
+        self._sleep(wait)
 
     def progressed(self) -> None:
         """Something was won since the last failure: count from the beginning."""
@@ -132,12 +132,14 @@ class Tries:
 class Client:
     """Sends requests; may be used from several threads. Every method raises HttpError."""
 
-    def __init__(self, patience: Patience | None = None) -> None:
+    def __init__(self, patience: Patience | None = None, sleep: Callable[[float], object] | None = None) -> None:
+        """`sleep` is how it waits: by default a wait that `abort` ends."""
         self.patience = patience or Patience()
+        self._aborted = threading.Event()
+        self._sleep = sleep or self._aborted.wait
         self._own = threading.local()
         self._lines: list[_Line] = []
         self._lock = threading.Lock()
-        self._aborted = False
 
     def __enter__(self) -> Client:
         return self
@@ -154,11 +156,15 @@ class Client:
 
     def abort(self) -> None:
         """Break off what other threads are reading, and let them begin nothing new: for Ctrl-C."""
-        self._aborted = True
+        self._aborted.set()
         with self._lock:
             lines = list(self._lines)
         for line in lines:
             line.shut()
+
+    def tries(self) -> Tries:
+        """For a caller that repeats something itself."""
+        return Tries(self.patience, self._sleep)
 
     def get(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Answer:
         """A small answer, whole. Raises also for a status of 400 or more, and more than `limit` bytes."""
@@ -191,7 +197,7 @@ class Client:
             yield Stream(response, watch)
 
     def _retried(self, action: Callable[[], T]) -> T:
-        tries = Tries(self.patience)
+        tries = self.tries()
         while True:
             try:
                 return action()
@@ -260,7 +266,7 @@ class Client:
         raise HttpError(Trouble.REFUSED, f"{blank(url)} redirects more than {_REDIRECTS} times")
 
     def _line(self) -> _Line:
-        if self._aborted:
+        if self._aborted.is_set():
             raise HttpError(Trouble.INTERRUPTED, "interrupted")
         line: _Line | None = getattr(self._own, "line", None)
         if line is None:
