@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import pipeline, plan, process, store
+from aikit_nix import pipeline, process, store
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
 
@@ -22,9 +22,7 @@ def project(source: str, folder: Path, sha256: str = "") -> pipeline.Project:
 def add(source: str, folder: Path) -> list[Path]:
     _, local = pipeline.pin(project(source, folder))
     return [
-        file
-        for model, file in local
-        if model.pin and store.add(file, plan.store_name(posixpath.basename(model.path)), model.pin.sha256)
+        file for model, file in local if model.pin and store.add(file, posixpath.basename(model.path), model.pin.sha256)
     ]
 
 
@@ -41,7 +39,7 @@ def test_store_path_is_nixs_own() -> None:
 def test_a_local_file_enters_the_store_once_under_its_name(tmp_path: Path, name: str) -> None:
     content = f"{tmp_path}".encode()  # new in each run
     (tmp_path / name).write_bytes(content)
-    path = store.store_path(plan.store_name(name), hashlib.sha256(content).hexdigest())
+    path = store.store_path(store.name(name), hashlib.sha256(content).hexdigest())
     assert not path.exists()
     assert add(name, tmp_path) == [tmp_path / name]
     assert path.read_bytes() == content

@@ -54,7 +54,8 @@ class Pin:
     """What is known of a model file's bytes. `sha256` and `blake3` are hex, `size` counts bytes.
 
     `url` is where they are, at a fixed revision; None for a local file. `private` is whether only a user with the right
-    to it can fetch it, or nobody but `aikit-nix fetch` (a registry's blob): Nix then takes it from the store.
+    to it can fetch it, or nobody but `aikit-nix fetch` (a registry's blob): Nix then takes it from the store. `member` is
+    its name in the archive that `url` gives, if it gives one.
     """
 
     sha256: str
@@ -63,6 +64,7 @@ class Pin:
     layer: Layer | None = None
     url: str | None = None
     private: bool = False
+    member: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ _COMMANDS = {
     "explain": "aikitfile",
     "fmt": "aikitfile",
     "schema": "aikitfile",
+    "lock": "lock",
+    "fetch": "lock",
     "gen": "gen",
     "debian-lock": "maintain",
     "update-pins": "maintain",

@@ -108,6 +108,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """A folder and all above it, if they are not there. Raises AikitError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failed:
+        raise cannot_write(folder, failed) from None
+
+
 def cache_folder() -> Path:
     """Where this program keeps what it can do without."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix"

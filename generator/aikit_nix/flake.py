@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import data, library, process
+from aikit_nix import data, library, nix, process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.plan import Packages, Plan
 
@@ -187,6 +187,25 @@ def show_to_nix(files: Files, folder: Path) -> tuple[Diagnostic, ...]:
         text = f"in a git repository Nix sees only files that git knows: run `git add` ({exception})"
         return (Diagnostic(Severity.WARNING, "git-add", text),)
     return ()
+
+
+def fetch_inputs(folder: Path) -> int:
+    """Realise every fixed output that the flake's default image is made of; the number of those that were missing.
+
+    Nix downloads them with its own means, in its own order. Raises AikitError.
+    """
+    reference = nix.flake_reference(folder)
+    derivation = nix.evaluate(reference, "default.drvPath")
+    missing = nix.missing_fixed_outputs(derivation)
+    if missing:
+        process.run(["nix-store", "--realise", *missing], env=_environment())
+    return len(missing)
+
+
+def _environment() -> dict[str, str]:
+    from aikit_nix import debian
+
+    return debian.build_environment()
 
 
 def _git_root(folder: Path) -> Path | None:

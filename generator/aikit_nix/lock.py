@@ -61,6 +61,13 @@ class Entry:
     def key(self) -> tuple[str, str]:
         return self.name, self.source
 
+    def summary(self) -> str:
+        """A few words for people: digest or number of files, size, origin."""
+        size = sum(pin.size or 0 for _, pin in self.files) / 1e6
+        what = f"sha256 {self.files[0][1].sha256[:12]}…" if len(self.files) == 1 else f"{len(self.files)} files"
+        revision = f" at {self.origin.revision.removeprefix('sha256:')[:12]}" if self.origin.revision else ""
+        return f"{what}, {size:.1f} MB, {self.origin.kind}{revision}"
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -89,6 +96,23 @@ class Lock:
     def entry(self, model: Model) -> Entry | None:
         """What is known of a model of the aikitfile."""
         return self.entries.get((model.name.value, model.source.value.text))
+
+    def filled(self, seen: Mapping[str, Pin]) -> Lock:
+        """The lock with what the bytes of files say (by path in the image), where it says the same sha256."""
+
+        def fill(path: str, pin: Pin) -> Pin:
+            found = seen.get(path)
+            if found is None or found.sha256 != pin.sha256:
+                return pin
+            return replace(pin, size=found.size, blake3=found.blake3, layer=found.layer)
+
+        return Lock.of(
+            self.file,
+            (
+                replace(entry, files=tuple((path, fill(path, pin)) for path, pin in entry.files))
+                for entry in self.entries.values()
+            ),
+        )
 
     def unused(self, models: Sequence[Model]) -> list[Entry]:
         """Entries that no model has: it was renamed or removed."""
@@ -242,6 +266,7 @@ def _file(value: Mapping[str, Any]) -> tuple[str, Pin]:
         else None,
         url,
         value.get("private") is True,
+        _optional(value.get("member")),
     )
 
 
@@ -251,6 +276,8 @@ def _file_to_json(path: str, pin: Pin) -> dict[str, Any]:
         value["url"] = pin.url
     if pin.private:
         value["private"] = True
+    if pin.member:
+        value["member"] = pin.member
     value |= {"size": pin.size, "sha256": pin.sha256}
     if pin.blake3:
         value["blake3"] = pin.blake3

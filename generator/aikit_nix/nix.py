@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from aikit_nix import process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+
+# For a Nix whose settings leave them off.
+_NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
 
 # Debian 12's.
 OLDEST = (2, 8)
@@ -33,6 +37,34 @@ def require(wanted: tuple[int, int]) -> tuple[Diagnostic, ...]:
 
 def _dotted(version: tuple[int, int]) -> str:
     return ".".join(map(str, version))
+
+
+def flake_reference(folder: Path) -> str:
+    """How Nix is told of the flake in a folder."""
+    return f"path:{folder.resolve()}"
+
+
+def evaluate(reference: str, attribute: str) -> str:
+    """A text that a flake's package of this system has. Raises AikitError."""
+    return process.run([*_NIX, "eval", "--raw", f"{reference}#{attribute}"]).strip()
+
+
+def missing_fixed_outputs(derivation: str) -> list[str]:
+    """The derivations below one whose output has a known hash and is not in the store: what has to be downloaded."""
+    shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))
+    known = shown.get("derivations", shown)  # newer Nix wraps them
+    outputs = {
+        str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}"): path
+        for path, content in known.items()
+        for output in content["outputs"].values()
+        if output.get("hash") and output.get("path")
+    }
+    missing: list[str] = []
+    paths = sorted(outputs)
+    for start in range(0, len(paths), 1000):
+        argv = ["nix-store", "--check-validity", "--print-invalid", *paths[start : start + 1000]]
+        missing += [outputs[path] for path in process.run(argv).split()]
+    return sorted(missing)
 
 
 def build_command(folder: Path, environment: Mapping[str, str]) -> str:

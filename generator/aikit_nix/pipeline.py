@@ -32,6 +32,11 @@ class Project:
         return self.path.parent
 
 
+def read_as_written(path: Path) -> Aikitfile:
+    """An aikitfile without its lock, as `aikit-nix lock` wants it. Raises AikitError."""
+    return parser.parse(read_bytes(path), str(path))[0]
+
+
 def read(path: Path, escapes: Escapes = Escapes.AUTO, lock_path: Path | None = None) -> Project:
     """Read an aikitfile, and the lock beside it or at `lock_path`. Raises AikitError with all errors of the file."""
     data = read_bytes(path)
@@ -95,7 +100,7 @@ def _pinned(model: Model, folder: Path) -> Iterator[tuple[Model, Path | None]]:
     for path, file in local_files(model, folder):
         if model.pin and model.pin.size is not None and path != model.path:
             continue  # a model of its own by the lock
-        yield replace(model, path=path, pin=_hash(model, path, file), prompt_templates=templates), file
+        yield replace(model, path=path, pin=_as_locked(model, path, file), prompt_templates=templates), file
         templates = ()
 
 
@@ -110,24 +115,28 @@ def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:
         raise error(f"source {source.text!r} {refused}", model.source.at, "local-file") from None
 
 
-def _hash(model: Model, path: str, file: Path) -> Pin:
-    """What the bytes of a local file are. Raises AikitError where the aikitfile or the lock says something else."""
-    from aikit_nix import store
+def hash_local(model: Model, path: str, file: Path) -> Pin:
+    """What the bytes of a local file are, read once while it stays as it is. Raises AikitError where they are not what the
+    aikitfile says.
+    """
+    from aikit_nix import fetch, hashing
 
     try:
-        found = Pin(store.file_sha256(file))
-    except OSError as failed:
-        reason = (failed.strerror or str(failed)).lower()
+        digests = hashing.hash_local(file, fetch.frame_of(path))
+    except AikitError as failed:
+        raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
+    if model.sha256 and path == model.path and model.sha256.value != digests.sha256:
         raise error(
-            f"source {model.source.value.text!r} cannot be read: {reason}", model.source.at, "local-file"
-        ) from None
-    if model.sha256 and path == model.path and model.sha256.value != found.sha256:
-        raise error(
-            f"source {model.source.value.text!r} has the sha256 {found.sha256}: this is not the file that the aikitfile means",
+            f"source {model.source.value.text!r} has the sha256 {digests.sha256}: this is not the file that the aikitfile means",
             model.sha256.at,
             "sha256-mismatch",
         )
-    if model.pin and model.pin.sha256 != found.sha256:
+    return Pin(digests.sha256, digests.size, digests.blake3, fetch.layer_of(path, digests))
+
+
+def _as_locked(model: Model, path: str, file: Path) -> Pin:
+    found = hash_local(model, path, file)
+    if model.pin and path == model.path and model.pin.sha256 != found.sha256:
         raise error(
             f"source {model.source.value.text!r} has the sha256 {found.sha256}, the lock says {model.pin.sha256}:"
             " put the file back, or pin the new one with `aikit-nix lock`",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from aikit_nix import __version__, llama_server, nix
+from aikit_nix import __version__, llama_server, nix, store
 from aikit_nix.aikitfile import Aikitfile, Backend, Layer, Located, Model, Pin, Runtime
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 
@@ -247,7 +247,7 @@ def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
 
 
 def _model_file(model: Model, pin: Pin) -> ModelFile:
-    name = store_name(model.path.rsplit("/", 1)[-1])
+    name = store.name(model.path.rsplit("/", 1)[-1])
     url = None if pin.private or model.is_local else pin.url
     fetch = None
     if url is None:
@@ -260,11 +260,6 @@ def _model_file(model: Model, pin: Pin) -> ModelFile:
             f"Its sha256 must be {pin.sha256}."
         )
     return ModelFile(model.path, name, url, pin.sha256, pin.size, pin.layer, fetch)
-
-
-def store_name(file_name: str) -> str:
-    """A file name as the Nix store allows it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters."""
-    return re.sub(r"[^0-9A-Za-z+._?=-]", "-", file_name).lstrip(".")[-200:].lstrip(".") or "model"
 
 
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests

@@ -57,7 +57,7 @@ def gen(
     force: bool,
 ) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml)."""
-    from aikit_nix import flake, nix, pipeline, plan, store
+    from aikit_nix import fetch, flake, nix, pipeline, plan
     from aikit_nix.aikitfile import Runtime
     from aikit_nix.compat import Escapes
 
@@ -77,9 +77,8 @@ def gen(
     files = flake.render(planned, nixpkgs, debian_lock)
     report(nix.require(planned.packages.minimum_nix))
 
-    for model, file in local:
-        if model.pin and store.add(file, plan.store_name(model.path.rsplit("/", 1)[-1]), model.pin.sha256):
-            click.echo(f"added {file} to the Nix store")
+    for file in fetch.add_local(local):
+        click.echo(f"added {file} to the Nix store")
     set_aside = flake.write(files, output, force=force)
     for path in set_aside:
         click.echo(f"kept what was there as {path}")

@@ -80,7 +80,7 @@ class Repository:
     repo: str
     commit: str
     files: Mapping[str, RemoteFile]
-    gated: bool
+    is_private: bool  # gated, or open to some only: Nix cannot fetch from it
     license: str | None
     base_models: tuple[str, ...]
 
@@ -209,7 +209,12 @@ def describe(repo: str, revision: str) -> Repository:
         files[sibling.rfilename] = RemoteFile(sibling.rfilename, int(sibling.size or 0), sha256)
     card: dict[str, object] = dict(vars(said.card_data)) if said.card_data else {}
     return Repository(
-        str(said.id), commit, files, bool(said.gated), _text(card.get("license")), _texts(card.get("base_model"))
+        str(said.id),
+        commit,
+        files,
+        bool(said.gated or said.private),
+        _text(card.get("license")),
+        _texts(card.get("base_model")),
     )
 
 

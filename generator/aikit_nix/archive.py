@@ -1,0 +1,73 @@
+"""Archives in registries (KitOps, ModelPack's tar layers, oras' folders): the files in them go into the store, each by itself."""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from aikit_nix import fetch, store
+from aikit_nix.errors import AikitError, error
+from aikit_nix.sources import MODELS, RefusedError
+from aikit_nix.sources.names import relative_path
+
+if TYPE_CHECKING:
+    from aikit_nix.aikitfile import Pin
+    from aikit_nix.fetch import Remote
+
+_MOST_FILES = 1000
+_MOST_BYTES = 4 << 40
+
+
+def add_members(file: Path, remote: Remote) -> tuple[tuple[str, Pin], ...]:
+    """Put an archive's regular files into the store; gives (path in the image, pin), sorted. Raises AikitError."""
+    try:
+        with tarfile.open(file, mode="r:*") as tar:
+            return tuple(sorted(_members(tar, remote, file.parent), key=lambda entry: entry[0]))
+    except RefusedError as refused:
+        raise _problem(remote, f"the source {refused}") from None
+    except (tarfile.TarError, EOFError, ValueError) as bad:
+        raise _problem(
+            remote, f"the registry has an archive that cannot be read: {' '.join(str(bad).split())[:200]}"
+        ) from None
+
+
+def _members(tar: tarfile.TarFile, remote: Remote, scratch: Path) -> list[tuple[str, Pin]]:
+    from dataclasses import replace
+
+    from aikit_nix.hashing import Hasher
+
+    found: dict[str, Pin] = {}
+    total = 0
+    for member in tar:
+        if member.isdir():
+            continue
+        if not member.isreg():
+            raise RefusedError(f"holds {member.name[:100]!r} in an archive, which is no regular file")
+        path = relative_path(posixpath.normpath(member.name))
+        total += member.size
+        if len(found) >= _MOST_FILES or total > _MOST_BYTES:
+            raise RefusedError(f"holds an archive of more than {_MOST_FILES} files, or more bytes than any model has")
+        landing = f"{MODELS}/{path}"
+        content = tar.extractfile(member)
+        assert content is not None  # noqa: S101 (a regular file)
+        hasher = Hasher(fetch.frame_of(landing)(member.size))
+        try:
+            with TemporaryDirectory(dir=scratch) as folder:
+                copy = Path(folder) / "member"
+                with copy.open("wb") as out:
+                    while block := content.read(1 << 20):
+                        hasher.update(block)
+                        out.write(block)
+                digests = hasher.digests()
+                store.add(copy, posixpath.basename(path), digests.sha256)
+        finally:
+            hasher.close()
+        found[landing] = replace(fetch.pin_of(replace(remote, path=landing), digests), member=member.name)
+    return list(found.items())
+
+
+def _problem(remote: Remote, message: str) -> AikitError:
+    return error(f"`{remote.model.name.value}`: {message}", remote.model.source.at, "archive")

@@ -1,0 +1,101 @@
+"""`aikit-nix lock` and `fetch`: what is known of the models' bytes, and the bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aikit_nix import console
+from aikit_nix.commands import options
+
+
+@click.command()
+@options.AIKITFILE
+@options.LOCK
+@click.option("--check", is_flag=True, help="Only say whether the lock covers the file; no network. For CI.")
+@click.option(
+    "--update",
+    is_flag=False,
+    flag_value="*",
+    multiple=True,
+    metavar="[NAME]",
+    help="Pin again what is pinned: all models, or those named; may be repeated.",
+)
+@click.option("--offline", is_flag=True, help="Ask nobody: pin local files, and fail where anything else is new.")
+def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str, ...], offline: bool) -> None:
+    """Pin the models of an AIKITFILE in aikit.lock, by what their origins say of them.
+
+    Downloads nothing where the origin knows the SHA-256 (Hugging Face, registries); else the file, once, into the
+    Nix store. Commit the lock: `gen` and `nix build` use what it says, and nothing else.
+    """
+    from aikit_nix import files, locking, pipeline
+    from aikit_nix import lock as locks
+    from aikit_nix.errors import AikitError, error
+
+    path = lock_path or locks.beside(aikitfile)
+    written = pipeline.read_as_written(aikitfile)
+    old = locks.read(path)
+    if check:
+        if found := locking.missing(written, old):
+            raise AikitError(*found)
+        console.say(f"{path} covers {aikitfile}: {len(written.models)} models")
+        return
+    names = {model.name.value for model in written.models}
+    if unknown := sorted(set(update) - names - {"*"}):
+        raise error(
+            f"--update {unknown[0]}: {aikitfile} has no model of that name (it has {', '.join(sorted(names)[:8])})"
+        )
+    new, changes = locking.make(
+        written,
+        aikitfile.parent,
+        old,
+        str(path),
+        update=lambda name: "*" in update or name in update,
+        offline=offline,
+    )
+    for change in changes:
+        click.echo(str(change))
+    if old is None or changes:
+        files.write_atomic(path, new.to_json().encode())
+        click.echo(f"wrote {path}: {len(new.entries)} models")
+    else:
+        click.echo(f"{path} is up to date: {len(new.entries)} models")
+
+
+@click.command()
+@options.AIKITFILE
+@options.LOCK
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder of the flake, whose programs' sources are fetched too.  [default: the current folder]",
+)
+@click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
+def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> None:
+    """Bring everything that the image of an AIKITFILE is made of into the Nix store.
+
+    The models, under the very paths that `nix build` looks for; and after `aikit-nix gen` what the flake downloads:
+    sources, or Debian's packages. Interrupted downloads go on where they were. What the lock did not know yet of the
+    models' bytes is added to it.
+    """
+    from aikit_nix import fetch as fetcher
+    from aikit_nix import files, flake, pipeline
+
+    project = pipeline.read(aikitfile, lock_path=lock_path)
+    console.report(project.findings)
+    pinned, local = pipeline.pin(project)
+    for file in fetcher.add_local(local):
+        click.echo(f"added {file} to the Nix store")
+    seen = fetcher.bring_models(pinned, jobs)
+    click.echo(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
+    if project.lock and (fuller := project.lock.filled(seen)) != project.lock:
+        files.write_atomic(Path(project.lock.file), fuller.to_json().encode())
+        click.echo(f"wrote {project.lock.file}: what the bytes say")
+    if not (output / "flake.nix").is_file():
+        click.echo("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
+        return
+    count = flake.fetch_inputs(output)
+    click.echo(f"what the flake in {output.resolve()} downloads is in the Nix store, {count} files of it new")
