@@ -34,8 +34,9 @@ let
     name: script: spec:
     pkgs.runCommand name {
       nativeBuildInputs = [ pkgs.python3 ];
-      spec = pkgs.writeText "${name}.json" (builtins.toJSON spec);
-    } "python3 ${script} $spec $out";
+      spec = builtins.toJSON spec;
+      passAsFile = [ "spec" ];
+    } "python3 ${script} $specPath $out";
 
   # A tree of real files (texts) and symlinks. Values travel as JSON, never through a shell.
   tree =
