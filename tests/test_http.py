@@ -1,0 +1,382 @@
+"""The HTTP client against servers that misbehave."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import console, redact
+from aikit_nix.http import Answer, Client, HttpError, Patience, Trouble
+from support import file_server
+from support.file_server import Failure, FileServer
+
+PATIENCE = Patience(connect=5, read=0.5, answer=1, attempts=3, first_wait=0.01, longest_wait=7)
+TOKEN = "hf_abcdefghijklmnop"
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with Client(PATIENCE) as client:
+        yield client
+
+
+@pytest.fixture
+def other() -> Iterator[FileServer]:
+    """A server on another port, so another host."""
+    with file_server.serve() as server:
+        yield server
+
+
+def refused(web: Client, url: str, **arguments: object) -> HttpError:
+    with pytest.raises(HttpError) as raised:
+        web.get(url, **arguments)  # type: ignore[arg-type]
+    assert "\n" not in raised.value.message
+    return raised.value
+
+
+def test_a_small_answer(web: Client, files: FileServer) -> None:
+    files.files["/a"] = b'{"x": [1]}'
+    assert web.get_json(files.url + "/a") == {"x": [1]}
+    answer = web.head(files.url + "/a")
+    assert (answer.status, answer.body, answer.headers["content-LENGTH"]) == (200, b"", "10")
+    assert web.post(files.url + "/a", b"asked").text() == '{"x": [1]}'
+    assert files.requests[-1].body == b"asked"
+    assert files.requests[0].headers["user-agent"].startswith("aikit-nix/")
+
+
+def test_what_is_no_json_is_said(web: Client, files: FileServer) -> None:
+    files.files["/a"] = b"<html>" + b"[" * 100_000
+    with pytest.raises(HttpError, match="no JSON"):
+        web.get_json(files.url + "/a")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(status=408),
+        Failure(status=429),
+        Failure(status=500),
+        Failure(status=503),
+        Failure(cut=3),
+        Failure(raw=b""),
+        Failure(raw=b"HTTP/1.1 200"),
+        Failure(raw=b"nonsense\r\n\r\n"),
+        Failure(raw=b"HTTP/9.9 -1 \x1b[31m\r\n\r\n"),
+    ],
+)
+def test_what_may_pass_is_tried_again(web: Client, files: FileServer, failure: Failure) -> None:
+    files.files["/a"] = b"whole answer"
+    files.failures["/a"] = [failure, failure]
+    assert web.get(files.url + "/a").body == b"whole answer"
+    assert files.count("/a") == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 501])
+def test_a_refusal_is_not_tried_again(web: Client, files: FileServer, status: int) -> None:
+    files.failures["/a"] = [Failure(status=status, headers={"X-Error-Code": "GatedRepo"})]
+    problem = refused(web, files.url + "/a")
+    assert (problem.trouble, problem.status, problem.headers["x-error-code"]) == (Trouble.STATUS, status, "GatedRepo")
+    assert f"{files.url}/a answered {status}" in problem.message
+    assert files.count("/a") == 1
+
+
+def test_it_gives_up_with_what_the_server_said(web: Client, files: FileServer) -> None:
+    files.failures["/a"] = [Failure(status=503)] * 9
+    assert refused(web, files.url + "/a").status == 503
+    assert files.count("/a") == PATIENCE.attempts
+
+
+@pytest.mark.parametrize(
+    ("headers", "waited"),
+    [
+        ({"Retry-After": "3"}, 3),
+        ({"Retry-After": "99999"}, 7),
+        ({"Retry-After": format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)}, 0.01),
+        ({"Retry-After": format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)}, 7),
+        ({"Retry-After": "-1 soon ²"}, 0.01),
+        ({"RateLimit": '"api";r=0;t=5'}, 5),
+        ({}, 0.01),
+    ],
+)
+def test_it_waits_as_long_as_the_server_says(files: FileServer, headers: dict[str, str], waited: float) -> None:
+    waits: list[float] = []
+    files.files["/a"] = b""
+    files.failures["/a"] = [Failure(status=429, headers=headers)]
+    with Client(PATIENCE, sleep=waits.append) as web:
+        web.get(files.url + "/a")
+    assert waits == [waited]
+
+
+def test_waits_double_up_to_a_limit(files: FileServer) -> None:
+    waits: list[float] = []
+    files.failures["/a"] = [Failure(status=500)] * 9
+    with Client(replace(PATIENCE, attempts=6, first_wait=1), sleep=waits.append) as web:
+        refused(web, files.url + "/a")
+    assert waits == [1, 2, 4, 7, 7]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(flood=b"HTTP/1.1 100 Continue\r\n\r\n"),
+        Failure(drip=0.1),
+        Failure(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", flood=b"1\r\nx\r\n" * 1000),
+    ],
+)
+def test_an_answer_that_never_ends_ends(web: Client, files: FileServer, failure: Failure) -> None:
+    files.files["/a"] = b"x" * 1000
+    files.failures["/a"] = [failure]
+    assert refused(web, files.url + "/a").trouble in (Trouble.SLOW, Trouble.TOO_LONG, Trouble.INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    "failure", [Failure(flood=b"x" * 999), Failure(flood=b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9)]
+)
+def test_a_head_that_never_ends_ends(web: Client, files: FileServer, failure: Failure) -> None:
+    files.failures["/a"] = [failure] * 3
+    assert refused(web, files.url + "/a").trouble in (Trouble.SLOW, Trouble.INTERRUPTED)
+
+
+def test_a_silent_server_is_left(web: Client) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        problem = refused(web, f"http://127.0.0.1:{silent.getsockname()[1]}/")
+    assert problem.trouble is Trouble.INTERRUPTED
+    assert "said nothing" in problem.message
+
+
+def test_too_long_an_answer_is_not_read(web: Client, files: FileServer) -> None:
+    files.files["/a"] = b"x" * 1001
+    files.failures["/a"] = [Failure(), Failure(endless=True)]
+    for _ in range(2):
+        assert refused(web, files.url + "/a", limit=1000).trouble is Trouble.TOO_LONG
+    assert len(web.get(files.url + "/a", limit=1001).body) == 1001
+
+
+def test_a_packed_answer_is_unpacked_within_the_limit(web: Client, files: FileServer) -> None:
+    packed = {"Content-Encoding": "gzip"}
+    files.files |= {"/a": gzip.compress(b"text"), "/bomb": gzip.compress(bytes(50 << 20))}
+    files.failures |= {"/a": [Failure(headers=packed)], "/bomb": [Failure(headers=packed)]}
+    assert web.get(files.url + "/a").body == b"text"
+    assert refused(web, files.url + "/bomb", limit=1 << 20).trouble is Trouble.TOO_LONG
+
+
+@pytest.mark.parametrize("url", ["ftp://h/", "file:///etc/passwd", "x", "", "http:///a", "http://[::1"])
+def test_only_http_addresses_are_asked(web: Client, url: str) -> None:
+    assert refused(web, url).trouble is Trouble.REFUSED
+
+
+def test_credentials_stay_with_their_host(web: Client, files: FileServer, other: FileServer) -> None:
+    other.files["/b"] = b"there"
+    files.redirects["/a"] = other.url + "/b"
+    headers = {"Authorization": f"Bearer {TOKEN}", "PRIVATE-TOKEN": TOKEN, "Cookie": TOKEN, "Accept": "x/y"}
+    assert web.get(files.url + "/a", headers=headers).body == b"there"
+    assert files.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+    assert TOKEN not in str(other.requests)
+    assert other.requests[0].headers["accept"] == "x/y"
+
+    files.redirects["/a"] = "/b"
+    files.files["/b"] = b"here"
+    assert web.get(files.url + "/a", headers=headers).body == b"here"
+    assert files.requests[-1].headers["private-token"] == TOKEN
+
+
+def test_user_and_password_stay_with_their_host(web: Client, files: FileServer, other: FileServer) -> None:
+    files.redirects["/a"] = other.url.replace("//", "//evil:evil@") + "/b"
+    other.files["/b"] = b""
+    web.get(files.url.replace("//", "//me:passw0rd@") + "/a")
+    assert files.requests[0].headers["authorization"] == "Basic bWU6cGFzc3cwcmQ="
+    assert "authorization" not in other.requests[0].headers
+
+
+def test_no_cookie_is_kept(web: Client, files: FileServer) -> None:
+    files.files["/a"] = b""
+    files.failures["/a"] = [Failure(headers={"Set-Cookie": "a=b; Path=/"})]
+    web.get(files.url + "/a")
+    web.get(files.url + "/a")
+    assert "cookie" not in files.requests[1].headers
+
+
+def test_head_does_not_leave_the_host(web: Client, files: FileServer, other: FileServer) -> None:
+    files.redirects |= {"/old": "/new", "/new": other.url + "/b"}
+    answer = web.head(files.url + "/old")
+    assert (answer.status, answer.headers["location"]) == (302, other.url + "/b")
+    assert other.requests == []
+
+
+def test_a_question_is_not_asked_elsewhere(web: Client, files: FileServer, other: FileServer) -> None:
+    files.redirects["/a"] = other.url + "/b"
+    with pytest.raises(HttpError, match="redirects a question"):
+        web.post(files.url + "/a", b"x")
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/", "http://x:y/"])
+def test_only_http_is_redirected_to(web: Client, files: FileServer, target: str) -> None:
+    files.redirects["/a"] = target
+    assert refused(web, files.url + "/a").trouble in (Trouble.REFUSED, Trouble.INTERRUPTED)
+
+
+def test_circles_of_redirects_end(web: Client, files: FileServer) -> None:
+    files.redirects |= {"/a": "/b", "/b": "/a"}
+    assert "redirects more than 10 times" in refused(web, files.url + "/a").message
+
+
+def test_no_message_holds_a_secret(
+    web: Client, files: FileServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "verbosity", console.Verbosity.VERBOSE)
+    address = files.url.replace("//", f"//me:{TOKEN}@") + f"/a?X-Amz-Signature={TOKEN}&token={TOKEN}&part=1"
+    echo = f"HTTP/1.1 404 No {TOKEN}\x1b[31m\r\nContent-Length: 0\r\n\r\n".encode()
+    files.failures["/a"] = [Failure(raw=b""), Failure(raw=echo)]
+    problem = refused(web, address)
+    files.redirects["/r"] = f"ftp://x/{TOKEN}"
+    said = [str(problem), str(refused(web, files.url + "/r", headers={"Authorization": f"Bearer {TOKEN}"}))]
+    said.append(str(refused(web, files.url + "/h", headers={"Authorization": f"Bearer {TOKEN}\n\x1b"})))
+    said.append(capsys.readouterr().err)
+    assert TOKEN not in "".join(said)
+    assert "\x1b" not in "".join(said)
+    assert f"$ GET {files.url}/a?X-Amz-Signature=***&token=***&part=1 -> 404" in said[-1].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("url", "blanked"),
+    [
+        ("https://h/p?x=1", "https://h/p?x=1"),
+        ("https://u:p@h:8/p", "https://***@h:8/p"),
+        ("https://u:p/w@h/p", "https://***@h/p"),
+        ("https://h/p?sig=a&Signature=b&x=c&api_key=d#e", "https://h/p?sig=***&Signature=***&x=c&api_key=***"),
+        ("oci://h:5000/a@sha256:ab", "oci://h:5000/a@sha256:ab"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("http://a\x1b[31m\n/", "http://a\\x1b[31m /"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url: str, blanked: str) -> None:
+    assert redact.blank(url) == blanked
+
+
+def test_proxies_are_used_and_named(web: Client, files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.files["/a"] = b"through the proxy"  # a proxy is asked for whole addresses: the file server knows them
+    monkeypatch.setenv("HTTP_PROXY", files.url)
+    monkeypatch.setenv("http_proxy", files.url)
+    assert web.get("http://nowhere.invalid/a").body == b"through the proxy"
+    with file_server.serve({"/b": b"straight"}) as direct, Client(PATIENCE) as fresh:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert fresh.get(direct.url + "/b").body == b"straight"
+        assert files.count("/b") == 0
+    monkeypatch.setenv("http_proxy", f"http://me:{TOKEN}@127.0.0.1:1")
+    with Client(PATIENCE) as fresh:
+        problem = refused(fresh, "http://nowhere.invalid/a")
+    assert problem.trouble is Trouble.UNREACHABLE
+    assert "through the proxy http://***@127.0.0.1:1" in problem.message
+    assert TOKEN not in problem.message
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://x", "http://[", "socks9://"])
+def test_a_proxy_of_no_use_is_an_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("all_proxy", proxy)
+    with Client(PATIENCE) as web:
+        assert "proxy" in refused(web, "http://nowhere.invalid/").message
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Self-signed, for 127.0.0.1."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is missing: it makes the certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]  # noqa: RUF005
+        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_the_users_certificates_are_trusted(
+    certificate: tuple[Path, Path], variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with file_server.serve({"/a": b"secret"}, certificate) as server:
+        with Client(PATIENCE) as web:
+            problem = refused(web, server.url + "/a")
+        assert "certificate" in problem.message
+        assert "SSL_CERT_FILE" in problem.message
+        assert server.requests == []
+        monkeypatch.setenv(variable, str(certificate[0]))
+        with Client(PATIENCE) as web:
+            assert web.get(server.url + "/a").body == b"secret"
+        monkeypatch.setenv(variable, "/does/not/exist.pem")
+        with Client(PATIENCE) as web:
+            assert f"{variable} names no certificates" in refused(web, server.url + "/a").message
+
+
+def test_credentials_are_not_sent_where_encryption_ends(
+    certificate: tuple[Path, Path], files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    files.files["/b"] = b"plain"
+    with file_server.serve({}, certificate) as server, Client(PATIENCE) as web:
+        server.redirects["/a"] = files.url + "/b"
+        assert "not encrypted" in refused(web, server.url + "/a", headers={"Authorization": TOKEN}).message
+        assert files.requests == []
+        assert web.get(server.url + "/a").body == b"plain"
+
+
+def test_a_drip_over_tls_ends(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with file_server.serve({"/a": b"x" * 1000}, certificate) as server, Client(PATIENCE) as web:
+        server.failures["/a"] = [Failure(drip=0.1), Failure()]
+        assert refused(web, server.url + "/a").trouble is Trouble.SLOW
+        assert web.get(server.url + "/a").body == b"x" * 1000
+
+
+def test_several_threads_may_ask(web: Client, files: FileServer) -> None:
+    files.files |= {f"/{index}": b"%d" % index for index in range(8)}
+    answers: dict[int, Answer] = {}
+
+    def ask(index: int) -> None:
+        for _ in range(5):
+            answers[index] = web.get(f"{files.url}/{index}")
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {index: answer.body for index, answer in answers.items()} == {index: b"%d" % index for index in range(8)}
+
+
+def test_abort_ends_what_other_threads_do(files: FileServer) -> None:
+    files.files["/a"] = b"x" * 1000
+    files.failures["/a"] = [Failure(drip=0.05)] * 9
+    problems: list[HttpError] = []
+    with Client(Patience()) as web:
+        thread = threading.Thread(target=lambda: problems.append(refused(web, files.url + "/a")))
+        thread.start()
+        while not files.requests:
+            time.sleep(0.01)
+        web.abort()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert problems[0].trouble is Trouble.INTERRUPTED
+        assert refused(web, files.url + "/a").trouble is Trouble.INTERRUPTED
