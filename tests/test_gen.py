@@ -130,7 +130,13 @@ def test_a_local_model_is_pinned_by_what_it_holds(tmp_path: Path) -> None:
 BAD = {
     "cuda on debian": (model(more="runtime: cuda"), ["--packages", "debian"], "1:1|no CUDA build"),
     "localai on debian": (model(), ["--packages", "debian", "--engine", "localai"], "no LocalAI"),
-    "exllama on cpu": (model(more="backends: [exllama]"), [], "NVIDIA CUDA only"),
+    "exllama": (model(more="backends: [exllama]"), [], "LocalAI dropped it in v2.21"),
+    "exllama2": (model(more="runtime: cuda\nbackends: [exllama2]"), [], "the last AIKit that has it is v0.20"),
+    "exllama2 in llama-server": (
+        model(more="backends: [exllama2]"),
+        ["--engine", "llama-server"],
+        "backend exllama2 cannot be built",
+    ),
     "backend in llama-server": (
         model(more="backends: [stablediffusion]"),
         ["--engine", "llama-server"],

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import io
 import json
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -14,7 +15,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from support import file_server, image, tiny_gguf
+from support import file_server, image, tiny_gguf, tried
 
 
 def test_tiny_model_is_the_same_bytes_every_time(tmp_path: Path) -> None:
@@ -121,3 +122,33 @@ def test_unpack_refuses(layer: bytes, diff_ids: list[str] | None, message: str, 
     with pytest.raises(image.ImageError, match=message):
         image.unpack(archive, tmp_path / "root")
     assert not Path("/x").exists()
+
+
+def an_image(runtime: str) -> image.Image:
+    labels = {"aikit-nix.packages": "debian", "aikit-nix.engine": "llama-server", "aikit-nix.runtime": runtime}
+    return image.Image("", {"architecture": "amd64", "config": {"Labels": labels}}, (), ())
+
+
+def test_what_was_tried_is_written_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(shutil.copy(tried.FILE, tmp_path))
+    before = file.read_text()
+    monkeypatch.delenv("AIKIT_TRIED", raising=False)
+    tried.record(an_image("sse"), tried.Seen.ANSWERED, file)
+    assert file.read_text() == before
+    monkeypatch.setenv("AIKIT_TRIED", "1")
+    for seen in (tried.Seen.ANSWERED, tried.Seen.STARTED):  # the second start of the day was not asked anything
+        tried.record(an_image("sse"), seen, file)
+    (added,) = set(file.read_text().splitlines()) - set(before.splitlines())
+    assert added.startswith("| debian | llama-server | sse | amd64 | answered | ")
+    assert "GPU" in added
+
+
+def test_an_older_proof_gives_way_to_a_newer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(shutil.copy(tried.FILE, tmp_path))
+    with file.open("a") as table:
+        table.write("| debian | llama-server | sse | amd64 | answered | a machine, a GPU | 2020-02-02 |\n")
+    monkeypatch.setenv("AIKIT_TRIED", "1")
+    tried.record(an_image("sse"), tried.Seen.STARTED, file)
+    (row,) = (line for line in file.read_text().splitlines() if "| sse |" in line)
+    assert "| started |" in row
+    assert "2020" not in row

@@ -29,12 +29,13 @@ BUBBLEWRAP = ("bwrap", "bubblewrap", "starts the image in isolation")
 GPGV = ("gpgv", "gpgv", "checks Debian's signature")
 OPENSSL = ("openssl", "openssl", "makes a certificate for a server on loopback")
 SKOPEO = ("skopeo", "skopeo", "reads the image as other tools do")
+PATCHELF = ("patchelf", "patchelf", "makes programs that lack a library")
 VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
 
 # For each target: the programs, the dependency group of pyproject.toml, and what is run.
 TARGETS = {
     "demo": ((NIX, BUBBLEWRAP, GPGV), "demo", ["tools/demo.py"]),
-    "test": ((NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO), "dev", ["-m", "pytest"]),
+    "test": ((NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF), "dev", ["-m", "pytest"]),
     "lint": ((NIX,), "dev", ["tools/lint.py"]),
     "bench": ((NIX, BUBBLEWRAP, GPGV), "dev", ["tools/bench.py"]),
     "fuzz": ((), "dev", ["tools/fuzz.py"]),

@@ -4,8 +4,8 @@ A hash of sources is computed from the repositories themselves, as `fetchFromGit
 hashes of what LocalAI downloads to be built (Go modules, npm packages) come from Nix: it builds with a wrong hash and
 says the right one.
 
-The pins of stablediffusion and exllama2 stay: their sources are not LocalAI's current ones, and the build of
-stablediffusion says when they no longer fit.
+The pin of stablediffusion stays: its sources are not LocalAI's current ones, and its build says when they no longer
+fit.
 """
 
 from __future__ import annotations

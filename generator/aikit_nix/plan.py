@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from aikit_nix import __version__, llama_server, nix, store
-from aikit_nix.aikitfile import Aikitfile, Backend, Layer, Located, Model, Pin, Runtime
+from aikit_nix.aikitfile import Aikitfile, Backend, Layer, Model, Pin, Runtime
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
 
 FORMAT_VERSION = 2
@@ -180,6 +180,13 @@ def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
     return given
 
 
+# Backends that the specification knows and nobody builds any more.
+_GONE = {
+    Backend.EXLLAMA: "LocalAI dropped it in v2.21, and AIKit's first images for it were empty",
+    Backend.EXLLAMA2: "LocalAI dropped it in v3.11; the last AIKit that has it is v0.20",
+}
+
+
 def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[Diagnostic]:
     """Combinations that no derivation exists for, each with the nearest one that works."""
     found: list[Diagnostic] = []
@@ -205,14 +212,15 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
                 None,
             )
     for backend in aikitfile.backends:
-        if engine is Engine.LLAMA_SERVER:
+        if backend.value in _GONE:
             refuse(
-                f"backend {backend.value} runs inside LocalAI: remove it, or use `--packages nixpkgs --engine localai`",
+                f"backend {backend.value} cannot be built: {_GONE[backend.value]}. Use a GGUF of the model, which "
+                "llama-cpp runs without an entry here, with `runtime: cuda` on the GPU",
                 backend.at,
             )
-        elif _needs_cuda(backend) and runtime is not Runtime.CUDA:
+        elif engine is Engine.LLAMA_SERVER:
             refuse(
-                f"backend {backend.value} runs on NVIDIA CUDA only: set `runtime: cuda`, or remove the backend",
+                f"backend {backend.value} runs inside LocalAI: remove it, or use `--packages nixpkgs --engine localai`",
                 backend.at,
             )
     return found
@@ -227,19 +235,12 @@ def _runtime(aikitfile: Aikitfile, options: Options) -> tuple[Runtime | None, Po
     return None, None
 
 
-def _needs_cuda(backend: Located[Backend]) -> bool:
-    return backend.value in (Backend.EXLLAMA, Backend.EXLLAMA2)
-
-
 def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
     """Where the image can be built. An aikitfile without a runtime is avx on x86-64 (AIKit's spec page)."""
     runtime, _ = _runtime(aikitfile, options)
     x86 = [Runtime.AVX, Runtime.AVX2, Runtime.AVX512]
     if options.packages is Packages.DEBIAN:
         return {"x86_64-linux": Platform(runtime or Runtime.AVX, tuple(x86))}
-    if any(map(_needs_cuda, aikitfile.backends)):
-        # nixpkgs' exllamav2 is x86-64 only.
-        return {"x86_64-linux": Platform(Runtime.CUDA, (Runtime.CUDA,))}
     systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, (*x86, Runtime.CUDA))}
     if runtime in (None, Runtime.CUDA):
         systems["aarch64-linux"] = Platform(runtime or "cpu", ("cpu", Runtime.CUDA))

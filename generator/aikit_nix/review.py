@@ -25,8 +25,6 @@ _BACKENDS: dict[str, Backend | None] = {
     "llama-cpp": None,
     "stablediffusion": Backend.STABLEDIFFUSION,
     "stablediffusion-ggml": Backend.STABLEDIFFUSION,
-    "exllama": Backend.EXLLAMA,
-    "exllama2": Backend.EXLLAMA2,
 }
 
 

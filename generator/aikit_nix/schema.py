@@ -31,7 +31,7 @@ IMPLIED_BACKENDS = ("llama-cpp", "llama")
 REFUSED_BACKENDS = {
     "mamba": "was dropped by AIKit v0.19 and by LocalAI: use a GGUF of the model, which needs no backend",
     "diffusers": "(Python, downloads what it needs at run time) has no pinned build here: use stablediffusion",
-    "vllm": "(Python, downloads what it needs at run time) has no pinned build here: use a GGUF, or exllama2 for GPTQ",
+    "vllm": "(Python, downloads what it needs at run time) has no pinned build here: use a GGUF of the model",
 }
 REFUSED_RUNTIMES = {
     "applesilicon": "(Vulkan in a virtual machine on a Mac) has no build here: use avx2; on arm64 it becomes the plain CPU engine",

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from nixpkgs import toolchain
@@ -23,7 +24,7 @@ _VERSIONS = {"go version": (1, 26), "node --version": (20, 19)}
 _SOURCES = re.compile(r"-(source|gosd\.cpp|stable_diffusion_cpp_python-.*\.tar\.gz)\.drv$")
 
 
-def on_debian(folder: Path) -> Nixpkgs:
+def on_debian(folder: Path, overlays: Mapping[Path, Mapping[str, str]] | None = None) -> Nixpkgs:
     """`toolchain.on_debian` with what LocalAI needs besides. Raises UnavailableError."""
     if missing := [package for program, package in _PACKAGES.items() if not shutil.which(program)]:
         raise UnavailableError(f"Debian packages are missing: apt-get install {' '.join(missing)}")
@@ -32,8 +33,8 @@ def on_debian(folder: Path) -> Nixpkgs:
         found = re.search(r"(\d+)\.(\d+)", said)
         if not found or (int(found[1]), int(found[2])) < minimum:
             raise UnavailableError(f"{command.split()[0]} {'.'.join(map(str, minimum))} or newer is missing")
-    overlay = {toolchain.HERE / "localai.nix": {"prefetchNpmDeps": str(_prefetch_npm_deps())}}
-    return toolchain.on_debian(folder, overlay)
+    own = {toolchain.HERE / "localai.nix": {"prefetchNpmDeps": str(_prefetch_npm_deps())}}
+    return toolchain.on_debian(folder, {**own, **(overlays or {})})
 
 
 def provide_sources(nixpkgs: Nixpkgs, drv: str) -> None:

@@ -11,29 +11,13 @@ from typing import Any
 
 import pytest
 
-from nixpkgs.toolchain import REPOSITORY, NixError, Nixpkgs
+from nixpkgs.toolchain import REPOSITORY, Nixpkgs
 from support.command import aikit_nix
 
-# Checkouts without Haskell's 20 MB package list are in use: what CUDA's Python packages drag in of it is replaced
-# there. It documents and lints.
-EVALUABLE = """
-  let
-    haskell = builtins.pathExists (nixpkgs + "/pkgs/development/haskell-modules/hackage-packages.nix");
-    withoutHaskell = builtins.toFile "nixpkgs.nix" ''
-      args: import ${toString nixpkgs} (args // {
-        overlays = args.overlays ++ [
-          (final: prev: { pandoc = final.hello; shellcheck = final.hello; shellcheck-minimal = final.hello; })
-        ];
-      })
-    '';
-    evaluable = if haskell then nixpkgs else withoutHaskell;
-  in
-"""
 ENGINE = f"""
   {{ nixpkgs, system, runtime, backends ? "[]", files ? "[]" }}:
-  {EVALUABLE}
   (import {REPOSITORY}/nix/packages/nixpkgs.nix {{
-    nixpkgs = if runtime == "cuda" then evaluable else nixpkgs;
+    inherit nixpkgs;
     plan = {{
       engine = "localai";
       backends = builtins.fromJSON backends;
@@ -45,15 +29,11 @@ ENGINE = f"""
 # `nix build`'s view of a generated flake.
 OUTPUTS = f"""
   {{ nixpkgs, plan }}:
-  {EVALUABLE}
-  import {REPOSITORY}/nix {{ nixpkgs = evaluable; plan = builtins.fromJSON plan; }}
+  import {REPOSITORY}/nix {{ inherit nixpkgs; plan = builtins.fromJSON plan; }}
 """
 CPU = [("x86_64-linux", "avx"), ("x86_64-linux", "avx2"), ("x86_64-linux", "avx512"), ("aarch64-linux", "cpu")]
 CUDA = [("x86_64-linux", "cuda"), ("aarch64-linux", "cuda")]
-COMBINATIONS = [
-    *((*platform, backends) for platform in CPU + CUDA for backends in ([], ["stablediffusion"])),
-    *(("x86_64-linux", "cuda", [backend]) for backend in ("exllama", "exllama2")),
-]
+COMBINATIONS = [(*platform, backends) for platform in CPU + CUDA for backends in ([], ["stablediffusion"])]
 
 
 def engine(nixpkgs: Nixpkgs, system: str, runtime: str, backends: list[str], attribute: str = "package") -> str:
@@ -86,7 +66,7 @@ def test_it_instantiates(nixpkgs: Nixpkgs, system: str, runtime: str, backends: 
 
 
 @pytest.mark.parametrize("runtime", ["", "avx", "avx2", "avx512", "cuda"])
-@pytest.mark.parametrize("backends", ["", "stablediffusion", "exllama", "exllama2", "stablediffusion, exllama2"])
+@pytest.mark.parametrize("backends", ["", "stablediffusion"])
 def test_every_image_that_gen_plans_instantiates(nixpkgs: Nixpkgs, tmp_path: Path, runtime: str, backends: str) -> None:
     (tmp_path / "aikitfile.yaml").write_text(
         f"apiVersion: v1alpha1\nruntime: {runtime}\nbackends: [{backends}]\nmodels:\n"
@@ -94,20 +74,10 @@ def test_every_image_that_gen_plans_instantiates(nixpkgs: Nixpkgs, tmp_path: Pat
         "config: '[{name: m, parameters: {model: m.gguf}}]'\n"
     )
     done = aikit_nix("gen", "-o", "flake", cwd=tmp_path, env={**os.environ, **nixpkgs.env})
-    if "exllama" in backends and runtime != "cuda":
-        assert done.returncode == 1
-        assert "runtime: cuda" in done.stderr
-        return
     assert done.returncode == 0, done.stderr
     plan = (tmp_path / "flake/aikit/plan.json").read_text()
     attributes = [f"packages.{system}.default" for system in json.loads(plan)["systems"]]
     assert len(nixpkgs.instantiate(OUTPUTS, *attributes, plan=plan)) == len(attributes)
-
-
-def test_exllama_is_x86_only(nixpkgs: Nixpkgs) -> None:
-    """`gen` offers no aarch64 image then: this is why."""
-    with pytest.raises(NixError, match="not available on the requested hostPlatform"):
-        engine(nixpkgs, "aarch64-linux", "cuda", ["exllama2"])
 
 
 FEATURES = {"AVX", "AVX2", "AVX512", "FMA", "F16C", "BMI2"}
@@ -171,22 +141,6 @@ def test_the_cuda_build_runs_where_a_driver_is_mounted(nixpkgs: Nixpkgs, tmp_pat
 def test_a_cpu_image_needs_no_shell(nixpkgs: Nixpkgs, runtime: str) -> None:
     drv = engine(nixpkgs, "x86_64-linux", runtime, ["stablediffusion"])
     assert inputs(nixpkgs, drv, "run.sh") == []
-
-
-@pytest.mark.parametrize("backend", ["exllama", "exllama2"])
-def test_exllama2_serves_both_names(nixpkgs: Nixpkgs, backend: str) -> None:
-    drv = engine(nixpkgs, "x86_64-linux", "cuda", [backend])
-    (folders,) = inputs(nixpkgs, drv, "localai-backends")
-    (program,) = inputs(nixpkgs, drv, "localai-exllama2-3.8.0")
-    run = program["outputs"]["out"]["path"] + "/run.sh"
-    linked = folders["env"].get("buildCommand") or json.dumps(folders)
-    assert f"{backend}/run.sh" in linked
-    assert run in linked
-    # What upstream left broken: the stream's type, and a stream that is none.
-    assert "yield self.Predict" in program["env"]["installPhase"]
-    assert "grpc_tools.protoc" in program["env"]["buildPhase"]
-    (python,) = inputs(nixpkgs, drv, "python3.13-exllamav2-0.3.2")
-    assert "CUDA_HOME" in json.dumps(python)
 
 
 def test_the_environment_is_hermetic(nixpkgs: Nixpkgs) -> None:

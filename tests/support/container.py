@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import relay
+from support import relay, tried
 from support.image import Image
 
 _READY_PATH = {"llama-server": "/health", "local-ai": "/readyz"}
@@ -37,6 +37,7 @@ class ContainerError(Exception):
 class Container:
     """A running image: `url` is its port 8080 as seen from here."""
 
+    image: Image
     url: str
     process: subprocess.Popen[bytes]
     log_file: Path
@@ -65,6 +66,7 @@ class Container:
         messages = [{"role": "user", "content": text}]
         answer = self.ask("/v1/chat/completions", {"messages": messages, "temperature": 0, **options})
         content: str = answer["choices"][0]["message"]["content"]
+        tried.record(self.image, tried.Seen.ANSWERED)
         return content
 
 
@@ -114,9 +116,10 @@ def start(
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listener.fileno()]
             )
-        container = Container(f"http://127.0.0.1:{listener.getsockname()[1]}", process, log_file)
+        container = Container(image, f"http://127.0.0.1:{listener.getsockname()[1]}", process, log_file)
         try:
             _wait(container, _READY_PATH[Path(command[0]).name], timeout, waiting)
+            tried.record(image, tried.Seen.STARTED)
             yield container
         finally:
             process.terminate()

@@ -39,11 +39,6 @@ let
       pin = pins.stablediffusion;
     };
 
-  exllama2 = import ./exllama2.nix {
-    inherit pkgs source;
-    pin = pins.exllama2;
-  };
-
   # What a CUDA image runs on a machine without a driver.
   fallback = if pkgs.stdenv.hostPlatform.isx86_64 then "avx" else "cpu";
 
@@ -83,10 +78,7 @@ let
           # Where the program looks for it: in its working directory, this folder.
           "libgosd-fallback.so" = library runtime;
         };
-  }
-  // lib.genAttrs (lib.intersectLists [ "exllama" "exllama2" ] plan.backends) (_: {
-    "run.sh" = "${exllama2}/run.sh";
-  });
+  };
 
   # LocalAI ignores a backend whose folder is a symlink; links inside are fine.
   backends = pkgs.linkFarm "localai-backends" (
@@ -107,7 +99,7 @@ in
 
   # For tests and measurements.
   parts = {
-    inherit server backends exllama2;
+    inherit server backends;
     llama-cpp = llamaCpp runtime;
     stablediffusion = stablediffusion runtime;
   };
