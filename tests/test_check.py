@@ -68,7 +68,7 @@ def test_all_errors_of_all_files_at_once(folder: Path) -> None:
         (HEAD + MODEL + "backends: [exllama2]\n", "5:12", "set `runtime: cuda`"),
         (HEAD + MODEL + "loadToMemory: [mm]\n", "5:16", "did you mean `m`?"),
         (HEAD + MODEL + "config: |\n  - parameters:\n      model: https://h/x\n", "7:14", "would be downloaded"),
-        (HEAD + MODEL + "config: |\n  - name: m\n    context_size: 999999\n    parameters: {model: m.gguf}\n", "5:9", "4096 tokens"),
+        (HEAD + MODEL + "config: |\n  - name: m\n    context_size: 999999\n    parameters: {model: m.gguf}\n", "7:19", "4096 tokens"),
         (HEAD + MODEL + "config: |\n  - template:\n      chat: |\n        {{if}\n", "8:11", "not a Go template"),
         (HEAD + MODEL + 'config: |\n  - template:\n      chat: |\n        {{if eq .R \\"a\\"}}a{{end}}{{"b}}\n', "8:37", "does not end"),
         (HEAD + MODEL + "    promptTemplates: [{name: t, template: x}]\n", "5:30", "nothing uses the template `t`"),

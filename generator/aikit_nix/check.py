@@ -74,20 +74,15 @@ def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]])
 
 
 def _contexts(parsed: Aikitfile) -> dict[str, tuple[int, Position]]:
-    """For each model file that the config gives a context size: that size."""
-    from aikit_nix import review, yamltree
+    """For each model file that the config gives a context size: that size, and where it stands."""
+    from aikit_nix import localai_config
 
-    if parsed.config is None:
-        return {}
-    try:
-        root, _ = yamltree.compose(parsed.config.value, parsed.config.at.file)
-    except AikitError:
-        return {}
+    config = localai_config.read(parsed)
     contexts = {}
-    for entry in review.read_entries(root):
-        size = entry.context_size
-        if entry.model and size and size.text.isdecimal() and len(size.text) < 12:
-            contexts[entry.model.text] = (int(size.text), parsed.config.at)
+    for entry in config.entries if config and not config.errors else ():
+        size = entry.values.get("context_size")
+        if size:
+            contexts[entry.words("parameters.model")] = (size.integer(), size.at)
     return contexts
 
 

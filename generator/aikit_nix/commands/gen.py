@@ -72,7 +72,7 @@ def gen(
     project = pipeline.read(aikitfile, Escapes(escapes), lock_path)
     report(project.findings)
     pinned, local = pipeline.pin(project)
-    planned, warnings = plan.make(pinned, chosen)
+    planned, warnings = plan.make(pinned, chosen, pipeline.headers(project))
     report(warnings)
     files = flake.render(planned, nixpkgs, debian_lock)
     report(nix.require(planned.packages.minimum_nix))
