@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import lock, pipeline
+from aikit_nix import lock, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
@@ -13,21 +13,26 @@ from aikit_nix.reader import printable
 from aikit_nix.sources import MODELS
 
 
-def check(path: Path, escapes: Escapes, lock_path: Path | None = None) -> tuple[Diagnostic, ...]:
-    """Every finding about one aikitfile and its lock, errors included. What `gen` refuses is among them."""
+def check(
+    path: Path, escapes: Escapes, lock_path: Path | None = None, options: plan.Options | None = None
+) -> tuple[Diagnostic, ...]:
+    """Every finding about one aikitfile and its lock, errors included. What `gen` refuses with these options is among them."""
     try:
         project = pipeline.read(path, escapes, lock_path)
     except AikitError as failed:
         return failed.diagnostics
-    return (*project.findings, *_combinations(project.aikitfile), *_pins(project.aikitfile), *_files(project))
+    return (
+        *project.findings,
+        *_combinations(project, options or plan.Options()),
+        *_pins(project.aikitfile),
+        *_files(project),
+    )
 
 
-def _combinations(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
-    """What `gen` would refuse without options."""
-    from aikit_nix import plan
-
+def _combinations(project: pipeline.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
+    """What `gen` would refuse, or warn of."""
     try:
-        return plan.make(parsed, plan.Options())[1]
+        return plan.make(project.aikitfile, options, pipeline.headers(project))[1]
     except AikitError as failed:
         return failed.diagnostics
 

@@ -101,6 +101,7 @@ CONVERSATIONS: list[dict[str, Any]] = [
             {"role": "assistant", "content": "", "tool_calls": [CALL]},
             {"role": "tool", "content": "2", "name": "add"},
             {"role": "assistant", "content": "so", "tool_calls": [CALL, CALL]},
+            {"role": "user", "content": "thanks"},
         ],
         "tools": [TOOL, TOOL],
     },
