@@ -57,7 +57,7 @@ def gen(
     force: bool,
 ) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml)."""
-    from aikit_nix import flake, nix, pipeline, plan, store
+    from aikit_nix import cpu, flake, nix, pipeline, plan, store
     from aikit_nix.aikitfile import Runtime
     from aikit_nix.compat import Escapes
 
@@ -74,6 +74,7 @@ def gen(
     pinned, local = pipeline.pin(project)
     planned, warnings = plan.make(pinned, chosen, pipeline.headers(project))
     report(warnings)
+    report(cpu.warnings({system: platform.default for system, platform in planned.systems.items()}))
     files = flake.render(planned, nixpkgs, debian_lock)
     report(nix.require(planned.packages.minimum_nix))
 
