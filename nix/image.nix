@@ -163,8 +163,9 @@ let
         .${pkgs.stdenv.hostPlatform.system};
       created = "1970-01-01T00:00:01Z";
       config = {
-        Entrypoint = [ engine.name ];
-        Cmd = plan.args;
+        # All settings, so that a user's arguments come on top of them.
+        Entrypoint = [ engine.name ] ++ plan.entrypoint;
+        Cmd = plan.cmd;
         Env = map (name: "${name}=${environment.${name}}") (builtins.attrNames environment);
         ExposedPorts."8080/tcp" = { };
         User = "65532:65532";
@@ -248,7 +249,7 @@ let
         files = engineTree.files ++ plan.files;
         links = engineTree.links ++ modelLinks;
       };
-      inherit (plan) args;
+      args = plan.entrypoint ++ plan.cmd;
       env = environment;
     };
   };

@@ -43,6 +43,19 @@ def ask(path: str, body: dict | None = None) -> dict:
         return json.load(response)
 
 
+def answer(model: str) -> object:
+    """What the model says, or of a model that does not chat, its embedding of a word."""
+    message = {"role": "user", "content": "Hello"}
+    try:
+        said = ask("/v1/chat/completions", {"model": model, "messages": [message], "max_tokens": 16})
+        return said.get("choices")
+    except urllib.error.HTTPError as refusal:
+        try:
+            return ask("/v1/embeddings", {"model": model, "input": "Hello"}).get("data")
+        except urllib.error.HTTPError:
+            raise refusal from None
+
+
 def wait_for_models(server: subprocess.Popen) -> list[str]:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
@@ -64,11 +77,10 @@ server = subprocess.Popen(
 try:
     models = wait_for_models(server)
     if models:
-        message = {"role": "user", "content": "Hello"}
-        answer = ask("/v1/chat/completions", {"model": models[0], "messages": [message], "max_tokens": 16})
-        if not answer.get("choices"):
-            sys.exit(f"the model {models[0]} gave no answer: {answer}")
-        print(json.dumps(answer["choices"][0], ensure_ascii=False))
+        said = answer(models[0])
+        if not said:
+            sys.exit(f"the model {models[0]} gave no answer")
+        print(json.dumps(said, ensure_ascii=False)[:1000])
     Path(out).write_text(json.dumps({"models": models}, indent=2) + "\n", encoding="utf-8")
 except urllib.error.HTTPError as failure:
     sys.exit(f"{failure.url}: {failure}: {failure.read().decode(errors='replace')}")

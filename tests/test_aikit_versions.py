@@ -112,12 +112,12 @@ def test_a_hugging_face_source_is_fetched_from_aikits_address(source: str) -> No
 
 @pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize("config", [True, False])
-def test_the_arguments_are_aikits_since_v0_7(debug: bool, config: bool) -> None:
+def test_what_aikit_gave_as_arguments_is_in_the_environment(debug: bool, config: bool) -> None:
     text = with_models(f"debug: {str(debug).lower()}\n" + ("config: |\n  - name: m\n" if config else ""))
     planned, _ = plan.make(pinned(parse_text(text)), plan.Options())
-    assert list(planned.args) == ["--debug"] * debug + ["--config-file=/config.yaml"] * config
-    # before, empty strings stood for what was not given
-    assert "early-arguments" in DOCUMENTED
+    assert (planned.entrypoint, planned.cmd) == ((), ())
+    assert planned.env == ({"DEBUG": "true"} if debug else {}) | ({"CONFIG_FILE": "/config.yaml"} if config else {})
+    assert "arguments" in DOCUMENTED
 
 
 @pytest.mark.usefixtures("nix")

@@ -68,7 +68,7 @@ def test_all_errors_of_all_files_at_once(folder: Path) -> None:
         (HEAD + MODEL + "backends: [exllama2]\n", "5:12", "Use a GGUF of the model"),
         (HEAD + MODEL + "loadToMemory: [mm]\n", "5:16", "did you mean `m`?"),
         (HEAD + MODEL + "config: |\n  - parameters:\n      model: https://h/x\n", "7:14", "would be downloaded"),
-        (HEAD + MODEL + "config: |\n  - name: m\n    context_size: 999999\n    parameters: {model: m.gguf}\n", "5:9", "4096 tokens"),
+        (HEAD + MODEL + "config: |\n  - name: m\n    context_size: 999999\n    parameters: {model: m.gguf}\n", "7:19", "4096 tokens"),
         (HEAD + MODEL + "config: |\n  - template:\n      chat: |\n        {{if}\n", "8:11", "not a Go template"),
         (HEAD + MODEL + 'config: |\n  - template:\n      chat: |\n        {{if eq .R \\"a\\"}}a{{end}}{{"b}}\n', "8:37", "does not end"),
         (HEAD + MODEL + "    promptTemplates: [{name: t, template: x}]\n", "5:30", "nothing uses the template `t`"),
@@ -97,6 +97,34 @@ def test_what_is_found_and_where(folder: Path, text: str, place: str | None, say
         assert any(f" aikitfile.yaml:{place}: " in line and says in line for line in done.stderr.splitlines()), (
             done.stderr
         )
+
+
+SECOND = "config: |\n  - name: a\n    parameters: {model: m.gguf}\n  - name: b\n    parameters: {model: m.gguf}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "place"),
+    [
+        ("    context_size: [1, 2]\n", [], "10:19"),
+        ("    context_size: [1, 2]\n", ["--packages", "debian"], "10:19"),
+        ("    threads: 0x" + "f" * 5000 + "\n", [], "10:14"),
+        ("    chat_template_kwargs: {a: .nan}\n", ["--engine", "llama-server"], "10:27"),
+        ("    mmproj: n.gguf\n", ["--packages", "debian"], "10:13"),
+        ("  - name: b\n    parameters: {model: m.gguf}\n", ["--packages", "debian"], "10:5"),
+        ('  - name: "x\\0y"\n', [], "10:11"),
+        ("  - {\n", [], "11:1"),
+    ],
+)
+def test_check_and_gen_refuse_the_same_at_the_same_place(
+    folder: Path, more: str, options: list[str], place: str
+) -> None:
+    write(folder, HEAD + MODEL + SECOND + more)
+    checked = aikit_nix("check", *options, cwd=folder)
+    generated = aikit_nix("gen", "-o", "flake", *options, cwd=folder)
+    for done in (checked, generated):
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert f"error: aikitfile.yaml:{place}: " in done.stderr
+    assert not (folder / "flake").exists()
 
 
 @pytest.mark.parametrize(

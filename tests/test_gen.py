@@ -51,7 +51,8 @@ def test_the_spec_pages_example_gives_aikits_bytes(tmp_path: Path) -> None:
         ),
         "/config.yaml": (520, "f36eda671ef5def9ae18fa162579aa700f4cab93cca082d48d44a809b45281f6"),
     }
-    assert plan["args"] == ["--debug", "--config-file=/config.yaml"]
+    assert (plan["entrypoint"], plan["cmd"]) == ([], [])
+    assert plan["env"] == {"DEBUG": "true", "CONFIG_FILE": "/config.yaml"}
     assert [file["path"] for file in plan["models"]] == ["/models/llama-2-7b-chat.Q4_K_M.gguf"]
     assert plan["systems"]["x86_64-linux"]["default"] == "cuda"
     assert (plan["engine"], plan["packages"], plan["backends"]) == ("localai", "nixpkgs", ["stablediffusion"])
@@ -107,7 +108,7 @@ def test_cuda_capabilities_and_models_to_load_are_kept(tmp_path: Path) -> None:
 
 
 def test_texts_travel_as_they_are(tmp_path: Path) -> None:
-    nasty = "${builtins.readFile /etc/passwd}''${x}'' \" \\\\ `id` $(id) ' ü\n"
+    nasty = "# ${builtins.readFile /etc/passwd}''${x}'' \" \\\\ `id` $(id) ' ü\n"
     write(tmp_path, model() + f"config: {json.dumps(nasty, ensure_ascii=False)}\n")
     plan = gen(tmp_path, "--escapes", "verbatim")
     assert plan["files"] == [{"path": "/config.yaml", "text": nasty}]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -41,8 +42,10 @@ def json_file(template: str, config: str | None = None) -> bytes:
 
 
 def texts(parsed: Aikitfile) -> list[str]:
-    planned, _ = plan.make(pinned(parsed), plan.Options())
-    return [file["text"] for file in json.loads(planned.to_json())["files"]]
+    # most of these configs are none that a server could read
+    planned, _ = plan.make(replace(pinned(parsed), config=None), plan.Options())
+    assert parsed.config
+    return [*(file["text"] for file in json.loads(planned.to_json())["files"]), parsed.config.value]
 
 
 # JSON writes what is beyond U+FFFF as two escapes, which YAML reads as halves; YAML's \U says it at once.

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 
 import gemma
-from aikit_nix import debian
+from aikit_nix import cpu, debian
 from aikit_nix.errors import AikitError
 from support import container, debian_lock, image, nix_env, tiny_gguf
 
@@ -34,13 +34,6 @@ EXAMPLES = (
     ("What is the capital of Germany?", "The capital of Germany is Berlin."),
     ("Which planet is the largest?", "Jupiter is the largest planet of the solar system."),
 )
-
-# What Debian's libggml0 compiles into each: the flags of /proc/cpuinfo that it needs, best first.
-RUNTIMES = {
-    "avx512": {"avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma", "f16c", "bmi2"},
-    "avx2": {"avx2", "fma", "f16c", "bmi2"},
-    "avx": {"avx"},
-}
 
 AIKITFILE = """\
 apiVersion: v1alpha1
@@ -234,11 +227,8 @@ def runtime_of_this_machine() -> str:
     """The best runtime that this CPU can run. Raises CannotError where there is none."""
     if platform.machine() != "x86_64":
         raise CannotError(f"the demo's Debian packages are for x86_64 only, this machine is {platform.machine()}")
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    flags = {flag for line in cpuinfo.splitlines() if line.startswith("flags") for flag in line.split()}
-    for runtime, needed in RUNTIMES.items():
-        if needed <= flags:
-            return runtime
+    if runtime := cpu.best_runtime():
+        return runtime
     raise CannotError("this CPU has no AVX, which every runtime of an aikitfile needs")
 
 

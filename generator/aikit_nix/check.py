@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import lock, pipeline
+from aikit_nix import lock, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
@@ -13,21 +13,26 @@ from aikit_nix.reader import printable
 from aikit_nix.sources import MODELS
 
 
-def check(path: Path, escapes: Escapes, lock_path: Path | None = None) -> tuple[Diagnostic, ...]:
-    """Every finding about one aikitfile and its lock, errors included. What `gen` refuses is among them."""
+def check(
+    path: Path, escapes: Escapes, lock_path: Path | None = None, options: plan.Options | None = None
+) -> tuple[Diagnostic, ...]:
+    """Every finding about one aikitfile and its lock, errors included. What `gen` refuses with these options is among them."""
     try:
         project = pipeline.read(path, escapes, lock_path)
     except AikitError as failed:
         return failed.diagnostics
-    return (*project.findings, *_combinations(project.aikitfile), *_pins(project.aikitfile), *_files(project))
+    return (
+        *project.findings,
+        *_combinations(project, options or plan.Options()),
+        *_pins(project.aikitfile),
+        *_files(project),
+    )
 
 
-def _combinations(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
-    """What `gen` would refuse without options."""
-    from aikit_nix import plan
-
+def _combinations(project: pipeline.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
+    """What `gen` would refuse, or warn of."""
     try:
-        return plan.make(parsed, plan.Options())[1]
+        return plan.make(project.aikitfile, options, pipeline.headers(project))[1]
     except AikitError as failed:
         return failed.diagnostics
 
@@ -74,20 +79,15 @@ def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]])
 
 
 def _contexts(parsed: Aikitfile) -> dict[str, tuple[int, Position]]:
-    """For each model file that the config gives a context size: that size."""
-    from aikit_nix import review, yamltree
+    """For each model file that the config gives a context size: that size, and where it stands."""
+    from aikit_nix import localai_config
 
-    if parsed.config is None:
-        return {}
-    try:
-        root, _ = yamltree.compose(parsed.config.value, parsed.config.at.file)
-    except AikitError:
-        return {}
+    config = localai_config.read(parsed)
     contexts = {}
-    for entry in review.read_entries(root):
-        size = entry.context_size
-        if entry.model and size and size.text.isdecimal() and len(size.text) < 12:
-            contexts[entry.model.text] = (int(size.text), parsed.config.at)
+    for entry in config.entries if config and not config.errors else ():
+        size = entry.values.get("context_size")
+        if size:
+            contexts[entry.words("parameters.model")] = (size.integer(), size.at)
     return contexts
 
 

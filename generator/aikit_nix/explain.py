@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import gguf, pipeline, plan, review, yamltree
+from aikit_nix import gguf, localai_config, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
-from aikit_nix.errors import AikitError, Located
+from aikit_nix.errors import Located
 from aikit_nix.sources import MODELS, Local
 
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
@@ -19,7 +19,7 @@ def explain(project: pipeline.Project, written: Aikitfile, options: plan.Options
     Raises AikitError for what `gen` would refuse, but for models that are not pinned yet.
     """
     parsed = project.aikitfile
-    planned, _ = plan.make(parsed, options)
+    planned, _ = plan.make(parsed, options, pipeline.headers(project))
     lines = [*_image(planned, len(parsed.models)), *_models(parsed, written, project.folder), *_config(parsed, written)]
     return "\n".join(_printable(line) for line in lines) + "\n"
 
@@ -30,7 +30,7 @@ def _image(planned: plan.Plan, models: int) -> Iterator[str]:
         tag = planned.image.tag or platform.default
         others = ", ".join(runtime for runtime in platform.runtimes if runtime != platform.default)
         yield f"  default {planned.image.name}:{tag} on {system}{f' (others: {others})' if others else ''}"
-    yield f"  runs    {' '.join([_ENTRYPOINTS[planned.engine], *planned.args])}, as user 65532, on port 8080"
+    yield f"  runs    {' '.join([_ENTRYPOINTS[planned.engine], *planned.entrypoint, *planned.cmd])}, as user 65532, on port 8080"
     if planned.backends:
         yield f"  backend {', '.join(planned.backends)}, besides llama-cpp"
 
@@ -80,14 +80,10 @@ def _config(parsed: Aikitfile, written: Aikitfile) -> Iterator[str]:
         return
     yield f"\nconfig    (line {parsed.config.at.line})"
     yield from _text("/config.yaml", parsed.config, written.config)
-    try:
-        root, _ = yamltree.compose(parsed.config.value, parsed.config.at.file)
-    except AikitError:
-        return
-    for entry in review.read_entries(root):
-        name = entry.name.text if entry.name else "(no name)"
-        model = f"{MODELS}/{entry.model.text}" if entry.model else "no model file"
-        yield f"  serves  {name} from {model}"
+    config = localai_config.read(parsed)
+    for entry in config.entries if config else ():
+        model = entry.words("parameters.model")
+        yield f"  serves  {entry.name or '(no name)'} from {f'{MODELS}/{model}' if model else 'no model file'}"
 
 
 def _text(path: str, text: Located[str], written: Located[str] | None) -> Iterator[str]:

@@ -8,8 +8,9 @@ number of things is bounded.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 _MAGIC = b"GGUF"
@@ -73,6 +74,18 @@ def read(stream: Stream) -> Header:
         _str(found.get("general.type")),
         _int(found.get(f"{architecture}.pooling_type")),
     )
+
+
+def of_files(files: Mapping[str, Path]) -> dict[str, Header]:
+    """The headers of those files that are there and are GGUFs, under the same keys."""
+    found = {}
+    for key, file in files.items():
+        try:
+            with file.open("rb") as stream:
+                found[key] = read(stream)
+        except (OSError, NotGgufError):
+            continue
+    return found
 
 
 class _Reader:

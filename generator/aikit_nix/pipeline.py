@@ -6,10 +6,11 @@ Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix import lock, parser, sources, yamltree
+from aikit_nix import gguf, lock, parser, sources, yamltree
 from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, error
@@ -102,6 +103,16 @@ def _pinned(model: Model, folder: Path) -> Iterator[tuple[Model, Path | None]]:
             continue  # a model of its own by the lock
         yield replace(model, path=path, pin=_as_locked(model, path, file), prompt_templates=templates), file
         templates = ()
+
+
+def headers(project: Project) -> dict[str, gguf.Header]:
+    """What is known of the models' GGUFs, by their path in the image: those of the local files."""
+    found: dict[str, gguf.Header] = {}
+    for model in project.aikitfile.models:
+        if model.is_local:
+            with suppress(AikitError):  # `pin` and `check` say what is wrong with it
+                found |= gguf.of_files(dict(local_files(model, project.folder)))
+    return found
 
 
 def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:

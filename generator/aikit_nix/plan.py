@@ -7,22 +7,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
-from aikit_nix import __version__, llama_server, nix, store
+from aikit_nix import __version__, engines, nix, store
 from aikit_nix.aikitfile import Aikitfile, Backend, Layer, Model, Pin, Runtime
+from aikit_nix.engines import CONFIG_PATH
+from aikit_nix.engines import Engine as Engine
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
+from aikit_nix.gguf import Header
 
 FORMAT_VERSION = 2
-CONFIG_PATH = "/config.yaml"
 # nix/image.nix's: a layer each, and overlay file systems take 127 layers.
 MOST_MODELS = 100
-
-
-class Engine(StrEnum):
-    """The server in the image."""
-
-    LOCALAI = "localai"
-    LLAMA_SERVER = "llama-server"
 
 
 class Packages(StrEnum):
@@ -98,12 +94,12 @@ class Plan:
     image: Image
     packages: Packages
     engine: Engine
-    debug: bool
     backends: tuple[str, ...]
     systems: Mapping[str, Platform]
     models: tuple[ModelFile, ...]
     files: tuple[TextFile, ...]
-    args: tuple[str, ...]
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
     env: Mapping[str, str]
     cudaCapabilities: tuple[str, ...]  # noqa: N815 (a JSON name); empty stands for nixpkgs' own list
     generator: str = f"aikit-nix {__version__}"
@@ -121,10 +117,13 @@ class Plan:
         return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def make(aikitfile: Aikitfile, options: Options) -> tuple[Plan, tuple[Diagnostic, ...]]:
+def make(
+    aikitfile: Aikitfile, options: Options, headers: Mapping[str, Header] = MappingProxyType({})
+) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and the warnings on the way to it. A model without a pin is not in it.
 
-    Raises AikitError for what cannot be built.
+    `headers` are the GGUF headers that are known, by the model's path in the image. Raises AikitError for what cannot be
+    built.
     """
     engine = options.engine or (Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER)
     problems = tuple(_conflicts(aikitfile, options, engine))
@@ -139,36 +138,23 @@ def make(aikitfile: Aikitfile, options: Options) -> tuple[Plan, tuple[Diagnostic
     if aikitfile.config:
         files.append(TextFile(CONFIG_PATH, aikitfile.config.value))
 
-    warnings: tuple[Diagnostic, ...] = ()
-    env: dict[str, str] = {}
-    if engine is Engine.LLAMA_SERVER:
-        served = llama_server.translate(aikitfile)
-        warnings = served.warnings
-        args = served.args
-        files += [TextFile(llama_server.PRESETS_PATH, served.presets)] if served.presets else []
-    else:
-        args = (
-            *(["--debug"] if aikitfile.debug else []),
-            *([f"--config-file={CONFIG_PATH}"] if aikitfile.config else []),
-        )
-        if aikitfile.load_to_memory:
-            env["LOCALAI_LOAD_TO_MEMORY"] = ",".join(name.value for name in aikitfile.load_to_memory)
-
+    launch = engines.launch(engine, aikitfile, headers)
+    files += [TextFile(path, text) for path, text in launch.files.items()]
     models = tuple(_model_file(model, model.pin) for model in aikitfile.models if model.pin)
     plan = Plan(
         image=_image(aikitfile, options, models),
         packages=options.packages,
         engine=engine,
-        debug=aikitfile.debug,
         backends=tuple(sorted({backend.value.value for backend in aikitfile.backends})),
         systems=_systems(aikitfile, options),
         models=models,
         files=tuple(files),
-        args=args,
-        env=env,
+        entrypoint=launch.entrypoint,
+        cmd=launch.cmd,
+        env=launch.env,
         cudaCapabilities=_cuda_capabilities(options.cuda_capabilities),
     )
-    return plan, warnings
+    return plan, launch.warnings
 
 
 def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:

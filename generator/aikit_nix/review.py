@@ -1,6 +1,6 @@
 """What a valid aikitfile most likely gets wrong: names that nothing answers to, templates that nothing uses.
 
-AIKit found none of it: the image was built, and the server failed or answered oddly. So everything here is a warning.
+AIKit found none of it: the image was built, and the server answered oddly. So everything here is a warning.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aikit_nix import gotemplate, schema, yamltree
+from aikit_nix import gotemplate, localai_config, schema
 from aikit_nix.aikitfile import Aikitfile, Backend
-from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.errors import Diagnostic, Position, Severity
+from aikit_nix.innertext import Text
+from aikit_nix.localai_config import Entry
 from aikit_nix.reader import printable, short
 from aikit_nix.sources import MODELS
-from aikit_nix.yamltree import Node
 
-# The keys below `template:` whose value is a template's name or the template itself: LocalAI, core/config
-_TEMPLATE_KEYS = ("chat", "chat_message", "completion", "edit", "function", "multimodal")
 # What LocalAI calls the backends, and what in an aikitfile brings them.
 _BACKENDS: dict[str, Backend | None] = {
     "llama": None,
@@ -28,91 +27,21 @@ _BACKENDS: dict[str, Backend | None] = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One model configuration: what of it concerns the rest of the file. Nodes stand in the config's text."""
-
-    name: Node | None
-    backend: Node | None
-    model: Node | None
-    mmproj: Node | None
-    context_size: Node | None
-    templates: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text of the aikitfile: its lines as they became, and all lines of the file, to point into it."""
-
-    at: Position
-    rows: tuple[str, ...]
-    lines: tuple[str, ...]
-
-    def place(self, line: int, word: str, column: int = 0) -> Position:
-        """Where in the file the `word` stands that is in this line (from 1) of the text, in or behind this column (from 0).
-
-        Only a literal block has the same lines in the file as in its text; for other styles, the text's beginning.
-        """
-        first = self.lines[self.at.line - 1][self.at.column - 1 :] if self.at.line <= len(self.lines) else ""
-        number = self.at.line + line
-        if not first.startswith("|") or number > len(self.lines):
-            return self.at
-        source = self.lines[number - 1]
-        row = self.rows[line - 1] if line <= len(self.rows) else ""
-        if re.sub(r"\\+", "", source).strip() != re.sub(r"\\+", "", row).strip():
-            return self.at
-        begin = len(source) - len(source.lstrip())
-        # unescaping only ever made lines shorter
-        behind = begin - (len(row) - len(row.lstrip())) + column
-        found = source.find(word, behind) if word else -1
-        return Position(self.at.file, number, (found if found >= 0 else begin) + 1)
-
-
 def review(aikitfile: Aikitfile, lines: tuple[str, ...]) -> Iterator[Diagnostic]:
     """Warnings about a valid aikitfile, whose text has these lines."""
-    config = aikitfile.config
-    entries: tuple[Entry, ...] = ()
+    config = localai_config.read(aikitfile)
+    entries = config.entries if config else ()
     if config:
-        text = Text(config.at, tuple(config.value.split("\n")), lines)
-        try:
-            root, _ = yamltree.compose(config.value, config.at.file)
-        except AikitError as broken:
-            problem = broken.diagnostics[0]
-            line = problem.at.line if problem.at else 1
-            yield _warning(
-                "config-yaml", f"the server cannot read this config: {problem.message}", text.place(line, "")
-            )
-        else:
-            if root and (root.kind != "sequence" or any(item.kind != "mapping" for item in root.items)):
-                yield _warning(
-                    "config-yaml", "the config is not a list of model configurations: begin with `- name: …`", config.at
-                )
-            entries = tuple(read_entries(root))
-            image = _Image.of(aikitfile)
-            for entry in entries:
-                yield from _entry(entry, image, text)
+        image = _Image.of(aikitfile)
+        for entry in entries:
+            yield from _entry(entry, image, config.text)
     yield from _templates(aikitfile, entries, lines)
-    names = {entry.name.text for entry in entries if entry.name} | {model.name.value for model in aikitfile.models}
+    names = {entry.name for entry in entries if entry.name} | {model.name.value for model in aikitfile.models}
     for wanted in aikitfile.load_to_memory:
         if wanted.value not in names:
             yield _warning(
                 "load-to-memory", f"no model is called `{wanted.value}`{schema.guess(wanted.value, names)}", wanted.at
             )
-
-
-def read_entries(root: Node | None) -> Iterator[Entry]:
-    """The model configurations of a config: a list of them, or one alone."""
-    for item in (root.items if root.kind == "sequence" else [root]) if root else []:
-        fields = _fields(item)
-        templates = _fields(fields.get("template"))
-        yield Entry(
-            _scalar(fields.get("name")),
-            _scalar(fields.get("backend")),
-            _scalar(_fields(fields.get("parameters")).get("model")),
-            _scalar(fields.get("mmproj")),
-            _scalar(fields.get("context_size")),
-            tuple(node for key in _TEMPLATE_KEYS if (node := _scalar(templates.get(key)))),
-        )
 
 
 @dataclass(frozen=True)
@@ -137,47 +66,44 @@ class _Image:
 
 def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
     files = image.files
-    for node in (entry.model, entry.mmproj):
-        if (
-            node is None
-            or node.text in files
-            or posixpath.normpath(node.text).removeprefix(MODELS + "/") in image.paths
-        ):
+    for key in ("parameters.model", "mmproj"):
+        value = entry.values.get(key)
+        name = entry.words(key)
+        if not value or not name or name in files or posixpath.normpath(name).removeprefix(MODELS + "/") in image.paths:
             continue
         # a backend in Python fetches what is no file from Hugging Face, LocalAI fetches URLs
-        if "://" in node.text:
-            message = f"`{short(node.text)}` would be downloaded when the server starts: list it under models"
+        if "://" in name:
+            message = f"`{short(name)}` would be downloaded when the server starts: list it under models"
         else:
-            message = f"no model lands on {MODELS}/{short(node.text)}{schema.guess(node.text, files)}"
-        yield _warning("config-model", message, text.place(node.at.line, node.text, node.at.column - 1))
-    backend = entry.backend
+            message = f"no model lands on {MODELS}/{short(name)}{schema.guess(name, files)}"
+        yield _warning("config-model", message, value.at)
+    backend = entry.words("backend")
     if backend:
-        needed = _BACKENDS.get(backend.text)
-        at = text.place(backend.at.line, backend.text, backend.at.column - 1)
-        if backend.text not in _BACKENDS:
+        needed = _BACKENDS.get(backend)
+        at = entry.values["backend"].at
+        if backend not in _BACKENDS:
             yield _warning(
-                "config-backend",
-                f"the image has no backend `{short(backend.text)}`{schema.guess(backend.text, _BACKENDS)}",
-                at,
+                "config-backend", f"the image has no backend `{short(backend)}`{schema.guess(backend, _BACKENDS)}", at
             )
         elif needed and needed not in image.backends:
             yield _warning(
-                "config-backend", f"the backend `{backend.text}` is not installed: list `{needed}` under backends", at
+                "config-backend", f"the backend `{backend}` is not installed: list `{needed}` under backends", at
             )
-    for node in entry.templates:
+    for value in entry.templates:
+        node = value.node
         if "{{" in node.text or "{%" in node.text:
             yield from _syntax(node.text, text, node.at.line + (node.style in ("|", ">")))
         elif re.fullmatch(r"\S+", node.text) and node.text not in image.templates:
             yield _warning(
                 "config-template",
                 f"no template is called `{short(node.text)}`{schema.guess(node.text, image.templates)}",
-                text.place(node.at.line, node.text, node.at.column - 1),
+                value.at,
             )
 
 
 def _templates(aikitfile: Aikitfile, entries: tuple[Entry, ...], lines: tuple[str, ...]) -> Iterator[Diagnostic]:
     # without a config, LocalAI takes FILE.tmpl for the model FILE
-    used = {node.text for entry in entries for node in entry.templates}
+    used = {value.node.text for entry in entries for value in entry.templates}
     used |= {model.path.removeprefix(MODELS + "/") for model in aikitfile.models}
     for model in aikitfile.models:
         for template in model.prompt_templates:
@@ -201,16 +127,6 @@ def _syntax(template: str, text: Text, first: int) -> Iterator[Diagnostic]:
         column = defect.offset - begin
         place = text.place(line, whole[column : column + 8], deep + column)
         yield _warning("template-syntax", f"not a Go template: {defect.message}", place)
-
-
-def _fields(node: Node | None) -> dict[str, Node]:
-    if node is None or node.kind != "mapping":
-        return {}
-    return {key.text: value for key, value in node.pairs if key.kind == "scalar"}
-
-
-def _scalar(node: Node | None) -> Node | None:
-    return node if node and node.kind == "scalar" and not node.is_null and node.text else None
 
 
 def _parents(file: str) -> Iterator[str]:

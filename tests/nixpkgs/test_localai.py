@@ -152,11 +152,6 @@ def test_the_environment_is_hermetic(nixpkgs: Nixpkgs) -> None:
     assert all(path.startswith("/tmp/") for path in written.values())
 
 
-def test_config_file_is_named_only_if_there_is_one(nixpkgs: Nixpkgs) -> None:
-    assert "CONFIG_FILE" not in environment(nixpkgs, [{"path": "/models/t.tmpl", "text": ""}])
-    assert environment(nixpkgs, [{"path": "/config.yaml", "text": "[]"}])["CONFIG_FILE"] == "/config.yaml"
-
-
 def environment(nixpkgs: Nixpkgs, files: list[dict[str, str]]) -> dict[str, str]:
     argv = ["nix-instantiate", "--eval", "--json", "--strict", "--expr", ENGINE, "--attr", "env"]
     argv += ["--arg", "nixpkgs", str(nixpkgs.folder), "--argstr", "files", json.dumps(files)]

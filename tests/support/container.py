@@ -35,7 +35,7 @@ class ContainerError(Exception):
 
 @dataclass(frozen=True)
 class Container:
-    """A running image: `url` is its port 8080 as seen from here."""
+    """A running image: `url` is its port as seen from here."""
 
     image: Image
     url: str
@@ -87,12 +87,13 @@ def start(
     arguments: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     timeout: float = 120,
+    port: int = 8080,
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Container]:
     """Run the image that was unpacked into `root`, wait until it is ready, and stop it at the end.
 
     `arguments` come after the image's own, `env` is added to the image's; `timeout` is in seconds;
-    `waiting` is called ten times a second until the server is ready. Raises ContainerError.
+    `port` is the one that the server listens on. `waiting` is called ten times a second until the server is ready. Raises ContainerError.
     """
     config = image.run
     command = [*config.get("Entrypoint", []), *config.get("Cmd", []), *arguments]
@@ -110,7 +111,7 @@ def start(
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         log_file = Path(scratch) / "log"
-        argv = [*_namespace(), sys.executable, relay.__file__, str(listener.fileno()), "8080"]
+        argv = [*_namespace(), sys.executable, relay.__file__, str(listener.fileno()), str(port)]
         argv += [*sandbox, "--", *command]
         with log_file.open("wb") as log:
             process = subprocess.Popen(

@@ -15,6 +15,9 @@ from aikit_nix.console import report
 @options.FILES
 @options.LOCK
 @options.ESCAPES
+@options.ENGINE
+@options.PACKAGES
+@options.RUNTIME
 @click.option(
     "--format",
     "style",
@@ -24,18 +27,33 @@ from aikit_nix.console import report
     help="text for people (stderr), json for programs, sarif for code scanning (both stdout).",
 )
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
-def check(files: tuple[Path, ...], lock_path: Path | None, escapes: str, style: str, strict: bool) -> None:
-    """Find mistakes in aikitfiles, without building anything.
+def check(
+    files: tuple[Path, ...],
+    lock_path: Path | None,
+    escapes: str,
+    engine: str | None,
+    packages: str,
+    runtime: str | None,
+    style: str,
+    strict: bool,
+) -> None:
+    """Find mistakes in aikitfiles, without building anything: all that `gen` refuses with the same options.
 
     Without a FILE, ./aikitfile.yaml. The exit status is 1 when there are errors.
     """
     from aikit_nix import check as checker
-    from aikit_nix import render
+    from aikit_nix import plan, render
+    from aikit_nix.aikitfile import Runtime
     from aikit_nix.compat import Escapes
     from aikit_nix.errors import Severity
 
     paths = files or (options.DEFAULT,)
-    found = [finding for path in paths for finding in checker.check(path, Escapes(escapes), lock_path)]
+    chosen = plan.Options(
+        runtime=Runtime(runtime) if runtime else None,
+        engine=plan.Engine(engine) if engine else None,
+        packages=plan.Packages(packages),
+    )
+    found = [finding for path in paths for finding in checker.check(path, Escapes(escapes), lock_path, chosen)]
     errors = sum(finding.severity is Severity.ERROR for finding in found)
     warnings = sum(finding.severity is Severity.WARNING for finding in found)
     if style == "text":

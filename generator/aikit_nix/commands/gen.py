@@ -57,7 +57,7 @@ def gen(
     force: bool,
 ) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml)."""
-    from aikit_nix import fetch, flake, nix, pipeline, plan
+    from aikit_nix import cpu, fetch, flake, nix, pipeline, plan
     from aikit_nix.aikitfile import Runtime
     from aikit_nix.compat import Escapes
 
@@ -72,8 +72,9 @@ def gen(
     project = pipeline.read(aikitfile, Escapes(escapes), lock_path)
     report(project.findings)
     pinned, local = pipeline.pin(project)
-    planned, warnings = plan.make(pinned, chosen)
+    planned, warnings = plan.make(pinned, chosen, pipeline.headers(project))
     report(warnings)
+    report(cpu.warnings({system: platform.default for system, platform in planned.systems.items()}))
     files = flake.render(planned, nixpkgs, debian_lock)
     report(nix.require(planned.packages.minimum_nix))
 

@@ -118,8 +118,5 @@ in
     LOCALAI_BACKENDS_PATH = "/tmp/localai/backends";
     LOCALAI_CONFIG_DIR = "/tmp/localai/configuration";
     LOCALAI_DATA_PATH = "/tmp/localai/data";
-  }
-  // lib.optionalAttrs (builtins.any (file: file.path == "/config.yaml") plan.files) {
-    CONFIG_FILE = "/config.yaml";
   };
 }

@@ -1,0 +1,52 @@
+"""The servers that an image can have: what each is told, for an aikitfile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import assert_never
+
+from aikit_nix.aikitfile import Aikitfile
+from aikit_nix.errors import Diagnostic
+from aikit_nix.gguf import Header
+
+CONFIG_PATH = "/config.yaml"
+
+
+class Engine(StrEnum):
+    """The server in the image."""
+
+    LOCALAI = "localai"
+    LLAMA_SERVER = "llama-server"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How an image starts its server.
+
+    `entrypoint` are the arguments that belong to the image, behind the program's name; `cmd` are those that a user's own
+    replace (`docker run IMAGE ARGS`). `files` are texts of the image by absolute path, besides the aikitfile's own.
+    `warnings` say what of the aikitfile could not be kept.
+    """
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+def launch(engine: Engine, aikitfile: Aikitfile, headers: Mapping[str, Header]) -> Launch:
+    """What the engine is told. `headers` are the GGUF headers that are known, by the model's path in the image.
+
+    Raises AikitError where the engine could not serve the aikitfile's config.
+    """
+    from aikit_nix.engines import llama_server, localai
+
+    match engine:
+        case Engine.LOCALAI:
+            return localai.launch(aikitfile)
+        case Engine.LLAMA_SERVER:
+            return llama_server.launch(aikitfile, headers)
+    assert_never(engine)

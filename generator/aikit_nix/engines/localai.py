@@ -1,0 +1,25 @@
+"""What LocalAI is told: the config as it is, all settings in the environment.
+
+AIKit writes `Entrypoint: local-ai` and the settings as `Cmd` (`--debug`, `--config-file=/config.yaml`), which
+`docker run IMAGE --address :9090` replaces: the models are gone. In the environment they stay, and subcommands
+(`docker run IMAGE models list`) work too. LocalAI reads the same settings from both: core/cli/run.go.
+"""
+
+from __future__ import annotations
+
+from aikit_nix import localai_config
+from aikit_nix.aikitfile import Aikitfile
+from aikit_nix.engines import CONFIG_PATH, Launch
+
+
+def launch(aikitfile: Aikitfile) -> Launch:
+    """Raises AikitError where LocalAI would stop at the config."""
+    env: dict[str, str] = {}
+    if aikitfile.debug:
+        env["DEBUG"] = "true"
+    if config := localai_config.read(aikitfile):
+        config.require()
+        env["CONFIG_FILE"] = CONFIG_PATH
+    if aikitfile.load_to_memory:
+        env["LOCALAI_LOAD_TO_MEMORY"] = ",".join(name.value for name in aikitfile.load_to_memory)
+    return Launch(env=env)

@@ -1,0 +1,191 @@
+"""LocalAI's Go templates as Jinja: the same bytes as Go's, in Jinja2."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from aikit_nix.engines import gojinja
+from aikit_nix.engines.gojinja import Prompt, UntranslatableError
+
+GO = shutil.which("go")
+
+LLAMA3_MESSAGE = """\
+<|start_header_id|>{{if eq .RoleName "assistant"}}assistant{{else if eq .RoleName "system"}}system\
+{{else if eq .RoleName "tool"}}tool{{else if eq .RoleName "user"}}user{{end}}<|end_header_id|>
+
+{{ if .FunctionCall -}}
+Function call:
+{{ else if eq .RoleName "tool" -}}
+Function response:
+{{ end -}}
+{{ if .Content -}}
+{{.Content -}}
+{{ else if .FunctionCall -}}
+{{ toJson .FunctionCall -}}
+{{ end -}}
+<|eot_id|>
+"""
+FUNCTIONS = """\
+{{/* the tools */ -}}
+You have:
+{{range .Functions}}
+{'name': '{{.Name}}', 'description': '{{.Description}}', 'parameters': {{toJson .Parameters}} }
+{{end}}
+Say <f>{{`{{"example_name": 1}}`}}</f>{{"\\n\\t\\"" }}
+{{.Input }}
+Call:"""
+
+PROMPTS = {
+    "a base model": Prompt(chat="{{.Input}}"),
+    "nothing": Prompt(),
+    "phi": Prompt(chat_message="<|{{ .RoleName }}|>\n{{.Content}}<|end|>\n", chat="{{.Input}}\n<|assistant|>\n"),
+    "gemma": Prompt(
+        chat_message='<start_of_turn>{{if eq .RoleName "assistant" }}model{{else}}{{ .RoleName }}{{end}}\n'
+        "{{ if .Content -}}\n{{.Content -}}\n{{ end -}}<end_of_turn>\n",
+        chat="{{ .Input }}\n<start_of_turn>model\n",
+    ),
+    "llama 3": Prompt(
+        chat_message=LLAMA3_MESSAGE, chat="<|begin_of_text|>{{.Input }}\n<|start_header_id|>assistant<|end_header_id|>\n"
+    ),
+    "functions": Prompt(chat_message=LLAMA3_MESSAGE, chat="{{.Input}}", function=FUNCTIONS),
+    "instructions": Prompt(
+        chat="[INST]{{ if .SystemPrompt }}{{ .SystemPrompt }}{{ end }} {{ .Input }}[/INST]\n", system_prompt="Be \"nice\".\n"
+    ),
+    "roles": Prompt(
+        chat="{{.Input}}\nASSISTANT:", roles={"user": "USER:", "system": "", "assistant_function_call": "CALL:"}, join=" "
+    ),
+    "role texts in a message": Prompt(chat_message="{{.Role}}{{with .Content}} {{.}}{{end}}", roles={"user": "U"}, join=""),
+    "system only when the request has none": Prompt(
+        chat="{{if not .SuppressSystemPrompt}}{{.SystemPrompt}}{{end}}{{.Input}}", system_prompt="S"
+    ),
+    "indices": Prompt(chat_message="{{.MessageIndex}}{{if .LastMessage}}!{{end}}{{if and .Content (ne .RoleName \"user\")}}+{{end}}"),
+    "functions of sprig": Prompt(
+        chat_message='{{.Content | trim | upper}}{{lower .RoleName}}{{default "none" .FunctionName}}'
+        '{{if contains "o" .Content}}o{{end}}{{if hasPrefix "u" .RoleName}}u{{end}}{{replace "e" "3" .Content}}{{.LastMessage}}',
+    ),
+    "variables": Prompt(
+        chat='{{$s := .Input}}{{range $i, $f := .Functions}}{{if $i}}, {{end}}{{$f.Name}}/{{.Name}}{{$.SystemPrompt}}{{else}}none{{end}}{{$s}}',
+        system_prompt="!",
+    ),
+    "jinja's own marks": Prompt(chat="{% x %} {# y #} {{.Input}} }} \\ ' \u00fc \U0001f600"),
+    "empty messages are left out": Prompt(chat_message='{{if ne .RoleName "system"}}{{.Content}}{{end}}', chat="<{{.Input}}>"),
+}  # fmt: skip
+
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": "\\n"}'}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "add", "description": "adds", "parameters": {"properties": {}, "type": "object"}},
+}
+CONVERSATIONS: list[dict[str, Any]] = [
+    {"messages": [{"role": "user", "content": "hello"}]},
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief.\n"},
+            {"role": "user", "content": " Two\nlines {{ x }} {% y %} "},
+            {"role": "assistant", "content": "yes"},
+            {"role": "user", "content": "why?", "name": "Ann"},
+        ]
+    },
+    {
+        "messages": [
+            {"role": "user", "content": "1+1"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "tool", "content": "2", "name": "add"},
+            {"role": "assistant", "content": "so", "tool_calls": [CALL, CALL]},
+            {"role": "user", "content": "thanks"},
+        ],
+        "tools": [TOOL, TOOL],
+    },
+]
+
+
+def environment() -> jinja2.Environment:
+    """As llama.cpp and Hugging Face set Jinja up; JSON as Go writes it."""
+    made = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    made.filters["tojson"] = lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return made
+
+
+def render(prompt: Prompt, conversation: dict[str, Any], **more: object) -> str:
+    template = environment().from_string(gojinja.translate(prompt))
+    return template.render(**conversation, add_generation_prompt=True, **more)
+
+
+@pytest.mark.skipif(GO is None, reason="Go is not installed")
+def test_it_is_what_go_renders(tmp_path: Path) -> None:
+    cases = [(name, prompt, talk) for name, prompt in PROMPTS.items() for talk in CONVERSATIONS]
+    source = Path(__file__).parents[1] / "gotemplate/render.go"
+    env = {**os.environ, "GOCACHE": str(tmp_path / "cache"), "GO111MODULE": "off"}
+    asked = json.dumps([asdict(prompt) | talk for _, prompt, talk in cases]).encode()
+    done = subprocess.run([GO or "go", "run", source], input=asked, capture_output=True, env=env, check=True)
+    for (name, prompt, talk), expected in zip(cases, json.loads(done.stdout), strict=True):
+        assert (name, render(prompt, talk)) == (name, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "talk", "expected"),
+    [
+        ("a base model", 1, "Be brief.\n\n Two\nlines {{ x }} {% y %} \nyes\nwhy?"),
+        ("phi", 0, "<|user|>\nhello<|end|>\n\n<|assistant|>\n"),
+        ("instructions", 0, '[INST]Be "nice".\n hello[/INST]\n'),
+        ("roles", 0, "USER:hello\nASSISTANT:"),
+        ("empty messages are left out", 1, "< Two\nlines {{ x }} {% y %} \nyes\nwhy?>"),
+        (
+            "llama 3",
+            0,
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhello<|eot_id|>\n\n"
+            "<|start_header_id|>assistant<|end_header_id|>\n",
+        ),
+    ],
+)
+def test_fixed_answers(name: str, talk: int, expected: str) -> None:
+    assert render(PROMPTS[name], CONVERSATIONS[talk]) == expected
+
+
+def test_an_answer_that_is_gone_on_with_has_no_new_beginning() -> None:
+    template = environment().from_string(gojinja.translate(PROMPTS["phi"]))
+    said = template.render(messages=[{"role": "assistant", "content": "so"}], add_generation_prompt=False)
+    assert said == "<|assistant|>\nso<|end|>\n"
+
+
+def test_content_that_is_no_text_counts_as_none() -> None:
+    assert render(PROMPTS["a base model"], {"messages": [{"role": "assistant", "content": None}]}) == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [
+        ("{{.Metadata}}", "the field .Metadata"),
+        ("{{.Functions}}", "in its own notation"),
+        ("{{template \"x\" .}}", "{{template}}"),
+        ('{{define "x"}}{{end}}', "{{define}}"),
+        ("{{range .Input}}{{end}}", "over something other than .Functions"),
+        ("{{range .Functions}}{{range $.Functions}}{{end}}{{end}}", "inside of a"),
+        ("{{$x := 1}}{{$x = 2}}", "a variable that changes"),
+        ("{{$x}}", "the variable $x"),
+        ('{{env "HOME"}}', "the function env"),
+        ("{{now}}", "the function now"),
+        ('{{printf "%v" .}}', "the function printf"),
+        ("{{if .X", "broken syntax"),
+        ("{{.Input .Input}}", "no function"),
+        ("{{eq .Input 1}}", "the function eq"),
+        ("{{range .Functions}}{{.Strict}}{{end}}", "the field .Strict"),
+        ("{{index .Functions 0}}", "the function index"),
+        ("{{1.5}}", "{{1.5}}"),
+        ("{{'a'}}", "{{'a'}}"),
+        ("{{(.Input).X}}", "{{(.Input).X}}"),
+    ],
+)  # fmt: skip
+def test_what_does_not_survive_is_named(template: str, named: str) -> None:
+    with pytest.raises(UntranslatableError) as raised:
+        gojinja.translate(Prompt(chat=template))
+    assert named in str(raised.value)

@@ -1,0 +1,138 @@
+"""Images with llama-server, from an aikitfile to its answers: arguments, chat templates, embeddings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix import debian
+from aikit_nix.engines.gojinja import Prompt
+from engines.test_gojinja import CONVERSATIONS, PROMPTS, render
+from support import container, debian_lock, image, tiny_gguf
+from support.command import aikit_nix
+
+HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def packages(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in debian.build_environment().items():
+            patch.setenv(name, value)
+        if lock := debian_lock.usable(tmp_path_factory.mktemp("lock"), print):
+            patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
+        yield
+
+
+def build(folder: Path, config: str, templates: str = "") -> tuple[image.Image, Path]:
+    """The image of a base model that has no chat template, unpacked."""
+    tiny_gguf.make(folder / "base.gguf", chat_template=None)
+    (folder / "aikitfile.yaml").write_text(
+        f"apiVersion: v1alpha1\nmodels:\n  - name: base\n    source: base.gguf\n{templates}config: |\n{config}"
+    )
+    done = aikit_nix("gen", "--packages", "debian", "--escapes", "verbatim", "-o", "flake", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return image.unpack(nix_build(folder, "default"), folder / "root"), folder / "root"
+
+
+def nix_build(folder: Path, output: str) -> Path:
+    argv = ["nix", "build", f"path:{folder}/flake#{output}", "--no-link", "--json"]
+    built = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr[-4000:]
+    return Path(json.loads(built.stdout)[0]["outputs"]["out"])
+
+
+SETTINGS = """\
+  - name: the-model
+    context_size: 512
+    stopwords: [never said, always]
+    template:
+      chat: base
+    parameters:
+      model: base.gguf
+"""
+TEMPLATE = "    promptTemplates: [{name: base, template: '{{.Input}}'}]\n"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[image.Image, Path]:
+    return build(tmp_path_factory.mktemp("base"), SETTINGS, TEMPLATE)
+
+
+def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tuple[image.Image, Path]) -> None:
+    run = base[0].run
+    assert run["Entrypoint"][:2] == ["llama-server", "--host"]
+    assert "/models/base.gguf" in run["Entrypoint"]
+    assert not run.get("Cmd")
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_a_users_arguments_come_on_top(base: tuple[image.Image, Path]) -> None:
+    arguments = ["--port", "18080", "--ctx-size", "256"]
+    with container.start(*base, arguments=arguments, port=18080) as server:
+        assert [model["id"] for model in server.ask("/v1/models")["data"]] == ["the-model"]
+        assert server.ask("/props")["default_generation_settings"]["n_ctx"] == 256
+        assert server.chat("Hello").startswith("This tiny model")
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_a_base_model_goes_on_with_the_messages_and_stops_at_stopwords(base: tuple[image.Image, Path]) -> None:
+    with container.start(*base) as server:
+        assert server.ask("/apply-template", HELLO) == {"prompt": "Hello"}
+        assert server.chat("Hello") == "This tiny model "
+        # the API's own `stop` replaces them
+        assert server.chat("Hello", stop=["sentence"]) == "This tiny model always answers with the same "
+
+
+def entry(name: str, prompt: Prompt) -> dict[str, Any]:
+    template: dict[str, object] = {
+        "chat": prompt.chat,
+        "chat_message": prompt.chat_message,
+        "function": prompt.function,
+    }
+    template["join_chat_messages_by_character"] = prompt.join
+    return {
+        "name": name,
+        "template": template,
+        "roles": prompt.roles,
+        "system_prompt": prompt.system_prompt,
+        "parameters": {"model": "base.gguf"},
+    }
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_translated_templates_give_the_same_prompts_in_llama_server(tmp_path: Path) -> None:
+    """What Go renders is what Jinja2 renders (test_gojinja.py) is what llama.cpp renders, but for blanks in JSON."""
+    names = {f"model-{number}": prompt for number, prompt in enumerate(PROMPTS.values())}
+    config = "".join(f"  - {json.dumps(entry(name, prompt), ensure_ascii=False)}\n" for name, prompt in names.items())
+    with container.start(*build(tmp_path, config)) as server:
+        for name, prompt in names.items():
+            for talk in CONVERSATIONS:
+                got = server.ask("/apply-template", {"model": name, **talk})["prompt"]
+                assert (name, got.replace('": ', '":').replace(', "', ',"')) == (
+                    name,
+                    render(prompt, talk).replace('": ', '":').replace(', "', ',"'),
+                )
+        tools = CONVERSATIONS[2] | {"model": "model-5", "max_tokens": 8}
+        assert server.ask("/v1/chat/completions", tools)["choices"]
+        with pytest.raises(container.ContainerError, match="'nobody' not found"):
+            server.chat("Hello", model="nobody")
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_embeddings_of_a_gguf_that_names_no_pooling(tmp_path: Path) -> None:
+    config = "  - {name: e, embeddings: true, parameters: {model: base.gguf}}\n"
+    with container.start(*build(tmp_path, config)) as server:
+        answer = server.ask("/v1/embeddings", {"input": ["one", "two"]})
+        assert [len(each["embedding"]) for each in answer["data"]] == [64, 64]
+    assert json.loads(nix_build(tmp_path, "checks.x86_64-linux.serves").read_text()) == {"models": ["e"]}
+
+
+def test_the_flakes_own_check_starts_it_with_its_chat_template(base: tuple[image.Image, Path]) -> None:
+    served = nix_build(base[1].parent, "checks.x86_64-linux.serves")
+    assert json.loads(served.read_text()) == {"models": ["the-model"]}
