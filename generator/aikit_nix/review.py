@@ -8,12 +8,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aikit_nix import gotemplate, schema, yamltree
 from aikit_nix.aikitfile import Aikitfile, Backend
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
-from aikit_nix.reader import printable, short
+from aikit_nix.reader import short
 from aikit_nix.sources import MODELS
 from aikit_nix.yamltree import Node
 
@@ -67,7 +67,7 @@ class Text:
         # unescaping only ever made lines shorter
         behind = begin - (len(row) - len(row.lstrip())) + column
         found = source.find(word, behind) if word else -1
-        return Position(self.at.file, number, (found if found >= 0 else begin) + 1)
+        return replace(self.at, line=number, column=(found if found >= 0 else begin) + 1)
 
 
 def review(aikitfile: Aikitfile, lines: tuple[str, ...]) -> Iterator[Diagnostic]:
@@ -221,4 +221,4 @@ def _parents(file: str) -> Iterator[str]:
 
 
 def _warning(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.WARNING, code, printable(message), at)
+    return Diagnostic(Severity.WARNING, code, message, at)
