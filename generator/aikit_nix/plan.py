@@ -132,7 +132,7 @@ def make(aikitfile: Aikitfile, options: Options) -> tuple[Plan, tuple[Diagnostic
         raise AikitError(*problems)
 
     files = [
-        TextFile(f"/models/{template.name.value}.tmpl", template.template.value)
+        TextFile(template.path, template.template.value)
         for model in aikitfile.models
         for template in model.prompt_templates
     ]
@@ -263,8 +263,9 @@ def _model_file(model: Model, pin: Pin) -> ModelFile:
 
 
 def store_name(file_name: str) -> str:
-    """A file name as the Nix store allows it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters."""
-    return re.sub(r"[^0-9A-Za-z+._?=-]", "-", file_name).lstrip(".")[-200:].lstrip(".") or "model"
+    """A file name as the Nix store allows it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters, not as a .drv."""
+    name = re.sub(r"[^0-9A-Za-z+._?=-]", "-", file_name).lstrip(".")[-200:].lstrip(".") or "model"
+    return f"{name}-" if name.endswith(".drv") else name
 
 
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
