@@ -20,6 +20,8 @@ from support.command import aikit_nix
 HEAD = "apiVersion: v1alpha1\n"
 MODEL = "models:\n  - name: m\n    source: m.gguf\n"
 FIXTURES = Path(__file__).parent / "fixtures"
+# the two have different texts
+TEMPLATES = "    promptTemplates: [{{name: {}, template: x}}, {{name: {}, template: y}}]\n"
 
 
 def write(folder: Path, text: str, name: str = "aikitfile.yaml") -> Path:
@@ -76,6 +78,8 @@ def test_all_errors_of_all_files_at_once(folder: Path) -> None:
         (HEAD + MODEL.replace("m.gguf", "n.gguf"), "4:13", "source 'n.gguf' does not exist"),
         (HEAD + MODEL.replace("m.gguf", "."), "4:13", "own folder"),
         (HEAD + MODEL.replace("m.gguf", "aikitfile.yaml/x"), "4:13", "cannot be read: not a directory"),
+        (HEAD + MODEL + TEMPLATES.format("a/b", "a/./b"), "5:56", "the template lands on /models/a/b.tmpl, as the template on line 5 does"),
+        (HEAD + MODEL.replace("m.gguf", "m.tmpl") + TEMPLATES.format("x", "./m"), "5:54", "the template lands on /models/m.tmpl, as the model on line 4 does"),
         ("a: b: c\n", "1:5", "a value that holds `: ` needs quotes"),
         ("a:\n\tb: 1\n", "2:1", "not with tabs"),
         ("a: @b\n", "1:4", "special character"),
@@ -251,9 +255,8 @@ def test_colour_on_a_terminal_only_and_not_with_no_color(folder: Path) -> None:
         ("x" * 300, 1, "x" * 100 + "…", "^" * 100),
     ],
 )
-def test_the_line_and_its_carets(tmp_path: Path, line: str, column: int, shown: str, marks: str) -> None:
-    path = write(tmp_path, f"{line}\n")
-    text = render.text([Diagnostic(Severity.ERROR, "x", "message", Position(str(path), 1, column))])
+def test_the_line_and_its_carets(line: str, column: int, shown: str, marks: str) -> None:
+    text = render.text([Diagnostic(Severity.ERROR, "x", "message", Position("f", 1, column, f"{line}\n"))])
     assert text.split("\n")[1:] == [f"     1 | {shown}", f"       | {marks}", ""]
 
 

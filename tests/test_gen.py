@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,17 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> None:
     assert "wrote aikit, flake.lock, flake.nix" in done.stdout
     assert "image m, 1 model, localai of nixpkgs for avx on x86_64-linux, cpu on aarch64-linux" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("next: nix build")
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "a%20b", "a:b", "é", "a'b", "$(touch x)", "-a", "a&b=c", "a\\b"])
+def test_the_command_that_comes_next_finds_the_flake(tmp_path: Path, name: str) -> None:
+    write(tmp_path, model())
+    for output in (f"./{name}", tmp_path / "c" / name):
+        done = aikit_nix("gen", "--packages", "debian", "-o", output, cwd=tmp_path)
+        command = done.stdout.splitlines()[-1].removeprefix("next: ").replace("nix build", "nix flake metadata")
+        seen = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (seen.returncode, "Resolved URL" in seen.stdout) == (0, True), (command, seen.stderr)
+    assert not (tmp_path / "x").exists()
 
 
 def test_defaults_follow_the_packages(tmp_path: Path) -> None:

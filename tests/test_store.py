@@ -34,7 +34,7 @@ def test_store_path_is_nixs_own() -> None:
         assert str(store.store_path(name, sha256)) == nixs
 
 
-@pytest.mark.parametrize("name", ["plain.gguf", "my model~1.gguf"])
+@pytest.mark.parametrize("name", ["plain.gguf", "my model~1.gguf", "x.drv", "x.drv.drv", ".drv"])
 @pytest.mark.usefixtures("nix")
 def test_a_local_file_enters_the_store_once_under_its_name(tmp_path: Path, name: str) -> None:
     content = f"{tmp_path}".encode()  # new in each run

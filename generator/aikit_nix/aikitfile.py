@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,7 +39,7 @@ class PromptTemplate:
     @property
     def path(self) -> str:
         """Where the template lies in the image."""
-        return f"{MODELS}/{self.name.value}.tmpl"
+        return posixpath.normpath(f"{MODELS}/{self.name.value}.tmpl")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from aikit_nix import lock, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
-from aikit_nix.reader import printable
 from aikit_nix.sources import MODELS
 
 
@@ -92,8 +91,8 @@ def _contexts(parsed: Aikitfile) -> dict[str, tuple[int, Position]]:
 
 
 def _error(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.ERROR, code, printable(message), at)
+    return Diagnostic(Severity.ERROR, code, message, at)
 
 
 def _warning(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.WARNING, code, printable(message), at)
+    return Diagnostic(Severity.WARNING, code, message, at)

@@ -13,7 +13,7 @@ import click
 
 from aikit_nix import __version__, console
 from aikit_nix.console import Verbosity
-from aikit_nix.errors import AikitError
+from aikit_nix.errors import AikitError, Diagnostic, Severity
 
 # The module below aikit_nix.commands that has the command, in the order of the help.
 _COMMANDS = {
@@ -80,16 +80,21 @@ def main() -> None:
     """Entry point. Exit status: 0 done, 1 something that the user can mend, 2 a wrong command line, 130 interrupted."""
     # A process this short: collecting garbage costs more than it frees
     gc.disable()
+    console.prepare()
     try:
-        cli.main(prog_name="aikit-nix", standalone_mode=False)
+        try:
+            cli.main(sys.argv[1:] or ["--help"], prog_name="aikit-nix", standalone_mode=False)
+        except OSError as failed:  # click's own help and version
+            raise console.unwritable(failed) from None
+        console.flush()
     except AikitError as exception:
         console.report(exception.diagnostics)
         sys.exit(1)
     except click.ClickException as exception:
-        click.echo(f"error: {exception.format_message()}", err=True)
+        console.report([Diagnostic(Severity.ERROR, "usage", exception.format_message())])
         sys.exit(exception.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        console.say("interrupted", err=True)
         sys.exit(130)
 
 

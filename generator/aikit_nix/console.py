@@ -1,7 +1,14 @@
-"""How the command line speaks to people."""
+"""How the command line speaks to people: everything that is printed goes through here, escaped.
+
+Names, texts, answers of servers and what programs say come from others: a control character among them could set the
+clipboard or fake a line, an override of the direction of writing could show another command than the one that runs.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 import threading
@@ -9,10 +16,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from aikit_nix.errors import Diagnostic
-from aikit_nix.reader import printable
+from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -22,7 +28,7 @@ _EVERY = 10  # seconds between two lines where there is no terminal for bars
 
 
 class Verbosity(IntEnum):
-    """How much is said on stderr beside errors."""
+    """How much is said beside errors, warnings and what was asked for."""
 
     QUIET = 0
     NORMAL = 1
@@ -33,26 +39,62 @@ class Verbosity(IntEnum):
 verbosity = Verbosity.NORMAL
 
 
-def report(diagnostics: Iterable[Diagnostic]) -> None:
-    """Print diagnostics to stderr: coloured on a terminal, unless NO_COLOR is set."""
-    found = list(diagnostics)
-    if found:
-        from aikit_nix import render
-
-        colour = _terminal() and not os.environ.get("NO_COLOR")
-        sys.stderr.write(render.text(found, colour=colour))
+def prepare() -> None:
+    """Before anything is printed: what the terminal's encoding lacks is escaped, too."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
 
 
-def say(line: str) -> None:
-    """One line on stderr, unless the user wants quiet."""
+def printable(text: str) -> str:
+    r"""One line of text in which nothing can steer a terminal: what is no printable character becomes an escape (`\x1b`).
+
+    That is all of Unicode's control, format, surrogate and unassigned characters, and every white space but the blank.
+    What is printable stays as it is, so to escape twice does no harm.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print what people may want to know, a line an argument; nothing with --quiet. To stdout, or stderr with `err`."""
     if verbosity >= Verbosity.NORMAL:
-        _write(line)
+        _print(sys.stderr if err else sys.stdout, lines)
+
+
+def show(*lines: str) -> None:
+    """Print what was asked for, a line an argument, to stdout."""
+    _print(sys.stdout, lines)
+
+
+def write(text: str) -> None:
+    """Print what a program may read, to stdout: as it is, and escaped only on a terminal."""
+    if sys.stdout and sys.stdout.isatty():
+        show(*text.removesuffix("\n").split("\n"))
+    else:
+        _write(sys.stdout, text)
 
 
 def trace(line: str) -> None:
     """A request or a command that was run, shown as `$ LINE` with --verbose. The caller has blanked its secrets."""
     if verbosity >= Verbosity.VERBOSE:
-        _write(f"$ {line}")
+        _print(sys.stderr, [f"$ {line}"])
+
+
+def report(diagnostics: Iterable[Diagnostic]) -> None:
+    """Print diagnostics to stderr: coloured on a terminal, unless NO_COLOR is set. Notes not with --quiet."""
+    quiet = verbosity < Verbosity.NORMAL
+    found = [finding for finding in diagnostics if not (quiet and finding.severity is Severity.NOTE)]
+    if found:
+        from aikit_nix import render
+
+        colour = _terminal() and not os.environ.get("NO_COLOR")
+        _write(sys.stderr, render.text(found, colour=colour))
+
+
+def flush() -> None:
+    """Let what was printed reach stdout. Raises AikitError where it cannot, and prints nothing more then."""
+    _write(sys.stdout, "", flush=True)
 
 
 def size(count: int) -> str:
@@ -108,9 +150,9 @@ class Progress:
     def file(self, name: str, total: int | None) -> Iterator[Bar]:
         """One of the files; `name` may come from elsewhere."""
         task = self._bars.add_task(printable(name), total=total) if self._bars else None
-        bar = Bar(self, printable(name), total, task)
+        bar = Bar(self, name, total, task)
         if not self._bars:
-            say(f"{bar.name}: {size(total)}" if total is not None else f"{bar.name}: begins")
+            say(f"{bar.name}: {size(total)}" if total is not None else f"{bar.name}: begins", err=True)
         try:
             yield bar
         except BaseException:
@@ -120,7 +162,7 @@ class Progress:
         else:
             if not self._bars:
                 seconds = max(time.monotonic() - bar.started, 0.001)
-                say(f"{bar.name}: done, {size(bar.done)} in {seconds:.0f} s")
+                say(f"{bar.name}: done, {size(bar.done)} in {seconds:.0f} s", err=True)
         finally:
             with self._lock:
                 self._ended += 1
@@ -138,7 +180,7 @@ class Progress:
                     self._bars.update(self._task, completed=self._done)
             elif time.monotonic() - self._said >= _EVERY:
                 self._said = time.monotonic()
-                say(self._line())
+                say(self._line(), err=True)
 
     def sized(self, bar: Bar, total: int | None) -> None:
         """A file's size is known now."""
@@ -192,7 +234,7 @@ class Bar:
         """Say something about the file, once."""
         if text != self._noted:
             self._noted = text
-            say(f"{self.name}: {text}")
+            say(f"{self.name}: {text}", err=True)
 
 
 _bars: Bars | None = None  # what is on the terminal at the moment
@@ -215,7 +257,7 @@ def _rich_bars() -> Bars:
 
 
 def _terminal() -> bool:
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return bool(sys.stderr) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _duration(seconds: float) -> str:
@@ -224,9 +266,33 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _write(line: str) -> None:
-    if _bars:
-        _bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _print(stream: TextIO | None, lines: Iterable[str]) -> None:
+    # tabs are harmless, and indent what is shown
+    _write(stream, "".join("\t".join(map(printable, line.split("\t"))) + "\n" for line in lines), flush=True)
+
+
+def _write(stream: TextIO | None, text: str, *, flush: bool = False) -> None:
+    """Raises AikitError where stdout takes no more; of stderr, nobody would hear."""
+    if stream is None:  # it was closed before we came
         return
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    if _bars and stream is sys.stderr:
+        _bars.console.print(text, markup=False, highlight=False, soft_wrap=True, end="")
+        return
+    try:
+        stream.write(text)
+        if flush:
+            stream.flush()
+    except OSError as failed:
+        problem = unwritable(failed, stream)
+        if stream is not sys.stderr:
+            raise problem from None
+
+
+def unwritable(failed: OSError, stream: TextIO | None = None) -> AikitError:
+    """The error for what stdout did not take. Ends the process where its reader has gone; nothing more is printed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        # or Python tries again when it ends, and complains
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
+    if failed.errno == errno.EPIPE:
+        sys.exit(1)
+    return error(f"cannot write to standard output: {(failed.strerror or str(failed)).lower()}", code="unwritable")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -19,11 +19,15 @@ class Severity(Enum):
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """A place in a file; line and column count from 1, columns in Unicode code points."""
+    """A place in a file; line and column count from 1, columns in Unicode code points.
+
+    `text` is the whole text that was read, to show the line: nobody reads the file for it again.
+    """
 
     file: str
     line: int
     column: int
+    text: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"

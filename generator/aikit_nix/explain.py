@@ -13,15 +13,14 @@ from aikit_nix.sources import MODELS, Local
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
 
 
-def explain(project: pipeline.Project, written: Aikitfile, options: plan.Options) -> str:
-    """A text for people. `written` is the same file read verbatim, to tell which texts were unescaped.
+def explain(project: pipeline.Project, written: Aikitfile, options: plan.Options) -> list[str]:
+    """Lines for people. `written` is the same file read verbatim, to tell which texts were unescaped.
 
     Raises AikitError for what `gen` would refuse, but for models that are not pinned yet.
     """
     parsed = project.aikitfile
     planned, _ = plan.make(parsed, options, pipeline.headers(project))
-    lines = [*_image(planned, len(parsed.models)), *_models(parsed, written, project.folder), *_config(parsed, written)]
-    return "\n".join(_printable(line) for line in lines) + "\n"
+    return [*_image(planned, len(parsed.models)), *_models(parsed, written, project.folder), *_config(parsed, written)]
 
 
 def _image(planned: plan.Plan, models: int) -> Iterator[str]:
@@ -38,14 +37,16 @@ def _image(planned: plan.Plan, models: int) -> Iterator[str]:
 def _models(parsed: Aikitfile, written: Aikitfile, folder: Path) -> Iterator[str]:
     texts = {template.name.at: template.template for model in written.models for template in model.prompt_templates}
     for model in parsed.models:
-        yield f"\nmodel     {model.name.value} (line {model.at.line})"
+        yield ""
+        yield f"model     {model.name.value} (line {model.at.line})"
         yield f"  file    {model.path}, a layer of its own"
         yield f"  from    {model.source.value.text}{', beside the aikitfile' if model.is_local else ''}"
         yield from _pin(model)
         if isinstance(model.source.value, Local):
             yield from _header(folder / model.source.value.path, model)
         for template in model.prompt_templates:
-            yield f"\ntemplate  {template.name.value} (line {template.name.at.line})"
+            yield ""
+            yield f"template  {template.name.value} (line {template.name.at.line})"
             yield from _text(template.path, template.template, texts.get(template.name.at))
 
 
@@ -76,9 +77,11 @@ def _header(file: Path, model: Model) -> Iterator[str]:
 
 def _config(parsed: Aikitfile, written: Aikitfile) -> Iterator[str]:
     if parsed.config is None:
-        yield "\nconfig    none: the server finds the model files by itself"
+        yield ""
+        yield "config    none: the server finds the model files by itself"
         return
-    yield f"\nconfig    (line {parsed.config.at.line})"
+    yield ""
+    yield f"config    (line {parsed.config.at.line})"
     yield from _text("/config.yaml", parsed.config, written.config)
     config = localai_config.read(parsed)
     for entry in config.entries if config else ():
@@ -92,7 +95,3 @@ def _text(path: str, text: Located[str], written: Located[str] | None) -> Iterat
         yield f"  escapes undone: {written.value.count(chr(92)) - text.value.count(chr(92))} backslashes fewer than written"
     for line in text.value.removesuffix("\n").split("\n"):
         yield f"  | {line}"
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in line)

@@ -18,6 +18,7 @@ from typing import Any
 from aikit_nix import aikitfile, parser, pipeline, yamltree
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.compat import Escapes
+from aikit_nix.console import printable
 from aikit_nix.errors import AikitError, Position, error
 
 
@@ -31,8 +32,9 @@ class Change:
 
     def diff(self) -> str:
         """A unified diff."""
+        name = printable(str(self.path))  # a line break in it would be one in the diff
         lines = difflib.unified_diff(
-            self.before.splitlines(keepends=True), self.after.splitlines(keepends=True), str(self.path), str(self.path)
+            self.before.splitlines(keepends=True), self.after.splitlines(keepends=True), name, name
         )
         return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
@@ -79,13 +81,13 @@ def formatted(text: str, file: str, texts: Aikitfile | None = None) -> str:
         after = _round_trip(text, texts)
     except Exception as failed:  # whatever ruamel.yaml stumbles over, the file is left alone
         problem = " ".join(str(getattr(failed, "problem", None) or failed).split())
-        raise error(f"fmt cannot rewrite this file: {problem}", Position(file, 1, 1), "fmt") from None
+        raise error(f"fmt cannot rewrite this file: {problem}", Position(file, 1, 1, text), "fmt") from None
     try:
         same = meaning(after, file, escapes) == wanted
     except AikitError:
         same = False
     if not same:
-        raise error("fmt would change what this file means, so it leaves it alone", Position(file, 1, 1), "fmt")
+        raise error("fmt would change what this file means, so it leaves it alone", Position(file, 1, 1, text), "fmt")
     return after
 
 

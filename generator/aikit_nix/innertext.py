@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aikit_nix.errors import Position
 
@@ -33,7 +33,7 @@ class Text:
         # unescaping only ever made lines shorter
         behind = begin - (len(row) - len(row.lstrip())) + column
         found = source.find(word, behind) if word else -1
-        return Position(self.at.file, number, (found if found >= 0 else begin) + 1)
+        return replace(self.at, line=number, column=(found if found >= 0 else begin) + 1)
 
     def at_mark(self, line: int, column: int) -> Position:
         """Where in the file that stands which begins in this line and column (both from 1) of the text."""

@@ -73,9 +73,13 @@ def build_command(folder: Path, environment: Mapping[str, str]) -> str:
     words += ["nix", "build"]
     if not {"nix-command", "flakes"} <= _experimental_features():
         words += ["--extra-experimental-features", shlex.quote("nix-command flakes")]
-    if folder.resolve() != Path.cwd():
-        words.append(shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}"))
-    return " ".join(words)
+    if folder.resolve() == Path.cwd():
+        return " ".join(words)
+    place = str(folder) if folder.is_absolute() else f"./{folder}"
+    if re.fullmatch(r"[A-Za-z0-9/._+-]*", place):
+        return " ".join([*words, place])
+    # Nix takes the path for a URL; escaped as one, Nix 2.8 does not find it
+    return f"cd {shlex.quote(place)} && {' '.join(words)}"
 
 
 def _experimental_features() -> set[str]:

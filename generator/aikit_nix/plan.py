@@ -131,7 +131,7 @@ def make(
         raise AikitError(*problems)
 
     files = [
-        TextFile(f"/models/{template.name.value}.tmpl", template.template.value)
+        TextFile(template.path, template.template.value)
         for model in aikitfile.models
         for template in model.prompt_templates
     ]

@@ -21,7 +21,7 @@ class Reader:
         self._flat: dict[int, dict[str, Pair]] = {}
 
     def say(self, severity: Severity, code: str, message: str, at: Position) -> None:
-        self.found.append(Diagnostic(severity, code, printable(message), at))
+        self.found.append(Diagnostic(severity, code, message, at))
 
     def error(self, code: str, message: str, at: Position) -> None:
         self.say(Severity.ERROR, code, message, at)
@@ -135,11 +135,4 @@ def describe(node: Node) -> str:
 
 def short(text: str) -> str:
     """A text for one line of a message, cut where it is long."""
-    return printable(text if len(text) <= 60 else text[:57] + "…")
-
-
-def printable(text: str) -> str:
-    """The text with its control characters as escapes: nothing of a file may steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aikit_nix.reader import printable
+from aikit_nix.console import printable
 
 _SECRET_KEY = re.compile(
     r"token|sig(nature)?$|key|secret|passw|pwd|credential|auth|policy|session|jwt|^x-(amz|goog|ms)-", re.IGNORECASE

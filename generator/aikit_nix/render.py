@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aikit_nix import __version__
-from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.console import printable
+from aikit_nix.errors import Diagnostic, Position, Severity
 
 _WIDTH = 100  # columns of a source line that are shown
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
@@ -17,7 +18,6 @@ _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "c
 
 def text(diagnostics: Iterable[Diagnostic], *, colour: bool = False) -> str:
     """Each diagnostic as its one-line form, below it the line of the file that it is about."""
-    _lines.cache_clear()  # the files may have changed since the last report
     return "".join(_one(diagnostic, colour=colour) for diagnostic in diagnostics)
 
 
@@ -81,8 +81,8 @@ def _one(diagnostic: Diagnostic, *, colour: bool) -> str:
 
     severity = diagnostic.severity
     head = style(severity.value, fg=_COLOURS[severity], bold=True) + style(":", bold=True)
-    where = f" {diagnostic.at}:" if diagnostic.at else ""
-    shown = f"{head}{where} {style(diagnostic.message, bold=True)}\n"
+    where = f" {printable(str(diagnostic.at))}:" if diagnostic.at else ""
+    shown = f"{head}{where} {style(printable(diagnostic.message), bold=True)}\n"
     excerpt = _excerpt(diagnostic.at) if diagnostic.at else None
     if excerpt and diagnostic.at:
         line, marks = excerpt
@@ -96,7 +96,7 @@ def _one(diagnostic: Diagnostic, *, colour: bool) -> str:
 
 def _excerpt(at: Position) -> tuple[str, str] | None:
     """The line, cut to what fits, and the carets below what is meant."""
-    lines = _lines(at.file)
+    lines = _lines(at.text)
     if at.line > len(lines) or not lines[at.line - 1].strip():
         return None
     line = lines[at.line - 1].rstrip("\r\n")
@@ -106,23 +106,18 @@ def _excerpt(at: Position) -> tuple[str, str] | None:
         end += 1
     first = max(0, min(start - _WIDTH // 2, len(line) - _WIDTH))
     last = first + _WIDTH
-    shown = ("…" if first else "") + _printable(line[first:last]) + ("…" if last < len(line) else "")
+    shown = ("…" if first else "") + _replaced(line[first:last]) + ("…" if last < len(line) else "")
     indent = _columns(line[first:start]) + bool(first)
     return shown, " " * indent + "^" * max(1, _columns(line[start : min(end, last)]))
 
 
-@lru_cache(maxsize=8)
-def _lines(file: str) -> list[str]:
-    from aikit_nix import yamltree
-
-    try:
-        return yamltree.decode(Path(file).read_bytes(), file).split("\n")
-    except (OSError, ValueError, AikitError):
-        return []
+@lru_cache(maxsize=2)
+def _lines(text: str) -> list[str]:
+    return text.split("\n")
 
 
-def _printable(line: str) -> str:
-    """What a terminal may be sent: no escape sequences, nothing that turns the direction of writing."""
+def _replaced(line: str) -> str:
+    """A line of which each character keeps its place, so that the carets stand below what is meant."""
     return "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 

@@ -15,7 +15,7 @@ from aikit_nix.aikitfile import Aikitfile, Backend
 from aikit_nix.errors import Diagnostic, Position, Severity
 from aikit_nix.innertext import Text
 from aikit_nix.localai_config import Entry
-from aikit_nix.reader import printable, short
+from aikit_nix.reader import short
 from aikit_nix.sources import MODELS
 
 # What LocalAI calls the backends, and what in an aikitfile brings them.
@@ -59,7 +59,11 @@ class _Image:
         return cls(
             files,
             files | {parent for file in files for parent in _parents(file)},
-            frozenset(template.name.value for model in aikitfile.models for template in model.prompt_templates),
+            frozenset(
+                posixpath.normpath(template.name.value)
+                for model in aikitfile.models
+                for template in model.prompt_templates
+            ),
             frozenset(backend.value for backend in aikitfile.backends),
         )
 
@@ -93,7 +97,7 @@ def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
         node = value.node
         if "{{" in node.text or "{%" in node.text:
             yield from _syntax(node.text, text, node.at.line + (node.style in ("|", ">")))
-        elif re.fullmatch(r"\S+", node.text) and node.text not in image.templates:
+        elif re.fullmatch(r"\S+", node.text) and posixpath.normpath(node.text) not in image.templates:
             yield _warning(
                 "config-template",
                 f"no template is called `{short(node.text)}`{schema.guess(node.text, image.templates)}",
@@ -103,12 +107,12 @@ def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
 
 def _templates(aikitfile: Aikitfile, entries: tuple[Entry, ...], lines: tuple[str, ...]) -> Iterator[Diagnostic]:
     # without a config, LocalAI takes FILE.tmpl for the model FILE
-    used = {value.node.text for entry in entries for value in entry.templates}
+    used = {posixpath.normpath(value.node.text) for entry in entries for value in entry.templates}
     used |= {model.path.removeprefix(MODELS + "/") for model in aikitfile.models}
     for model in aikitfile.models:
         for template in model.prompt_templates:
             name, text = template.name, template.template
-            if name.value not in used:
+            if posixpath.normpath(name.value) not in used:
                 why = "no entry of the config names it" if aikitfile.config else "there is no config that names it"
                 yield _warning("unused-template", f"nothing uses the template `{short(name.value)}`: {why}", name.at)
             yield from _syntax(text.value, Text(text.at, tuple(text.value.split("\n")), lines), 1)
@@ -135,4 +139,4 @@ def _parents(file: str) -> Iterator[str]:
 
 
 def _warning(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.WARNING, code, printable(message), at)
+    return Diagnostic(Severity.WARNING, code, message, at)

@@ -39,6 +39,18 @@ _BOMS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text that is read, and what it is called in messages."""
+
+    file: str
+    text: str
+
+    def at(self, line: int, column: int) -> Position:
+        """A place in the text."""
+        return Position(self.file, line, column, self.text)
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A scalar, sequence or mapping. `style` is None for a plain scalar, else one of `'`, `"`, `|`, `>`.
@@ -48,7 +60,7 @@ class Node:
 
     kind: Literal["scalar", "sequence", "mapping"]
     tag: str | None
-    file: str
+    document: Document
     start: Any
     stop: Any
     text: str = ""
@@ -59,12 +71,12 @@ class Node:
     @property
     def at(self) -> Position:
         """Where the node begins."""
-        return _position(self.start, self.file)
+        return _position(self.start, self.document)
 
     @property
     def end(self) -> Position:
         """The first place after the node."""
-        return _position(self.stop, self.file)
+        return _position(self.stop, self.document)
 
     @property
     def is_null(self) -> bool:
@@ -105,20 +117,23 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     Raises AikitError where the text is no YAML, nests deeper than MAX_DEPTH, or stands for more than MAX_VALUES values,
     a long text counted as several (with aliases, a small file can stand for a huge one).
     """
+    document = Document(file, text)
     warnings: list[Diagnostic] = []
     root: Node | None = None
     open_nodes: list[tuple[Node, list[Node], int]] = []
     anchors: dict[str, Node] = {}
     weights: dict[int, int] = {}
     values = 0
-    for event in _events(text, file):
+    for event in _events(document):
         kind = type(event)
         if kind is yaml.ScalarEvent:
-            node = Node("scalar", event.tag, file, event.start_mark, event.end_mark, event.value, event.style or None)
+            node = Node(
+                "scalar", event.tag, document, event.start_mark, event.end_mark, event.value, event.style or None
+            )
             weight = weights[id(node)] = 1 + len(event.value) // _CHARACTERS
         elif kind is yaml.SequenceStartEvent or kind is yaml.MappingStartEvent:
             name: Literal["sequence", "mapping"] = "sequence" if kind is yaml.SequenceStartEvent else "mapping"
-            node = Node(name, event.tag, file, event.start_mark, event.start_mark)
+            node = Node(name, event.tag, document, event.start_mark, event.start_mark)
             weight = 1
         elif kind is yaml.SequenceEndEvent or kind is yaml.MappingEndEvent:
             node, children, before = open_nodes.pop()
@@ -130,11 +145,11 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
                 node.pairs = list(zip(children[::2], children[1::2], strict=True))
             continue
         elif kind is yaml.AliasEvent:
-            node = _aliased(event, anchors, [parent for parent, _, _ in open_nodes], file)
+            node = _aliased(event, anchors, [parent for parent, _, _ in open_nodes], document)
             weight = weights.get(id(node), 1)
         elif kind is yaml.DocumentEndEvent:
             if _another_document(text, event.end_mark.index):
-                warnings.append(_several_documents(_position(event.start_mark, file)))
+                warnings.append(_several_documents(_position(event.start_mark, document)))
             break
         else:
             continue
@@ -160,8 +175,8 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     return root, warnings
 
 
-def _aliased(event: Any, anchors: dict[str, Node], parents: list[Node], file: str) -> Node:
-    at = _position(event.start_mark, file)
+def _aliased(event: Any, anchors: dict[str, Node], parents: list[Node], document: Document) -> Node:
+    at = _position(event.start_mark, document)
     node = anchors.get(event.anchor)
     if node is None:
         raise _error("yaml-syntax", f"the alias *{event.anchor} has no anchor &{event.anchor} above it", at)
@@ -189,7 +204,8 @@ def scalars(root: Node | None) -> Iterator[Node]:
             todo += [part for pair in node.pairs for part in pair]
 
 
-def _events(text: str, file: str) -> Iterator[Any]:
+def _events(document: Document) -> Iterator[Any]:
+    text = document.text
     try:
         loader = _Loader(text)
         try:
@@ -204,7 +220,7 @@ def _events(text: str, file: str) -> Iterator[Any]:
         problem = bad.problem or bad.context or "unreadable"
         context = f" {bad.context}" if bad.context and bad.problem else ""
         hint = _syntax_hint(text, mark)
-        at = _position(mark, file) if mark else Position(file, 1, 1)
+        at = _position(mark, document) if mark else document.at(1, 1)
         raise _error("yaml-syntax", f"this is not YAML: {problem}{context}{hint}", at) from None
     except yaml.reader.ReaderError as bad:
         # libyaml counts bytes, the Python reader characters; the character itself is what both name alike
@@ -216,12 +232,12 @@ def _events(text: str, file: str) -> Iterator[Any]:
         raise _error(
             "yaml-syntax",
             f"the character {_codepoint(bad.character)} may not stand in YAML: in a text, write it as an escape in double quotes",
-            Position(file, line, column),
+            document.at(line, column),
         ) from None
     except yaml.YAMLError as bad:
-        raise _error("yaml-syntax", f"this is not YAML: {' '.join(str(bad).split())}", Position(file, 1, 1)) from None
+        raise _error("yaml-syntax", f"this is not YAML: {' '.join(str(bad).split())}", document.at(1, 1)) from None
     except UnicodeEncodeError:
-        raise _error("yaml-syntax", "half of a surrogate pair may not stand in YAML", Position(file, 1, 1)) from None
+        raise _error("yaml-syntax", "half of a surrogate pair may not stand in YAML", document.at(1, 1)) from None
 
 
 def _codepoint(character: object) -> str:
@@ -252,8 +268,8 @@ def _another_document(text: str, index: int) -> bool:
     return any(line.strip() and not re.match(r"\s*(#|---\s*$|\.\.\.\s*$)", line) for line in text[index:].split("\n"))
 
 
-def _position(mark: Any, file: str) -> Position:
-    return Position(file, mark.line + 1, mark.column + 1)
+def _position(mark: Any, document: Document) -> Position:
+    return document.at(mark.line + 1, mark.column + 1)
 
 
 def _error(code: str, message: str, at: Position) -> AikitError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 import click
 
+from aikit_nix import console
 from aikit_nix.commands import options
-from aikit_nix.console import report
+from aikit_nix.console import report, say
 
 
 @click.command()
@@ -60,9 +62,9 @@ def check(
         report(found)
         files_word = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
         counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((errors, "error"), (warnings, "warning")) if n]
-        click.echo(f"{files_word}: {', '.join(counts) or 'no mistakes found'}")
+        say(f"{files_word}: {', '.join(counts) or 'no mistakes found'}")
     else:
-        sys.stdout.write(render.json(found) if style == "json" else render.sarif(found))
+        console.write(render.json(found) if style == "json" else render.sarif(found))
     if errors or (strict and warnings):
         sys.exit(1)
 
@@ -76,7 +78,7 @@ def schema() -> None:
     """
     from aikit_nix import schema as language
 
-    sys.stdout.write(language.as_json())
+    console.write(language.as_json())
 
 
 @click.command()
@@ -103,7 +105,7 @@ def explain(
         engine=plan.Engine(engine) if engine else None,
         packages=plan.Packages(packages),
     )
-    sys.stdout.write(explainer.explain(project, written.aikitfile, options))
+    console.show(*explainer.explain(project, written.aikitfile, options))
 
 
 @click.command()
@@ -127,12 +129,12 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
             continue
         changed += 1
         if diff:
-            sys.stdout.write(change.diff())
+            console.write(change.diff())
         elif only_check:
-            click.echo(f"{path} would change: run `aikit-nix fmt {path}`")
+            say(f"{path} would change: run `aikit-nix fmt {shlex.quote(str(path))}`")
         else:
             change.write()
-            click.echo(f"formatted {path}")
+            say(f"formatted {path}")
     if changed and (only_check or diff):
         sys.exit(1)
 
@@ -174,5 +176,6 @@ def init(
         models, runtime = initialiser.ask(runtime)
     found = [found for model in models for found in initialiser.find(model, output.parent, sha256, download=download)]
     output.write_text(initialiser.render(found, name, runtime), encoding="utf-8")
-    click.echo(f"wrote {output}: {', '.join(model.file for model in found)}")
-    click.echo(f"next: aikit-nix check {output} && aikit-nix gen {output}")
+    say(f"wrote {output}: {', '.join(model.file for model in found)}")
+    file = shlex.quote(str(output))
+    say(f"next: aikit-nix check {file} && aikit-nix gen {file}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from aikit_nix.commands import options
-from aikit_nix.console import report
+from aikit_nix.console import report, say
 
 
 @click.command()
@@ -79,11 +79,11 @@ def gen(
     report(nix.require(planned.packages.minimum_nix))
 
     for file in fetch.add_local(local):
-        click.echo(f"added {file} to the Nix store")
+        say(f"added {file} to the Nix store")
     set_aside = flake.write(files, output, force=force)
     for path in set_aside:
-        click.echo(f"kept what was there as {path}")
-    click.echo(f"wrote {', '.join(files.top_level())} to {output.resolve()}: {planned.summary()}")
+        say(f"kept what was there as {path}")
+    say(f"wrote {', '.join(files.top_level())} to {output.resolve()}: {planned.summary()}")
     report(flake.show_to_nix(files, output))
     report(flake.copied_models(output, (file for _, file in local)))
     environment = {}
@@ -91,4 +91,4 @@ def gen(
         from aikit_nix import debian
 
         environment = debian.build_environment()
-    click.echo(f"next: {nix.build_command(output, environment)}")
+    say(f"next: {nix.build_command(output, environment)}")

@@ -55,12 +55,12 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
         offline=offline,
     )
     for change in changes:
-        click.echo(str(change))
+        console.say(str(change))
     if old is None or changes:
         files.write_atomic(path, new.to_json().encode())
-        click.echo(f"wrote {path}: {len(new.entries)} models")
+        console.say(f"wrote {path}: {len(new.entries)} models")
     else:
-        click.echo(f"{path} is up to date: {len(new.entries)} models")
+        console.say(f"{path} is up to date: {len(new.entries)} models")
 
 
 @click.command()
@@ -88,14 +88,14 @@ def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> N
     console.report(project.findings)
     pinned, local = pipeline.pin(project)
     for file in fetcher.add_local(local):
-        click.echo(f"added {file} to the Nix store")
+        console.say(f"added {file} to the Nix store")
     seen = fetcher.bring_models(pinned, jobs)
-    click.echo(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
+    console.say(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
     if project.lock and (fuller := project.lock.filled(seen)) != project.lock:
         files.write_atomic(Path(project.lock.file), fuller.to_json().encode())
-        click.echo(f"wrote {project.lock.file}: what the bytes say")
+        console.say(f"wrote {project.lock.file}: what the bytes say")
     if not (output / "flake.nix").is_file():
-        click.echo("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
+        console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return
     count = flake.fetch_inputs(output)
-    click.echo(f"what the flake in {output.resolve()} downloads is in the Nix store, {count} files of it new")
+    console.say(f"what the flake in {output.resolve()} downloads is in the Nix store, {count} files of it new")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
-from aikit_nix.console import report
+from aikit_nix.console import report, say
 from aikit_nix.errors import error
 
 
@@ -31,14 +32,14 @@ def debian_lock(check: bool, mirror: str | None, output: Path) -> None:
         if gone := debian.missing(debian.Lock.read(pinned), mirrors):
             names = ", ".join(f"{package.name} {package.version}" for package in gone)
             raise error(f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`")
-        click.echo(f"all packages of {pinned} can be had")
+        say(f"all packages of {pinned} can be had")
         return
-    click.echo(f"reading the index of {mirrors[0]}", err=True)
+    say(f"reading the index of {mirrors[0]}", err=True)
     lock, warnings = debian.renew(mirrors[0])
     report(warnings)
     lock.write(output)
-    click.echo(f"pinned {len(lock.packages)} packages of {lock.suite}, {lock.date}, in {output}")
-    click.echo(f"next: aikit-nix gen --packages debian --debian-lock {output}")
+    say(f"pinned {len(lock.packages)} packages of {lock.suite}, {lock.date}, in {output}")
+    say(f"next: aikit-nix gen --packages debian --debian-lock {shlex.quote(str(output))}")
 
 
 @click.command("update-pins")
@@ -56,5 +57,5 @@ def update_pins(tag: str | None, nixpkgs: Path) -> None:
 
     changes = pins.update(tag, nixpkgs)
     for change in changes:
-        click.echo(f"{change.name}: {change.before} -> {change.after}")
-    click.echo("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")
+        say(f"{change.name}: {change.before} -> {change.after}")
+    say("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from aikit_nix import localai_config
 from aikit_nix.aikitfile import Aikitfile
+from aikit_nix.console import printable
 from aikit_nix.engines import Launch, gojinja
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.gguf import Header
 from aikit_nix.localai_config import KINDS, MOST_CHARACTERS, Entry, Kind, Value
-from aikit_nix.reader import printable, short
+from aikit_nix.reader import short
 
 PRESETS_PATH = "/models.ini"
 # The chat template for a model that has none: the texts of the messages, for the model to go on with.
