@@ -1,8 +1,8 @@
 {
   description = "Compile an aikitfile into a pinned, reproducible Nix flake that builds an OCI image";
 
-  # The pin that generated flakes get too: templates/flake.lock.
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/716c7a2664ca8325617b8a7fbb609273f2c4cae7";
+  # The branch of generated flakes; both are pinned in flake.lock (templates/flake.lock).
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixpkgs-unstable";
 
   outputs =
     { self, nixpkgs }:

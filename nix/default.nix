@@ -5,14 +5,34 @@
 #
 # A generated flake has only the files that its plan reaches (generator/aikit_nix/library.py): each is named by a literal
 # ./relative path, and one that belongs to a package set, an engine or a backend has that one's name in its path.
+# source   the flake's folder, to see whether the plan is older than what it was made from
 {
   plan,
   nixpkgs ? null,
+  source ? null,
 }:
 
 assert
   plan.formatVersion == 2
   || throw "this library reads plans of format 2, and the plan has ${toString plan.formatVersion}: run `aikit-nix gen` again";
+
+assert
+  plan.packages != "nixpkgs"
+  || nixpkgs != null
+  || throw "flake.nix has no input nixpkgs, which the plan needs: run `aikit-nix gen` again (it was interrupted, or flake.nix was edited)";
+
+let
+  # The aikitfile and its lock, where the flake's source has them and they changed since.
+  changed = builtins.filter (
+    file:
+    source != null
+    && builtins.pathExists (source + "/${file.path}")
+    && builtins.hashFile "sha256" (source + "/${file.path}") != file.sha256
+  ) (plan.sources or [ ]);
+in
+assert
+  changed == [ ]
+  || throw "${(builtins.head changed).path} has changed since this flake was written: run `aikit-nix gen`";
 
 let
   # system -> runtime -> { pkgs, engine }

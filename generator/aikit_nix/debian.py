@@ -251,6 +251,11 @@ def _snapshot(date: datetime) -> str:
     return (date + timedelta(hours=12)).strftime("%Y%m%dT%H%M%SZ")
 
 
+def download_size(lock: Lock) -> int:
+    """How many bytes a first build downloads."""
+    return sum(package.size for package in lock.packages.values())
+
+
 # --- What is still there
 
 

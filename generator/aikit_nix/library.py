@@ -17,8 +17,8 @@ from aikit_nix.plan import Engine, Packages, Plan
 
 _ENTRY = "default.nix"
 _PATH = re.compile(r"(?<![\w./])\.\.?/[\w./+-]*[\w+-]")
-# localai's backends that have a file of their own; exllama is served by its second generation.
-_BACKENDS = {"exllama2": ("exllama", "exllama2"), "stablediffusion": ("stablediffusion",)}
+# localai's backends that have a file of their own
+_BACKENDS = {"stablediffusion": ("stablediffusion",)}
 
 
 def files(plan: Plan) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from aikit_nix import process
-from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.errors import AikitError, error
 
 # For a Nix whose settings leave them off.
 _NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
@@ -18,21 +18,17 @@ _NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
 OLDEST = (2, 8)
 
 
-def require(wanted: tuple[int, int]) -> tuple[Diagnostic, ...]:
-    """Check that a Nix is on PATH that knows flakes as we use them.
-
-    Returns a warning when it is older than `wanted`, which the flake's packages need: a flake may be written on one
-    machine and built on another. Raises AikitError without Nix, or with one that can build no flake of ours.
-    """
+def require(wanted: tuple[int, int]) -> None:
+    """Check that a Nix is on PATH that can build the flake. Raises AikitError."""
     said = process.run(["nix", "--version"]).strip()
     digits = re.search(r"(\d+)\.(\d+)", said)
     found = (int(digits[1]), int(digits[2])) if digits else (0, 0)
-    if found < OLDEST:
-        raise error(f"`nix --version` says {said!r}: upgrade Nix to {_dotted(OLDEST)} or newer", code="nix-too-old")
     if found < wanted:
-        text = f"these packages need Nix {_dotted(wanted)} or newer and this is {said!r}: upgrade, or build elsewhere"
-        return (Diagnostic(Severity.WARNING, "nix-too-old", text),)
-    return ()
+        raise error(
+            f"these packages need Nix {_dotted(wanted)} or newer and `nix --version` says {said!r}: upgrade Nix, use"
+            " `--packages debian` (Nix 2.8), or write the flake for another machine with --elsewhere",
+            code="nix-too-old",
+        )
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -79,6 +79,14 @@ class TextFile:
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """A file that the plan was made from: its path relative to the flake's folder, its sha256 in hex."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Image:
     """The image's reference (a null tag stands for the runtime) and its OCI labels."""
 
@@ -102,6 +110,7 @@ class Plan:
     cmd: tuple[str, ...]
     env: Mapping[str, str]
     cudaCapabilities: tuple[str, ...]  # noqa: N815 (a JSON name); empty stands for nixpkgs' own list
+    sources: tuple[SourceFile, ...] = ()
     generator: str = f"aikit-nix {__version__}"
     formatVersion: int = field(default=FORMAT_VERSION)  # noqa: N815 (a JSON name)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from aikit_nix import console
 from aikit_nix.commands import options
 from aikit_nix.console import report, say
+
+if TYPE_CHECKING:
+    from aikit_nix.choices import Choices
 
 
 @click.command()
@@ -32,9 +36,9 @@ from aikit_nix.console import report, say
 def check(
     files: tuple[Path, ...],
     lock_path: Path | None,
-    escapes: str,
+    escapes: str | None,
     engine: str | None,
-    packages: str,
+    packages: str | None,
     runtime: str | None,
     style: str,
     strict: bool,
@@ -44,18 +48,17 @@ def check(
     Without a FILE, ./aikitfile.yaml. The exit status is 1 when there are errors.
     """
     from aikit_nix import check as checker
-    from aikit_nix import plan, render
-    from aikit_nix.aikitfile import Runtime
-    from aikit_nix.compat import Escapes
-    from aikit_nix.errors import Severity
+    from aikit_nix import render
+    from aikit_nix.errors import AikitError, Diagnostic, Severity
 
     paths = files or (options.DEFAULT,)
-    chosen = plan.Options(
-        runtime=Runtime(runtime) if runtime else None,
-        engine=plan.Engine(engine) if engine else None,
-        packages=plan.Packages(packages),
-    )
-    found = [finding for path in paths for finding in checker.check(path, Escapes(escapes), lock_path, chosen)]
+    found: list[Diagnostic] = []
+    for path in paths:
+        try:
+            chosen = _chosen(path, runtime, engine, packages, escapes)
+            found += checker.check(path, chosen.read_as, lock_path, chosen.options())
+        except AikitError as failed:
+            found += failed.diagnostics
     errors = sum(finding.severity is Severity.ERROR for finding in found)
     warnings = sum(finding.severity is Severity.WARNING for finding in found)
     if style == "text":
@@ -89,23 +92,33 @@ def schema() -> None:
 @options.PACKAGES
 @options.RUNTIME
 def explain(
-    aikitfile: Path, lock_path: Path | None, escapes: str, engine: str | None, packages: str, runtime: str | None
+    aikitfile: Path,
+    lock_path: Path | None,
+    escapes: str | None,
+    engine: str | None,
+    packages: str | None,
+    runtime: str | None,
 ) -> None:
     """Say what each model, template and the config of an AIKITFILE becomes in the image."""
     from aikit_nix import explain as explainer
-    from aikit_nix import pipeline, plan
-    from aikit_nix.aikitfile import Runtime
+    from aikit_nix import pipeline
     from aikit_nix.compat import Escapes
 
-    project = pipeline.read(aikitfile, Escapes(escapes), lock_path)
+    chosen = _chosen(aikitfile, runtime, engine, packages, escapes)
+    project = pipeline.read(aikitfile, chosen.read_as, lock_path)
     written = pipeline.read(aikitfile, Escapes.VERBATIM, lock_path)
     report(project.findings)
-    options = plan.Options(
-        runtime=Runtime(runtime) if runtime else None,
-        engine=plan.Engine(engine) if engine else None,
-        packages=plan.Packages(packages),
-    )
-    console.show(*explainer.explain(project, written.aikitfile, options))
+    console.show(*explainer.explain(project, written.aikitfile, chosen.options()))
+
+
+def _chosen(
+    aikitfile: Path, runtime: str | None, engine: str | None, packages: str | None, escapes: str | None
+) -> Choices:
+    """What is chosen here, and else what was chosen for the flake beside the aikitfile."""
+    from aikit_nix import choices
+
+    here = choices.Choices(runtime=runtime, engine=engine, packages=packages, escapes=escapes)
+    return here.over(choices.read(aikitfile.parent))
 
 
 @click.command()

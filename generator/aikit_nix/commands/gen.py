@@ -13,13 +13,7 @@ from aikit_nix.console import report, say
 @click.command()
 @options.AIKITFILE
 @options.LOCK
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Folder that the flake is written to.  [default: the current folder]",
-)
+@options.OUTPUT
 @options.RUNTIME
 @options.ENGINE
 @options.PACKAGES
@@ -35,11 +29,19 @@ from aikit_nix.console import report, say
 @click.option("--tag", help="Tag of the image.  [default: the runtime]")
 @click.option("--nixpkgs", metavar="REF", help="Another nixpkgs: a revision (40 hex digits) or a flake reference.")
 @click.option(
+    "--input",
+    "library",
+    metavar="REF",
+    help="Take the Nix library from this flake reference of aikit-nix instead of writing a copy of it.",
+)
+@click.option(
     "--debian-lock",
     type=click.Path(path_type=Path),
     envvar="AIKIT_DEBIAN_LOCK",
     help="Another lock of the Debian packages (see `aikit-nix debian-lock`).",
 )
+@click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
+@click.option("--elsewhere", is_flag=True, help="The flake is built on another machine: do without Nix on this one.")
 @click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
 def gen(
     aikitfile: Path,
@@ -47,48 +49,46 @@ def gen(
     output: Path,
     runtime: str | None,
     engine: str | None,
-    packages: str,
-    escapes: str,
+    packages: str | None,
+    escapes: str | None,
     cuda_capabilities: tuple[str, ...],
     name: str | None,
     tag: str | None,
     nixpkgs: str | None,
+    library: str | None,
     debian_lock: Path | None,
+    forget: bool,
+    elsewhere: bool,
     force: bool,
 ) -> None:
-    """Write the flake of an AIKITFILE (default: ./aikitfile.yaml)."""
-    from aikit_nix import cpu, fetch, flake, nix, pipeline, plan
-    from aikit_nix.aikitfile import Runtime
-    from aikit_nix.compat import Escapes
+    """Write the flake of an AIKITFILE (default: ./aikitfile.yaml).
 
-    chosen = plan.Options(
-        runtime=Runtime(runtime) if runtime else None,
-        engine=plan.Engine(engine) if engine else None,
-        packages=plan.Packages(packages),
+    What is chosen here is kept in the flake, and the next `gen` keeps to it.
+    """
+    from aikit_nix import generate
+    from aikit_nix.choices import Choices
+
+    chosen = Choices(
+        packages=packages,
+        engine=engine,
+        runtime=runtime,
         name=name,
         tag=tag,
-        cuda_capabilities=cuda_capabilities,
+        cuda_capabilities=cuda_capabilities or None,
+        escapes=escapes,
+        nixpkgs=nixpkgs,
+        input=library,
     )
-    project = pipeline.read(aikitfile, Escapes(escapes), lock_path)
-    report(project.findings)
-    pinned, local = pipeline.pin(project)
-    planned, warnings = plan.make(pinned, chosen, pipeline.headers(project))
-    report(warnings)
-    report(cpu.warnings({system: platform.default for system, platform in planned.systems.items()}))
-    files = flake.render(planned, nixpkgs, debian_lock)
-    report(nix.require(planned.packages.minimum_nix))
-
-    for file in fetch.add_local(local):
-        say(f"added {file} to the Nix store")
-    set_aside = flake.write(files, output, force=force)
-    for path in set_aside:
-        say(f"kept what was there as {path}")
-    say(f"wrote {', '.join(files.top_level())} to {output.resolve()}: {planned.summary()}")
-    report(flake.show_to_nix(files, output))
-    report(flake.copied_models(output, (file for _, file in local)))
-    environment = {}
-    if planned.packages is plan.Packages.DEBIAN:
-        from aikit_nix import debian
-
-        environment = debian.build_environment()
-    say(f"next: {nix.build_command(output, environment)}")
+    done = generate.write(
+        aikitfile,
+        output,
+        chosen,
+        lock_path=lock_path,
+        debian_lock=debian_lock,
+        forget=forget,
+        elsewhere=elsewhere,
+        force=force,
+        report=report,
+    )
+    for line in done.lines():
+        say(line)

@@ -66,13 +66,7 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
 @click.command()
 @options.AIKITFILE
 @options.LOCK
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Folder of the flake, whose programs' sources are fetched too.  [default: the current folder]",
-)
+@options.OUTPUT
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
 def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> None:
     """Bring everything that the image of an AIKITFILE is made of into the Nix store.
@@ -82,7 +76,7 @@ def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> N
     models' bytes is added to it.
     """
     from aikit_nix import fetch as fetcher
-    from aikit_nix import files, flake, pipeline
+    from aikit_nix import files, flake, generate, pipeline
 
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
@@ -97,5 +91,5 @@ def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> N
     if not (output / "flake.nix").is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return
-    count = flake.fetch_inputs(output)
+    count = flake.fetch_inputs(output, generate.environment())
     console.say(f"what the flake in {output.resolve()} downloads is in the Nix store, {count} files of it new")

@@ -14,9 +14,7 @@ LOCK = click.option("--lock", "lock_path", type=FILE, help="The lock.  [default:
 ESCAPES = click.option(
     "--escapes",
     type=click.Choice(["auto", "shell", "verbatim"]),
-    default="auto",
-    show_default=True,
-    help="How AIKit's shell escapes in templates and config are read.",
+    help="How AIKit's shell escapes in templates and config are read.  [default: auto]",
 )
 RUNTIME = click.option(
     "--runtime",
@@ -31,7 +29,12 @@ ENGINE = click.option(
 PACKAGES = click.option(
     "--packages",
     type=click.Choice(["nixpkgs", "debian"]),
-    default="nixpkgs",
-    show_default=True,
-    help="Where the programs come from.",
+    help="Where the programs come from.  [default: nixpkgs]",
+)
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder of the flake.  [default: the current folder]",
 )
