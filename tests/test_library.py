@@ -59,19 +59,13 @@ def test_a_nixpkgs_flake_has_nothing_of_debian(kind: str) -> None:
 
 
 def test_a_backend_comes_with_who_asked_for_it() -> None:
-    def has(file: str, *backends: str) -> bool:
-        return f"engines/localai/{file}.nix" in library.files(planned(Packages.NIXPKGS, backends=backends))
-
-    assert not has("stablediffusion")
-    assert not has("exllama2")
-    assert has("stablediffusion", "stablediffusion")
-    assert has("exllama2", "exllama")
-    assert has("exllama2", "exllama2", "stablediffusion")
+    assert "engines/localai/stablediffusion.nix" not in library.files(KINDS["localai"])
+    assert "engines/localai/stablediffusion.nix" in library.files(KINDS["stablediffusion"])
     assert "engines/localai/server.nix" not in library.files(KINDS["llama-server"])
 
 
 def test_every_file_is_reached_by_some_plan() -> None:
-    plans = [DEBIAN, *KINDS.values(), planned(Packages.NIXPKGS, backends=("exllama2",))]
+    plans = [DEBIAN, *KINDS.values()]
     reached = {path for plan in plans for path in library.files(plan)}
     tracked = subprocess.run(["git", "ls-files", "."], cwd=data.NIX, capture_output=True, text=True, check=True).stdout
     # For other flakes; and how the seed was made.
