@@ -15,6 +15,10 @@ let
     program = "${pkgs.writeShellScript name "set -eu -o pipefail\n${script}"}";
   };
 
+  # For a shell.
+  quote = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
+  image = quote "${name}:${tag}";
+
   # The first of the named programs that works: docker may be installed and its daemon not run.
   choose = ''
     choose() {
@@ -36,7 +40,7 @@ in
   run = app "run" ''
     ${choose}
     choose docker podman
-    id=$("$program" image inspect --format '{{.Id}}' ${name}:${tag} 2> /dev/null || true)
+    id=$("$program" image inspect --format '{{.Id}}' ${image} 2> /dev/null || true)
     if [ "sha256:''${id#sha256:}" != "$(${stream} --id)" ]; then ${stream} | "$program" load; fi
     terminal=
     if [ -t 0 ]; then terminal=--tty; fi
@@ -48,7 +52,7 @@ in
         ""
     }
     exec "$program" run --rm --interactive $terminal $gpu --read-only --tmpfs /tmp --cap-drop ALL \
-      --publish "''${PORT:-8080}:8080" ${name}:${tag} "$@"
+      --publish "''${PORT:-8080}:8080" ${image} "$@"
   '';
 
   # The layers are pushed as they are, uncompressed: what the registry has is not sent again.
@@ -64,6 +68,6 @@ in
     fi
     to=$1
     shift
-    exec skopeo --insecure-policy copy --preserve-digests "$@" oci:${oci}:${tag} "docker://''${to#docker://}"
+    exec skopeo --insecure-policy copy --preserve-digests "$@" oci:${oci}:${quote tag} "docker://''${to#docker://}"
   '';
 }
