@@ -10,8 +10,9 @@
 }:
 
 let
-  app = name: script: {
+  app = name: description: script: {
     type = "app";
+    meta = { inherit description; };
     program = "${pkgs.writeShellScript name "set -eu -o pipefail\n${script}"}";
   };
 
@@ -31,13 +32,13 @@ let
   '';
 in
 {
-  load = app "load" ''
+  load = app "load" "Load the image into docker or podman" ''
     ${choose}
     choose ''${1:-docker podman}
     ${stream} | "$program" load
   '';
 
-  run = app "run" ''
+  run = app "run" "Start the image with docker or podman" ''
     ${choose}
     choose docker podman
     id=$("$program" image inspect --format '{{.Id}}' ${image} 2> /dev/null || true)
@@ -56,7 +57,7 @@ in
   '';
 
   # The layers are pushed as they are, uncompressed: what the registry has is not sent again.
-  push = app "push" ''
+  push = app "push" "Push the image to a registry with skopeo" ''
     if [ $# = 0 ]; then
       echo "usage: nix run .#push -- REGISTRY/NAME:TAG [OPTION OF skopeo copy]..." >&2
       exit 2
