@@ -64,7 +64,7 @@ let
     in
     pkgs.runCommand "${name}-layers" {
       nativeBuildInputs = [ pkgs.python3 ];
-    } "${stream} | python3 ${./image/layers.py} $out";
+    } "${stream} | python3 ${./image/layers.py} ${name} $out";
 
   # The store made everything read-only; AIKit's files are 0644.
   copy = tree: ''
