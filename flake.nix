@@ -85,6 +85,38 @@
       });
 
       checks = eachSystem (pkgs: {
+        # What generated flakes say, of every kind: evaluated, as compiling it takes hours.
+        plans =
+          let
+            plan = lib.importJSON ./tests/fixtures/plan.json;
+            kinds = [
+              { }
+              { engine = "localai"; }
+              {
+                engine = "localai";
+                backends = [ "stablediffusion" ];
+              }
+              {
+                packages = "debian";
+                systems.x86_64-linux = {
+                  default = "avx2";
+                  runtimes = [ "avx2" ];
+                };
+              }
+            ];
+            outputs =
+              kind:
+              self.lib.fromPlan {
+                plan = plan // kind;
+                inherit nixpkgs;
+              };
+            images = lib.concatMap (
+              kind: lib.mapAttrsToList (_: packages: packages.default) (outputs kind).packages
+            ) kinds;
+          in
+          pkgs.writeText "check-plans" (
+            lib.concatMapStrings (image: builtins.unsafeDiscardStringContext "${image.drvPath}\n") images
+          );
         package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
         format = pkgs.runCommand "check-format" { nativeBuildInputs = [ pkgs.nixfmt-rs ]; } ''
           find ${nixFiles} -name '*.nix' -exec nixfmt --check {} +

@@ -10,10 +10,15 @@
 }:
 
 let
-  app = name: script: {
+  app = name: description: script: {
     type = "app";
+    meta = { inherit description; };
     program = "${pkgs.writeShellScript name "set -eu -o pipefail\n${script}"}";
   };
+
+  # For a shell.
+  quote = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] text}'";
+  image = quote "${name}:${tag}";
 
   # The first of the named programs that works: docker may be installed and its daemon not run.
   choose = ''
@@ -27,16 +32,16 @@ let
   '';
 in
 {
-  load = app "load" ''
+  load = app "load" "Load the image into docker or podman" ''
     ${choose}
     choose ''${1:-docker podman}
     ${stream} | "$program" load
   '';
 
-  run = app "run" ''
+  run = app "run" "Start the image with docker or podman" ''
     ${choose}
     choose docker podman
-    id=$("$program" image inspect --format '{{.Id}}' ${name}:${tag} 2> /dev/null || true)
+    id=$("$program" image inspect --format '{{.Id}}' ${image} 2> /dev/null || true)
     if [ "sha256:''${id#sha256:}" != "$(${stream} --id)" ]; then ${stream} | "$program" load; fi
     terminal=
     if [ -t 0 ]; then terminal=--tty; fi
@@ -48,11 +53,11 @@ in
         ""
     }
     exec "$program" run --rm --interactive $terminal $gpu --read-only --tmpfs /tmp --cap-drop ALL \
-      --publish "''${PORT:-8080}:8080" ${name}:${tag} "$@"
+      --publish "''${PORT:-8080}:8080" ${image} "$@"
   '';
 
   # The layers are pushed as they are, uncompressed: what the registry has is not sent again.
-  push = app "push" ''
+  push = app "push" "Push the image to a registry with skopeo" ''
     if [ $# = 0 ]; then
       echo "usage: nix run .#push -- REGISTRY/NAME:TAG [OPTION OF skopeo copy]..." >&2
       exit 2
@@ -64,6 +69,6 @@ in
     fi
     to=$1
     shift
-    exec skopeo --insecure-policy copy --preserve-digests "$@" oci:${oci}:${tag} "docker://''${to#docker://}"
+    exec skopeo --insecure-policy copy --preserve-digests "$@" oci:${oci}:${quote tag} "docker://''${to#docker://}"
   '';
 }

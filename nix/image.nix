@@ -64,7 +64,7 @@ let
     in
     pkgs.runCommand "${name}-layers" {
       nativeBuildInputs = [ pkgs.python3 ];
-    } "${stream} | python3 ${./image/layers.py} $out";
+    } "${stream} | python3 ${./image/layers.py} ${name} $out";
 
   # The store made everything read-only; AIKit's files are 0644.
   copy = tree: ''
@@ -109,7 +109,7 @@ let
     # The texts are one more.
     maxLayers = mostLayers - mostModels - 1;
     # Whose closure the layers are, besides that of the last one.
-    config.Env = builtins.attrValues engine.env;
+    config.Env = builtins.filter builtins.hasContext (builtins.attrValues engine.env);
     extraCommands =
       builtins.concatStringsSep "" (
         map copy ([ (tree "engine-root" engineTree) ] ++ (if engine ? root then [ engine.root ] else [ ]))

@@ -59,11 +59,8 @@ def test_a_nixpkgs_flake_has_nothing_of_debian(kind: str) -> None:
 
 
 def test_a_backend_comes_with_who_asked_for_it() -> None:
-    def has(file: str, *backends: str) -> bool:
-        return f"engines/localai/{file}.nix" in library.files(planned(Packages.NIXPKGS, backends=backends))
-
-    assert not has("stablediffusion")
-    assert has("stablediffusion", "stablediffusion")
+    assert "engines/localai/stablediffusion.nix" not in library.files(KINDS["localai"])
+    assert "engines/localai/stablediffusion.nix" in library.files(KINDS["stablediffusion"])
     assert "engines/localai/server.nix" not in library.files(KINDS["llama-server"])
 
 
@@ -72,8 +69,12 @@ def test_every_file_is_reached_by_some_plan() -> None:
     reached = {path for plan in plans for path in library.files(plan)}
     tracked = subprocess.run(["git", "ls-files", "."], cwd=data.NIX, capture_output=True, text=True, check=True).stdout
     # For other flakes; and how the seed was made.
-    apart = {"mk-image.nix", *(f"packages/debian/seed/{name}" for name in ("COPYRIGHT.musl", "build.sh", "seed.c"))}
+    apart = {"mk-image.nix", *(f"packages/debian/seed/{name}" for name in ("build.sh", "seed.c"))}
     assert set(tracked.split()) - reached == apart
+
+
+def test_a_licence_travels_with_its_program() -> None:
+    assert {"packages/debian/seed/seed.txt", "packages/debian/seed/COPYRIGHT.musl"} < set(library.files(DEBIAN))
 
 
 def test_the_files_are_the_librarys_own() -> None:

@@ -13,12 +13,11 @@ import re
 from collections.abc import Iterator
 
 from aikit_nix import data
+from aikit_nix.aikitfile import Backend
 from aikit_nix.plan import Engine, Packages, Plan
 
 _ENTRY = "default.nix"
 _PATH = re.compile(r"(?<![\w./])\.\.?/[\w./+-]*[\w+-]")
-# localai's backends that have a file of their own
-_BACKENDS = {"stablediffusion": ("stablediffusion",)}
 
 
 def files(plan: Plan) -> dict[str, bytes]:
@@ -38,8 +37,7 @@ def files(plan: Plan) -> dict[str, bytes]:
 
 def _others(plan: Plan) -> set[str]:
     """The names of what the plan did not choose."""
-    backends = {file for file, served in _BACKENDS.items() if not set(served) & set(plan.backends)}
-    return {*(set(Packages) - {plan.packages}), *(set(Engine) - {plan.engine}), *backends}
+    return {*Packages, *Engine, *Backend} - {plan.packages, plan.engine, *plan.backends}
 
 
 def _named(path: str, text: str) -> Iterator[str]:

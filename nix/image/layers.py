@@ -1,7 +1,8 @@
-"""Take the layers out of what dockerTools makes: `layers.py OUT < DOCKER-ARCHIVE`.
+"""Take the layers out of what dockerTools makes: `layers.py NAME OUT < DOCKER-ARCHIVE`.
 
-OUT becomes a folder with one uncompressed tar a layer, named by the sha256 of its bytes, and layers.json: a list, lowest
-first, of {"digest", "size", "created_by"}. The archive is read as a stream, each byte once.
+OUT becomes a folder with one uncompressed tar a layer, named by the sha256 of its bytes, and layers.json: a list,
+lowest first, of {"digest", "size", "created_by"}; NAME is what the image's history calls them. The archive is read as a
+stream, each byte once.
 """
 
 import hashlib
@@ -26,37 +27,38 @@ def store(content: BinaryIO, folder: Path) -> dict[str, Any]:
     return {"digest": f"sha256:{digest.hexdigest()}", "size": size}
 
 
-def take(archive: tarfile.TarFile, folder: Path) -> list[dict[str, Any]]:
+def take(archive: tarfile.TarFile, name: str, folder: Path) -> list[dict[str, Any]]:
     """Raises ValueError, KeyError or tarfile.TarError when the archive is another thing than an image."""
     files: dict[str, dict[str, Any]] = {}
     for member in archive:
         if content := archive.extractfile(member) if member.isfile() else None:
             files[member.name] = store(content, folder)
 
-    def read(name: str) -> Any:
-        return json.loads((folder / files[name]["digest"].removeprefix("sha256:")).read_bytes())
+    def read(file: str) -> Any:
+        return json.loads((folder / files[file]["digest"].removeprefix("sha256:")).read_bytes())
 
     images = read("manifest.json")
     if len(images) != 1:
         raise ValueError("it does not hold one image")
     config = read(images[0]["Config"])
-    layers = [files[name] for name in images[0]["Layers"]]
+    layers = [files[file] for file in images[0]["Layers"]]
     if [layer["digest"] for layer in layers] != config["rootfs"]["diff_ids"]:
         raise ValueError("its layers are not those of its configuration: are they compressed?")
     for file in {entry["digest"] for entry in files.values()} - {layer["digest"] for layer in layers}:
         (folder / file.removeprefix("sha256:")).unlink()
     steps = [step for step in config["history"] if not step.get("empty_layer")]
     return [
-        {**layer, "created_by": f"dockerTools: {step['comment']}"} for layer, step in zip(layers, steps, strict=True)
+        {**layer, "created_by": f"dockerTools, {name}: {step['comment']}"}
+        for layer, step in zip(layers, steps, strict=True)
     ]
 
 
-def main(out: str) -> None:
+def main(name: str, out: str) -> None:
     folder = Path(out)
     folder.mkdir()
     try:
         with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=BLOCK) as archive:
-            layers = take(archive, folder)
+            layers = take(archive, name, folder)
     except (ValueError, KeyError, TypeError, tarfile.TarError) as problem:
         sys.exit(f"error: this is not a docker-archive with uncompressed layers: {problem}")
     (folder / "layers.json").write_text(json.dumps(layers, indent=2), encoding="utf-8")

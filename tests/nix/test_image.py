@@ -135,6 +135,15 @@ def test_a_layer_that_the_plan_gets_wrong_is_refused(library: Library, tmp_path:
     assert "the image is not complete: /models/tiny.gguf" in done.stderr
 
 
+def test_every_runtime_has_every_form(library: Library, tmp_path: Path) -> None:
+    models = [model(tmp_path, b"of a runtime")]
+    image = unpack(library.build("image-avx.oci", models=models))
+    assert image.run["Labels"]["aikit-nix.runtime"] == image.run["Labels"]["org.opencontainers.image.version"] == "avx"
+    assert digest(library.build("image-avx.manifest", models=models)) != digest(
+        library.build("manifest", models=models)
+    )
+
+
 def test_models_lie_in_the_order_of_their_paths(library: Library, tmp_path: Path) -> None:
     paths = ["/models/b.gguf", "/models/a.gguf", "/models/a/z.gguf", "/models/B.gguf"]
     models = [model(tmp_path, path.encode(), path) for path in paths]

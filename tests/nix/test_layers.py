@@ -44,7 +44,7 @@ def archive(layers: list[bytes] = LAYERS, copies: int = 1) -> bytes:
 
 
 def take(stdin: bytes, out: Path) -> subprocess.CompletedProcess[bytes]:
-    argv = [sys.executable, str(data.NIX / "image/layers.py"), str(out)]
+    argv = [sys.executable, str(data.NIX / "image/layers.py"), "engine", str(out)]
     return subprocess.run(argv, input=stdin, capture_output=True, check=False)
 
 
@@ -54,7 +54,7 @@ def test_the_folder_holds_the_layers_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     layers: list[dict[str, Any]] = json.loads((out / "layers.json").read_text())
     assert layers == [
-        {"digest": sha256(layer), "size": len(layer), "created_by": f"dockerTools: step {index}"}
+        {"digest": sha256(layer), "size": len(layer), "created_by": f"dockerTools, engine: step {index}"}
         for index, layer in enumerate(LAYERS)
     ]
     assert [(out / layer["digest"].removeprefix("sha256:")).read_bytes() for layer in layers] == LAYERS

@@ -114,6 +114,15 @@ def test_the_models_bytes_make_no_difference_to_it(tmp_path: Path) -> None:
     }
 
 
+def test_a_layer_of_another_size_is_refused(tmp_path: Path) -> None:
+    tar = tmp_path / "model.tar"
+    tar.write_bytes(b"x")
+    models = [{"path": MODEL, "layer": {"digest": sha256(b"x"), "size": 2}, "blob": str(tar)}]
+    done = script("layout.py", write_spec(tmp_path, models=models), tmp_path / "layout")
+    assert done.returncode == 1
+    assert "the layer has 1 bytes, and the plan says 2" in done.stderr.decode()
+
+
 # --- docker-archive
 
 

@@ -54,6 +54,7 @@ def test_every_output_instantiates(nixpkgs: Nixpkgs, system: str) -> None:
         "devShells.{}.default",
         "checks.{}.package",
         "checks.{}.format",
+        "checks.{}.plans",
         "formatter.{}",
     )
     drvs = nixpkgs.instantiate(FLAKE, *(output.format(system) for output in outputs))

@@ -8,7 +8,7 @@
 #
 # A sandbox starts empty, so programs come in three steps:
 #   seed     a small static program (seed/seed.c) that fetches a .deb from the first mirror that has it, and opens it;
-#            carried as text, which Nix's own builtin unpacks
+#            carried as text, which Nix's own builtin unpacks; its C library's licence is ./seed/COPYRIGHT.musl
 #   busybox  Debian's busybox-static: a shell, ar, tar, xz
 #   tools    Debian's Python and patchelf, each started by the glibc beside it
 # builtin:fetchurl could fetch the .debs, but neither reads the user's mirror from the environment nor falls back to
