@@ -218,6 +218,7 @@ class _Transfer:
             good = 0
         if good == 0:
             self._total, self._validator = download.size, ""
+            partial.cut(0)
             return
         partial.cut(good)
         self._inherited = True
@@ -269,7 +270,7 @@ class _Transfer:
     def _begin(self, answer: Stream, partial: Partial) -> None:
         """The file comes from its first byte on."""
         length = answer.headers.get("Content-Length", "")
-        stated = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+        stated = int(length) if re.fullmatch(r"[0-9]{1,19}", length) else None
         expected = self._download.size
         if expected is not None and stated not in (None, expected):
             message = f"{self._where()} has {stated:,} bytes, and must have {expected:,}: it is another file"
