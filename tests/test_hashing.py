@@ -79,11 +79,11 @@ def make_socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (os.mkfifo, "is a pipe, not a file"),
-        (os.mkdir, "is a folder, not a file"),
-        (lambda path: path.symlink_to("/dev/zero"), "is a device, not a file"),
-        (make_socket, "cannot be read"),
-        (lambda path: None, "cannot be read: No such file"),
+        (os.mkfifo, "cannot be read: it is a pipe"),
+        (os.mkdir, "cannot be read: it is a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "cannot be read: it is a device"),
+        (make_socket, "it is a socket"),
+        (lambda path: None, "cannot be read: no such file"),
         (lambda path: path.symlink_to(path), "cannot be read"),
     ],
 )

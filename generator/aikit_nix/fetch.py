@@ -94,7 +94,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[s
 
     Raises AikitError for all failures together; what arrived is in the store.
     """
-    from aikit_nix import archive, download
+    from aikit_nix import archive, download, partial
 
     if not remotes:
         return {}
@@ -109,7 +109,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[s
         else:
             store.add(fetched.file, posixpath.basename(remote.path), fetched.digests.sha256, fetched.digests.nar)
             pins[remote.path] = ((remote.path, pin_of(remote, fetched.digests)),)
-        fetched.file.unlink(missing_ok=True)
+        partial.discard(fetched.file)
 
     download.fetch_all([item for item, _ in downloads.values()], client, jobs=jobs, then=then)
     return pins

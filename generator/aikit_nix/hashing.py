@@ -179,51 +179,48 @@ def verify_blake3(path: Path, expected: str) -> bool:
 
 
 class _Opened:
-    """A regular file that is read: opening a pipe or a device would hang, or do what the device does."""
+    """A regular file that is read, and must not change meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> _Opened:
         try:
-            self.descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            self._stream = files.open_regular(self._path)
         except (OSError, ValueError) as problem:
             raise self._unreadable(problem) from None
-        self.before = os.fstat(self.descriptor)
-        if not stat.S_ISREG(self.before.st_mode):
-            os.close(self.descriptor)
-            raise error(f"{shown(str(self._path))} is {_kind(self.before.st_mode)}, not a file", code="file-kind")
+        self.before = os.fstat(self._stream.fileno())
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
+        self._stream.close()
 
     def read(self) -> bytes:
         try:
-            return os.read(self.descriptor, BLOCK)
+            return os.read(self._stream.fileno(), BLOCK)
         except OSError as problem:
             raise self._unreadable(problem) from None
 
     def read_into(self, block: bytearray) -> int:
         try:
-            return os.readv(self.descriptor, [block])
+            return os.readv(self._stream.fileno(), [block])
         except OSError as problem:
             raise self._unreadable(problem) from None
 
     def check(self, read: int) -> None:
         """Raises AikitError where the file changed since it was opened."""
-        after = os.fstat(self.descriptor)
+        after = os.fstat(self._stream.fileno())
         if read != after.st_size or _identity(after) != _identity(self.before):
             raise self.changed()
-
-    def _unreadable(self, problem: OSError | ValueError) -> AikitError:
-        reason = problem.strerror if isinstance(problem, OSError) else problem
-        return error(f"{shown(str(self._path))} cannot be read: {reason}", code="file-read")
 
     def changed(self) -> AikitError:
         return error(
             f"{shown(str(self._path))} changed while it was read: try again when it is at rest", code="file-changed"
         )
+
+    def _unreadable(self, problem: OSError | ValueError) -> AikitError:
+        reason = files.reason(problem) if isinstance(problem, OSError) else problem
+        return error(f"{shown(str(self._path))} cannot be read: {reason}", code="file-read")
 
 
 @dataclass(frozen=True)
@@ -257,11 +254,3 @@ def _write_cache(file: Path, remembered: _Remembered) -> None:
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    if stat.S_ISFIFO(mode):
-        return "a pipe"
-    return "a socket" if stat.S_ISSOCK(mode) else "a device"
