@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
+import threading
 from pathlib import Path
 
 import pytest
 
-from aikit_nix import pipeline, process, store
+from aikit_nix import hashing, pipeline, process, store
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
+from nixpkgs import newer_nix
 
 
 def project(source: str, folder: Path, sha256: str = "") -> pipeline.Project:
@@ -71,3 +74,88 @@ def test_missing_and_wrong_files_are_all_reported(tmp_path: Path) -> None:
         with pytest.raises(AikitError) as raised:
             pipeline.pin(project(source, tmp_path, sha256))
         assert str(raised.value).startswith(message)
+
+
+def content(folder: Path, size: int) -> bytes:
+    """Bytes that no other run has."""
+    return (f"{folder}".encode() * (size // len(str(folder)) + 1))[:size] if size else b""
+
+
+@pytest.mark.parametrize("size", [100, 1001, 1007, 1008, (3 << 20) + 5])
+@pytest.mark.usefixtures("nix")
+def test_a_file_whose_nar_is_known_enters_the_store(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(content(tmp_path, size))
+    seen = hashing.hash_file(file, nar_of=store.nar_frame)
+    assert store.add(file, "x.gguf", seen.sha256, seen.nar)
+    path = store.store_path("x.gguf", seen.sha256)
+    assert path.read_bytes() == file.read_bytes()
+    process.run(["nix-store", "--verify-path", path])
+    assert not store.add(file, "x.gguf", seen.sha256, seen.nar)
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_nar_hash_that_is_wrong_only_costs_time(tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(content(tmp_path, 2000))
+    sha256 = hashing.hash_file(file).sha256
+    assert store.add(file, "x.gguf", sha256, "0" * 64)
+    process.run(["nix-store", "--verify-path", store.store_path("x.gguf", sha256)])
+
+
+@pytest.mark.usefixtures("nix")
+def test_other_bytes_than_the_hash_says_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(content(tmp_path, 3000))
+    seen = hashing.hash_file(file, nar_of=store.nar_frame)
+    with pytest.raises(AikitError, match="has another sha256"):
+        store.add(file, "x.gguf", "0" * 64, seen.nar)
+    assert not process.succeeds(["nix-store", "--check-validity", store.store_path("x.gguf", "0" * 64)])
+
+
+def test_a_newer_nix_takes_the_nar_too(tmp_path: Path, nix: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens the pipe another way."""
+    try:
+        programs = newer_nix.programs(Path(__file__).parents[1] / "build/newer-nix")
+    except newer_nix.NoNewerNixError as reason:
+        pytest.skip(str(reason))
+    if programs is None:
+        pytest.skip("the machine's own Nix is not older than Debian 13's")
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "root"))
+    file = tmp_path / "blob"
+    file.write_bytes(content(tmp_path, (2 << 20) + 5))
+    seen = hashing.hash_file(file, nar_of=store.nar_frame)
+    monkeypatch.setattr(store, "_added", None)  # what it would fall back to
+    assert store.add(file, "x.gguf", seen.sha256, seen.nar)
+    path = Path(f"{tmp_path}/root{store.store_path('x.gguf', seen.sha256)}")
+    assert path.read_bytes() == file.read_bytes()
+    path.parent.chmod(0o755)  # for pytest to remove it
+
+
+def test_a_pipe_that_is_opened_twice_loses_nothing(tmp_path: Path) -> None:
+    """As by a Nix that first tries to map it into memory."""
+    file, pipe = tmp_path / "blob", tmp_path / "pipe"
+    file.write_bytes(content(tmp_path, 3 << 20))
+    os.mkfifo(pipe)
+    frame = store.nar_frame(3 << 20)
+    feeder = threading.Thread(target=store._feed, args=(pipe, file, frame, threading.Event()))
+    feeder.start()
+    for _ in range(3):
+        os.close(os.open(pipe, os.O_RDONLY))
+    with pipe.open("rb") as reader:
+        assert reader.read() == frame.header + file.read_bytes() + frame.trailer
+    feeder.join()
+
+
+def test_a_reader_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "blob").write_bytes(b"x")
+    ended = threading.Event()
+    feeder = threading.Thread(
+        target=store._feed, args=(tmp_path / "pipe", tmp_path / "blob", store.nar_frame(1), ended)
+    )
+    feeder.start()
+    ended.set()
+    feeder.join(5)
+    assert not feeder.is_alive()
