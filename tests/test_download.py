@@ -83,12 +83,12 @@ def test_a_file_arrives_whole_with_all_its_hashes(
     web: Client, server: FileServer, tmp_path: Path, known: dict[str, Any], lengths: bool
 ) -> None:
     server.lengths = lengths
-    (done,) = fetch(web, one(server, tmp_path, layer_of=frame, nar_of=frame, **known))
+    (done,) = fetch(web, one(server, tmp_path, layer_of=frame, **known))
     assert done.file.read_bytes() == DATA
-    assert done.digests == hash_file(done.file, frame, frame)
+    assert done.digests == hash_file(done.file, frame)
     assert done.digests.sha256 == SHA256
     framed = frame(len(DATA)).header + DATA + frame(len(DATA)).trailer
-    assert done.digests.layer == done.digests.nar == hashlib.sha256(framed).hexdigest()
+    assert done.digests.layer == hashlib.sha256(framed).hexdigest()
     assert listed(tmp_path) == ["m.gguf", "m.gguf.state"]
     partial.discard(done.file)
     assert listed(tmp_path) == []
@@ -329,6 +329,42 @@ def test_what_follows_a_download_may_fail(web: Client, server: FileServer, tmp_p
     with pytest.raises(AikitError, match="my model does not fit"):
         fetch_all([one(server, tmp_path)], web, then=then)
     assert (tmp_path / "m.gguf").read_bytes() == DATA
+
+
+class Sink:
+    """What took the bytes of a download, each time that it began."""
+
+    def __init__(self, all_of_them: list[Sink]) -> None:
+        all_of_them.append(self)
+        self.data = b""
+        self.ended = ""
+
+    def write(self, block: bytes) -> None:
+        self.data += block
+
+    def finish(self) -> Path | None:
+        self.ended = "finished"
+        return Path("/sunk")
+
+    def abort(self) -> None:
+        self.ended = self.ended or "aborted"
+
+
+def test_a_sink_gets_the_bytes_of_one_file(web: Client, server: FileServer, tmp_path: Path) -> None:
+    sinks: list[Sink] = []
+    server.failures["/m"] = [Failure(cut=6 << 20)] + [Failure(status=503)] * 9
+    problem(web, one(server, tmp_path, sink=lambda: Sink(sinks)))
+    del server.failures["/m"][:]
+    (done,) = fetch(web, one(server, tmp_path, sink=lambda: Sink(sinks)))
+    assert [sink.ended for sink in sinks] == ["aborted", "finished"]
+    assert (sinks[1].data, done.sunk) == (DATA, Path("/sunk"))
+    del sinks[:]
+    problem(web, one(server, tmp_path, sha256="0" * 64, sink=lambda: Sink(sinks)))
+    server.ranges = False
+    server.failures["/m"] = [Failure(cut=6 << 20)]
+    fetch(web, one(server, tmp_path, sha256=SHA256, sink=lambda: Sink(sinks)))
+    assert [sink.ended for sink in sinks] == ["aborted", "aborted", "finished"]
+    assert sinks[2].data == DATA
 
 
 def test_several_at_a_time(web: Client, server: FileServer, tmp_path: Path) -> None:

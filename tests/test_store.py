@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import threading
 from pathlib import Path
 
 import pytest
 
-from aikit_nix import hashing, pipeline, process, store
+from aikit_nix import pipeline, process, store
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
+from aikit_nix.store_stream import StoreStream
 from nixpkgs import newer_nix
 
 
@@ -81,25 +81,68 @@ def content(folder: Path, size: int) -> bytes:
     return (f"{folder}".encode() * (size // len(str(folder)) + 1))[:size] if size else b""
 
 
-@pytest.mark.parametrize("size", [100, 1001, 1007, 1008, (3 << 20) + 5])
+def stream(name: str, data: bytes) -> StoreStream:
+    stream = StoreStream(name)
+    for at in range(0, len(data), 1 << 20):
+        stream.write(data[at : at + (1 << 20)])
+    return stream
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 1001, (40 << 20) + 5])
 @pytest.mark.usefixtures("nix")
-def test_a_file_whose_nar_is_known_enters_the_store(tmp_path: Path, size: int) -> None:
-    file = tmp_path / "blob"
-    file.write_bytes(content(tmp_path, size))
-    seen = hashing.hash_file(file, nar_of=store.nar_frame)
-    assert store.add(file, "x.gguf", seen.sha256, seen.nar)
-    path = store.store_path("x.gguf", seen.sha256)
-    assert path.read_bytes() == file.read_bytes()
+def test_a_file_enters_the_store_while_it_comes(tmp_path: Path, size: int) -> None:
+    data = content(tmp_path, size)
+    path = stream("x.gguf", data).finish()
+    assert path == store.store_path("x.gguf", hashlib.sha256(data).hexdigest())
+    assert path.read_bytes() == data
     process.run(["nix-store", "--verify-path", path])
-    assert not store.add(file, "x.gguf", seen.sha256, seen.nar)
+    assert stream("x.gguf", data).finish() == path  # it is there already
 
 
 @pytest.mark.usefixtures("nix")
-def test_a_nar_hash_that_is_wrong_only_costs_time(tmp_path: Path) -> None:
-    file = tmp_path / "x.gguf"
+def test_what_is_broken_off_leaves_nothing_in_the_store(tmp_path: Path) -> None:
+    data = content(tmp_path, 50 << 20)
+    before = {entry.name for entry in Path("/nix/store").iterdir()}
+    broken = stream("broken-off.gguf", data)
+    broken.abort()
+    assert broken.finish() is None
+    left = {entry.name for entry in Path("/nix/store").iterdir()} - before
+    assert not [name for name in left if "broken-off" in name]
+    threads = threading.active_count()
+    stream("broken-off.gguf", data[:100]).abort()
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        None,
+        "exit 1",
+        "head -c 8 /dev/zero; cat > /dev/null",
+        "printf 'oixd\\000\\000\\000\\000 \\001\\000\\000\\000\\000\\000\\000'; sleep 0.2",
+        "printf 'oixd\\000\\000\\000\\000\\005\\001\\000\\000\\000\\000\\000\\000'; cat > /dev/null",
+        "cat /dev/zero",
+    ],
+)
+def test_a_daemon_of_no_use_is_said_and_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, daemon: str | None
+) -> None:
+    if daemon:
+        (tmp_path / "nix-daemon").write_text(f"#!/bin/sh\n{daemon}\n")
+        (tmp_path / "nix-daemon").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if daemon else str(tmp_path))
+    assert stream("x.gguf", bytes(30 << 20)).finish() is None
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_nix_that_takes_no_stream_gets_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nix-daemon").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "nix-daemon").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    file = tmp_path / "blob"
     file.write_bytes(content(tmp_path, 2000))
-    sha256 = hashing.hash_file(file).sha256
-    assert store.add(file, "x.gguf", sha256, "0" * 64)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert store.add(file, "x.gguf", sha256)
     process.run(["nix-store", "--verify-path", store.store_path("x.gguf", sha256)])
 
 
@@ -107,55 +150,26 @@ def test_a_nar_hash_that_is_wrong_only_costs_time(tmp_path: Path) -> None:
 def test_other_bytes_than_the_hash_says_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.gguf"
     file.write_bytes(content(tmp_path, 3000))
-    seen = hashing.hash_file(file, nar_of=store.nar_frame)
     with pytest.raises(AikitError, match="has another sha256"):
-        store.add(file, "x.gguf", "0" * 64, seen.nar)
-    assert not process.succeeds(["nix-store", "--check-validity", store.store_path("x.gguf", "0" * 64)])
+        store.add(file, "x.gguf", "0" * 64)
+    assert not store.store_path("x.gguf", "0" * 64).exists()
 
 
-def test_a_newer_nix_takes_the_nar_too(tmp_path: Path, nix: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It opens the pipe another way."""
+def test_a_newer_nix_takes_the_stream_too(tmp_path: Path, nix: None, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         programs = newer_nix.programs(Path(__file__).parents[1] / "build/newer-nix")
     except newer_nix.NoNewerNixError as reason:
         pytest.skip(str(reason))
     if programs is None:
         pytest.skip("the machine's own Nix is not older than Debian 13's")
-    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    daemon = tmp_path / "nix-daemon"  # what it does is a matter of its name
+    daemon.write_text((programs / "nix-store").read_text().replace("--argv0 nix-store", "--argv0 nix-daemon"))
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{programs}", prepend=":")
     monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "root"))
-    file = tmp_path / "blob"
-    file.write_bytes(content(tmp_path, (2 << 20) + 5))
-    seen = hashing.hash_file(file, nar_of=store.nar_frame)
-    monkeypatch.setattr(store, "_added", None)  # what it would fall back to
-    assert store.add(file, "x.gguf", seen.sha256, seen.nar)
-    path = Path(f"{tmp_path}/root{store.store_path('x.gguf', seen.sha256)}")
-    assert path.read_bytes() == file.read_bytes()
-    path.parent.chmod(0o755)  # for pytest to remove it
-
-
-def test_a_pipe_that_is_opened_twice_loses_nothing(tmp_path: Path) -> None:
-    """As by a Nix that first tries to map it into memory."""
-    file, pipe = tmp_path / "blob", tmp_path / "pipe"
-    file.write_bytes(content(tmp_path, 3 << 20))
-    os.mkfifo(pipe)
-    frame = store.nar_frame(3 << 20)
-    feeder = threading.Thread(target=store._feed, args=(pipe, file, frame, threading.Event()))
-    feeder.start()
-    for _ in range(3):
-        os.close(os.open(pipe, os.O_RDONLY))
-    with pipe.open("rb") as reader:
-        assert reader.read() == frame.header + file.read_bytes() + frame.trailer
-    feeder.join()
-
-
-def test_a_reader_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "blob").write_bytes(b"x")
-    ended = threading.Event()
-    feeder = threading.Thread(
-        target=store._feed, args=(tmp_path / "pipe", tmp_path / "blob", store.nar_frame(1), ended)
-    )
-    feeder.start()
-    ended.set()
-    feeder.join(5)
-    assert not feeder.is_alive()
+    data = content(tmp_path, (40 << 20) + 5)
+    path = stream("x.gguf", data).finish()
+    assert path == store.store_path("x.gguf", hashlib.sha256(data).hexdigest())
+    assert Path(f"{tmp_path}/root{path}").read_bytes() == data
+    process.run(["nix-store", "--verify-path", path])
+    Path(f"{tmp_path}/root/nix/store").chmod(0o755)  # for pytest to remove it
