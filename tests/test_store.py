@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from aikit_nix import pipeline, process, store
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
+from aikit_nix.store_stream import StoreStream
+from nixpkgs import newer_nix
 
 
 def project(source: str, folder: Path, sha256: str = "") -> pipeline.Project:
@@ -71,3 +74,102 @@ def test_missing_and_wrong_files_are_all_reported(tmp_path: Path) -> None:
         with pytest.raises(AikitError) as raised:
             pipeline.pin(project(source, tmp_path, sha256))
         assert str(raised.value).startswith(message)
+
+
+def content(folder: Path, size: int) -> bytes:
+    """Bytes that no other run has."""
+    return (f"{folder}".encode() * (size // len(str(folder)) + 1))[:size] if size else b""
+
+
+def stream(name: str, data: bytes) -> StoreStream:
+    stream = StoreStream(name)
+    for at in range(0, len(data), 1 << 20):
+        stream.write(data[at : at + (1 << 20)])
+    return stream
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 1001, (40 << 20) + 5])
+@pytest.mark.usefixtures("nix")
+def test_a_file_enters_the_store_while_it_comes(tmp_path: Path, size: int) -> None:
+    data = content(tmp_path, size)
+    path = stream("x.gguf", data).finish()
+    assert path == store.store_path("x.gguf", hashlib.sha256(data).hexdigest())
+    assert path.read_bytes() == data
+    process.run(["nix-store", "--verify-path", path])
+    assert stream("x.gguf", data).finish() == path  # it is there already
+
+
+@pytest.mark.usefixtures("nix")
+def test_what_is_broken_off_leaves_nothing_in_the_store(tmp_path: Path) -> None:
+    data = content(tmp_path, 50 << 20)
+    before = {entry.name for entry in Path("/nix/store").iterdir()}
+    broken = stream("broken-off.gguf", data)
+    broken.abort()
+    assert broken.finish() is None
+    left = {entry.name for entry in Path("/nix/store").iterdir()} - before
+    assert not [name for name in left if "broken-off" in name]
+    threads = threading.active_count()
+    stream("broken-off.gguf", data[:100]).abort()
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        None,
+        "exit 1",
+        "head -c 8 /dev/zero; cat > /dev/null",
+        "printf 'oixd\\000\\000\\000\\000 \\001\\000\\000\\000\\000\\000\\000'; sleep 0.2",
+        "printf 'oixd\\000\\000\\000\\000\\005\\001\\000\\000\\000\\000\\000\\000'; cat > /dev/null",
+        "cat /dev/zero",
+    ],
+)
+def test_a_daemon_of_no_use_is_said_and_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, daemon: str | None
+) -> None:
+    if daemon:
+        (tmp_path / "nix-daemon").write_text(f"#!/bin/sh\n{daemon}\n")
+        (tmp_path / "nix-daemon").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if daemon else str(tmp_path))
+    assert stream("x.gguf", bytes(30 << 20)).finish() is None
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_nix_that_takes_no_stream_gets_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nix-daemon").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "nix-daemon").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    file = tmp_path / "blob"
+    file.write_bytes(content(tmp_path, 2000))
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert store.add(file, "x.gguf", sha256)
+    process.run(["nix-store", "--verify-path", store.store_path("x.gguf", sha256)])
+
+
+@pytest.mark.usefixtures("nix")
+def test_other_bytes_than_the_hash_says_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(content(tmp_path, 3000))
+    with pytest.raises(AikitError, match="has another sha256"):
+        store.add(file, "x.gguf", "0" * 64)
+    assert not store.store_path("x.gguf", "0" * 64).exists()
+
+
+def test_a_newer_nix_takes_the_stream_too(tmp_path: Path, nix: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        programs = newer_nix.programs(Path(__file__).parents[1] / "build/newer-nix")
+    except newer_nix.NoNewerNixError as reason:
+        pytest.skip(str(reason))
+    if programs is None:
+        pytest.skip("the machine's own Nix is not older than Debian 13's")
+    daemon = tmp_path / "nix-daemon"  # what it does is a matter of its name
+    daemon.write_text((programs / "nix-store").read_text().replace("--argv0 nix-store", "--argv0 nix-daemon"))
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{programs}", prepend=":")
+    monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "root"))
+    data = content(tmp_path, (40 << 20) + 5)
+    path = stream("x.gguf", data).finish()
+    assert path == store.store_path("x.gguf", hashlib.sha256(data).hexdigest())
+    assert Path(f"{tmp_path}/root{path}").read_bytes() == data
+    process.run(["nix-store", "--verify-path", path])
+    Path(f"{tmp_path}/root/nix/store").chmod(0o755)  # for pytest to remove it

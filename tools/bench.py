@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bench_localai
+import bench_transfer
 import gemma
 from aikit_nix import debian
 from nixpkgs import toolchain
@@ -119,7 +120,13 @@ def localai(folder: Path) -> Iterator[Result]:
         sys.stderr.write(f"localai is not measured: {reason}\n")
 
 
-BENCHMARKS = (gen, check, build, speed, localai)
+def transfer(folder: Path) -> Iterator[Result]:
+    """Fetching a model of 2 GiB (AIKIT_BENCH_MIB) beside curl and Nix's own ways, and verifying it."""
+    for number in bench_transfer.measure(folder):
+        yield Result(*number)
+
+
+BENCHMARKS = (gen, check, build, transfer, speed, localai)
 
 
 def demo_model() -> Path | None:

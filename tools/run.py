@@ -27,6 +27,7 @@ PYTHON = VENV / "bin/python"
 NIX = ("nix", "nix-bin", "builds the image")
 BUBBLEWRAP = ("bwrap", "bubblewrap", "starts the image in isolation")
 GPGV = ("gpgv", "gpgv", "checks Debian's signature")
+CURL = ("curl", "curl", "is what fetch is measured beside")
 OPENSSL = ("openssl", "openssl", "makes a certificate for a server on loopback")
 SKOPEO = ("skopeo", "skopeo", "reads the image as other tools do")
 PATCHELF = ("patchelf", "patchelf", "makes programs that lack a library")
@@ -37,7 +38,7 @@ TARGETS = {
     "demo": ((NIX, BUBBLEWRAP, GPGV), "demo", ["tools/demo.py"]),
     "test": ((NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF), "dev", ["-m", "pytest"]),
     "lint": ((NIX,), "dev", ["tools/lint.py"]),
-    "bench": ((NIX, BUBBLEWRAP, GPGV), "dev", ["tools/bench.py"]),
+    "bench": ((NIX, BUBBLEWRAP, CURL, GPGV), "dev", ["tools/bench.py"]),
     "fuzz": ((), "dev", ["tools/fuzz.py"]),
 }
 

@@ -76,9 +76,11 @@ def write(text: str) -> None:
 
 
 def trace(line: str) -> None:
-    """A request or a command that was run, shown as `$ LINE` with --verbose. The caller has blanked its secrets."""
+    """A request or a command that was run, shown as `$ LINE` with --verbose. Addresses in it are blanked by the caller."""
     if verbosity >= Verbosity.VERBOSE:
-        _print(sys.stderr, [f"$ {line}"])
+        from aikit_nix import redact
+
+        _print(sys.stderr, [f"$ {redact.without_secrets(line)}"])
 
 
 def report(diagnostics: Iterable[Diagnostic]) -> None:

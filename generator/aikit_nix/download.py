@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 from aikit_nix import console
 from aikit_nix.errors import AikitError, Diagnostic, Position, error
@@ -21,6 +22,17 @@ from aikit_nix.redact import blank, shown
 # An attempt that wins this much is no failed one: what breaks every gigabyte still comes to an end.
 _PROGRESS = 4 << 20
 _RESERVE = 64 << 20  # bytes left free on the disk
+
+
+class Sink(Protocol):
+    """Takes a file's bytes in order, in its own time, and never fails but by saying so at the end."""
+
+    def write(self, block: bytes) -> None: ...
+    def finish(self) -> Path | None:
+        """Where the file is now; None where it did not work."""
+
+    def abort(self) -> None:
+        """Forget the file; nothing happens after `finish`."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +47,19 @@ class Download:
     sha256: str | None = None
     blake3: str | None = None
     layer_of: Callable[[int], Frame] | None = None  # for a size: its layer's digest is wanted
-    nar_of: Callable[[int], Frame] | None = None  # likewise the NAR's
+    sink: Callable[[], Sink] | None = None  # what takes the bytes while they come, as the Nix store does
     at: Position | None = None  # where the user named it
     hint: Callable[[HttpError], str] = lambda _: ""  # what to do about a refusal, put after the message
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is whole, and was checked."""
+    """A file that is whole, and was checked. `sunk` is where the sink has it, which may be nowhere."""
 
     download: Download
     file: Path
     digests: Digests
+    sunk: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -142,13 +155,15 @@ class _Transfer:
         self._total = download.size
         self._validator = ""
         self._hasher: Hasher | None = None
+        self._sink: Sink | None = None
+        self._sunk: Path | None = None
         self._inherited = False  # bytes of an earlier run are in it
 
     def run(self) -> Fetched:
         """Raises AikitError that names the download."""
         download = self._download
         try:
-            return Fetched(download, download.to, self._fetch())
+            return Fetched(download, download.to, self._fetch(), self._sunk)
         except HttpError as problem:
             message = f"{download.name}: {problem.message}{download.hint(problem)}"
             raise error(message, download.at, problem.code) from None
@@ -156,8 +171,7 @@ class _Transfer:
             reason = f"{problem.strerror or problem} ({shown(str(download.to.parent))})"
             raise error(f"{download.name}: cannot be written: {reason}", download.at, "file-write") from None
         finally:
-            if self._hasher:
-                self._hasher.close()
+            self._forget()
 
     def _fetch(self) -> Digests:
         with Partial(self._download.to, self._wait_for_other) as partial:
@@ -172,7 +186,9 @@ class _Transfer:
                         self._receive(partial)
                     digests = self._digests(partial)
                     if self._is_right(digests, partial):
-                        partial.finish()
+                        if self._sink:
+                            self._sunk = self._sink.finish()
+                        partial.finish(safe=self._sunk is None)
                         return digests
                 except HttpError as problem:
                     if self._cancelled.is_set():
@@ -198,7 +214,7 @@ class _Transfer:
         size = download.to.stat().st_size
         if download.size not in (None, size):
             return None
-        digests = hash_file(download.to, download.layer_of, download.nar_of, self._bar.found)
+        digests = hash_file(download.to, download.layer_of, self._bar.found)
         return digests if self._wrong(digests) is None else None
 
     def _resume(self, partial: Partial) -> None:
@@ -218,12 +234,13 @@ class _Transfer:
             good = 0
         if good == 0:
             self._total, self._validator = download.size, ""
+            partial.cut(0)
             return
         partial.cut(good)
         self._inherited = True
-        self._hasher = self._new_hasher()
+        self._begin_taking()
         for block in partial.blocks():
-            self._hasher.update(block)
+            self._take(block)
             self._bar.found(len(block))
 
     def _receive(self, partial: Partial) -> None:
@@ -269,18 +286,18 @@ class _Transfer:
     def _begin(self, answer: Stream, partial: Partial) -> None:
         """The file comes from its first byte on."""
         length = answer.headers.get("Content-Length", "")
-        stated = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+        stated = int(length) if re.fullmatch(r"[0-9]{1,19}", length) else None
         expected = self._download.size
         if expected is not None and stated not in (None, expected):
             message = f"{self._where()} has {stated:,} bytes, and must have {expected:,}: it is another file"
             raise HttpError(Trouble.REFUSED, message)
-        self._drop_hasher()
+        self._forget()
         self._total = stated if expected is None else expected
         self._validator = _validator(answer)
         self._inherited = False
         partial.begin(State(self._address(), self._validator, self._total))
         check_space([(self._download.to, self._total or 0)])
-        self._hasher = self._new_hasher()
+        self._begin_taking()
         self._bar.restart(self._total)
 
     def _receive_blocks(self, answer: Stream, partial: Partial) -> None:
@@ -308,18 +325,20 @@ class _Transfer:
             waiting.clear()
             partial.append(block)
             self._take(block)
+            self._bar.advance(len(block))
 
     def _take(self, block: bytes) -> None:
         if self._hasher:
             self._hasher.update(block)
-        self._bar.advance(len(block))
+        if self._sink:
+            self._sink.write(block)
 
     def _digests(self, partial: Partial) -> Digests:
         hasher = self._hasher or self._new_hasher()
         self._hasher = None
         digests = hasher.digests()
-        if (self._download.layer_of and not digests.layer) or (self._download.nar_of and not digests.nar):
-            # No size was stated before the first byte, so that these could not begin: read all again.
+        if self._download.layer_of and not digests.layer:
+            # No size was stated before the first byte, so that the layer's hash could not begin: read all again.
             hasher = self._new_hasher()
             for block in partial.blocks():
                 hasher.update(block)
@@ -354,7 +373,7 @@ class _Transfer:
         return self._checked() or bool(self._validator)
 
     def _restart(self, partial: Partial) -> None:
-        self._drop_hasher()
+        self._forget()
         self._inherited = False
         self._total, self._validator = self._download.size, ""
         partial.cut(0)
@@ -362,15 +381,19 @@ class _Transfer:
 
     def _new_hasher(self) -> Hasher:
         size, download = self._total, self._download
-        return Hasher(
-            download.layer_of(size) if download.layer_of and size is not None else None,
-            download.nar_of(size) if download.nar_of and size is not None else None,
-        )
+        return Hasher(download.layer_of(size) if download.layer_of and size is not None else None)
 
-    def _drop_hasher(self) -> None:
+    def _begin_taking(self) -> None:
+        self._hasher = self._new_hasher()
+        self._sink = self._download.sink() if self._download.sink else None
+
+    def _forget(self) -> None:
+        """What took the bytes forgets them."""
         if self._hasher:
             self._hasher.close()
-            self._hasher = None
+        if self._sink:
+            self._sink.abort()
+        self._hasher = self._sink = None
 
     def _address(self) -> str:
         return sha256(self._download.url.encode(errors="surrogateescape")).hexdigest()

@@ -94,7 +94,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[s
 
     Raises AikitError for all failures together; what arrived is in the store.
     """
-    from aikit_nix import archive, download
+    from aikit_nix import archive, download, partial
 
     if not remotes:
         return {}
@@ -107,9 +107,10 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[s
         if remote.is_archive:
             pins[remote.path] = archive.add_members(fetched.file, remote)
         else:
-            store.add(fetched.file, posixpath.basename(remote.path), fetched.digests.sha256, fetched.digests.nar)
+            if fetched.sunk is None:
+                store.add(fetched.file, posixpath.basename(remote.path), fetched.digests.sha256)
             pins[remote.path] = ((remote.path, pin_of(remote, fetched.digests)),)
-        fetched.file.unlink(missing_ok=True)
+        partial.discard(fetched.file)
 
     download.fetch_all([item for item, _ in downloads.values()], client, jobs=jobs, then=then)
     return pins
@@ -142,6 +143,7 @@ def frame_of(path: str) -> Callable[[int], Frame]:
 
 def _download(remote: Remote, client: Client) -> Download:
     from aikit_nix.download import Download
+    from aikit_nix.store_stream import StoreStream
 
     url, headers = _request(remote, client)
     key = hashlib.sha256(f"{remote.url} {remote.sha256} {remote.path}".encode()).hexdigest()[:32]
@@ -152,7 +154,7 @@ def _download(remote: Remote, client: Client) -> Download:
         headers=headers,
         size=remote.size,
         sha256=remote.sha256,
-        nar_of=None if remote.is_archive else store.nar_frame,
+        sink=None if remote.is_archive else lambda: StoreStream(store.name(posixpath.basename(remote.path))),
         layer_of=None if remote.is_archive else frame_of(remote.path),
         at=remote.model.source.at,
         hint=lambda problem: _hint(remote, problem),

@@ -37,12 +37,11 @@ class Digests:
     sha256: str
     blake3: str
     layer: str | None = None  # SHA-256 of the uncompressed image layer; None where no path in the image was given
-    nar: str | None = None  # SHA-256 of the Nix archive (NAR) of the file; None where nobody asked
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the content in an image layer (see docs/model-layer.md) or in a NAR."""
+    """What stands around the content in an image layer: see docs/model-layer.md."""
 
     header: bytes
     trailer: bytes
@@ -56,14 +55,13 @@ class _Hash(Protocol):
 class Hasher:
     """Takes a file's bytes in order, whatever their source, and gives its Digests."""
 
-    def __init__(self, layer: Frame | None = None, nar: Frame | None = None) -> None:
+    def __init__(self, layer: Frame | None = None) -> None:
         import blake3
 
         self.size = 0
         self._sha256 = _Worker(hashlib.sha256())
         self._blake3 = _Worker(blake3.blake3())
         self._layer = _Worker(hashlib.sha256(layer.header), layer.trailer) if layer else None
-        self._nar = _Worker(hashlib.sha256(nar.header), nar.trailer) if nar else None
 
     def update(self, block: bytes) -> None:
         """More of the file. Returns at once, or waits while a hash lies too far behind; the block must not change."""
@@ -73,8 +71,8 @@ class Hasher:
 
     def digests(self) -> Digests:
         """Of all that was taken; nothing more can be."""
-        layer, nar = (worker.end() if worker else None for worker in (self._layer, self._nar))
-        return Digests(self.size, self._sha256.end(), self._blake3.end(), layer, nar)
+        layer = self._layer.end() if self._layer else None
+        return Digests(self.size, self._sha256.end(), self._blake3.end(), layer)
 
     def close(self) -> None:
         """Let the threads go; nothing happens after `digests`."""
@@ -82,7 +80,7 @@ class Hasher:
             worker.end()
 
     def _workers(self) -> list[_Worker]:
-        return [worker for worker in (self._sha256, self._blake3, self._layer, self._nar) if worker]
+        return [worker for worker in (self._sha256, self._blake3, self._layer) if worker]
 
 
 class _Worker:
@@ -110,17 +108,16 @@ class _Worker:
 def hash_file(
     path: Path,
     layer_of: Callable[[int], Frame] | None = None,
-    nar_of: Callable[[int], Frame] | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Digests:
     """All hashes of a regular file.
 
-    `layer_of` gives the layer's frame for a size in bytes, `nar_of` the NAR's; `progress` is told how many bytes more were read. Raises
+    `layer_of` gives the layer's frame for a size in bytes; `progress` is told how many bytes more were read. Raises
     AikitError for what is no regular file, cannot be read, or changes meanwhile.
     """
     with _Opened(path) as opened:
         size = opened.before.st_size
-        hasher = Hasher(layer_of(size) if layer_of else None, nar_of(size) if nar_of else None)
+        hasher = Hasher(layer_of(size) if layer_of else None)
         try:
             while block := opened.read():
                 hasher.update(block)
@@ -179,51 +176,48 @@ def verify_blake3(path: Path, expected: str) -> bool:
 
 
 class _Opened:
-    """A regular file that is read: opening a pipe or a device would hang, or do what the device does."""
+    """A regular file that is read, and must not change meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> _Opened:
         try:
-            self.descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            self._stream = files.open_regular(self._path)
         except (OSError, ValueError) as problem:
             raise self._unreadable(problem) from None
-        self.before = os.fstat(self.descriptor)
-        if not stat.S_ISREG(self.before.st_mode):
-            os.close(self.descriptor)
-            raise error(f"{shown(str(self._path))} is {_kind(self.before.st_mode)}, not a file", code="file-kind")
+        self.before = os.fstat(self._stream.fileno())
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
+        self._stream.close()
 
     def read(self) -> bytes:
         try:
-            return os.read(self.descriptor, BLOCK)
+            return os.read(self._stream.fileno(), BLOCK)
         except OSError as problem:
             raise self._unreadable(problem) from None
 
     def read_into(self, block: bytearray) -> int:
         try:
-            return os.readv(self.descriptor, [block])
+            return os.readv(self._stream.fileno(), [block])
         except OSError as problem:
             raise self._unreadable(problem) from None
 
     def check(self, read: int) -> None:
         """Raises AikitError where the file changed since it was opened."""
-        after = os.fstat(self.descriptor)
+        after = os.fstat(self._stream.fileno())
         if read != after.st_size or _identity(after) != _identity(self.before):
             raise self.changed()
-
-    def _unreadable(self, problem: OSError | ValueError) -> AikitError:
-        reason = problem.strerror if isinstance(problem, OSError) else problem
-        return error(f"{shown(str(self._path))} cannot be read: {reason}", code="file-read")
 
     def changed(self) -> AikitError:
         return error(
             f"{shown(str(self._path))} changed while it was read: try again when it is at rest", code="file-changed"
         )
+
+    def _unreadable(self, problem: OSError | ValueError) -> AikitError:
+        reason = files.reason(problem) if isinstance(problem, OSError) else problem
+        return error(f"{shown(str(self._path))} cannot be read: {reason}", code="file-read")
 
 
 @dataclass(frozen=True)
@@ -257,11 +251,3 @@ def _write_cache(file: Path, remembered: _Remembered) -> None:
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    if stat.S_ISFIFO(mode):
-        return "a pipe"
-    return "a socket" if stat.S_ISSOCK(mode) else "a device"

@@ -140,8 +140,8 @@ class Client:
 
         Raises HttpError for a status of 400 or more, and from the caller's reading where the answer breaks off.
         """
-        with self._exchange("GET", url, {"Accept-Encoding": "identity", **(headers or {})}) as (response, watch):
-            yield Stream(response, watch)
+        with self._exchange("GET", url, {"Accept-Encoding": "identity", **(headers or {})}) as answer:
+            yield answer
 
     def _retried(self, action: Callable[[], T]) -> T:
         tries = self.tries()
@@ -158,11 +158,9 @@ class Client:
     ) -> Answer:
         # identity: a few kB of gzip in gzip unpack to gigabytes
         sent = {"Accept-Encoding": "identity", **(headers or {})}
-        with self._exchange(method, url, sent, content) as (response, _):
-            body = b"" if method == "HEAD" else _read(response, limit)
-            if len(body) > limit:
-                raise HttpError(Trouble.TOO_LONG, f"{blank(url)} answered with more than {limit:,} bytes")
-            return Answer(str(response.url), response.status_code, response.headers, body)
+        with self._exchange(method, url, sent, content) as answer:
+            body = b"" if method == "HEAD" else answer.whole(limit)
+            return Answer(answer.url, answer.status, answer.headers, body)
 
     @contextmanager
     def _exchange(
@@ -171,7 +169,7 @@ class Client:
         url: str,
         headers: Mapping[str, str],
         content: bytes | None = None,
-    ) -> Iterator[tuple[httpx.Response, Watch]]:
+    ) -> Iterator[Stream]:
         """One attempt: the answer after all redirects (for HEAD on the first host), its body not read yet."""
         import httpx
 
@@ -190,7 +188,7 @@ class Client:
                     if target is None or (method == "HEAD" and not _same_origin(target, address)):
                         with troubles(address, watch, self.patience):
                             _refuse_status(response)
-                            yield response, watch
+                        yield Stream(response, watch, self.patience)
                         return
                 finally:
                     response.close()
@@ -226,9 +224,11 @@ class Client:
 class Stream:
     """A large answer that is being read."""
 
-    def __init__(self, response: httpx.Response, watch: Watch) -> None:
+    def __init__(self, response: httpx.Response, watch: Watch, patience: Patience) -> None:
         self._response = response
         self._watch = watch
+        self._patience = patience
+        self.url = str(response.url)  # where it comes from, after redirects: it may hold secrets
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
@@ -236,12 +236,21 @@ class Stream:
         """The body in pieces as they come. It breaks off (SLOW) when fewer than `slowest` bytes came in `window` s."""
         self._watch.until(window)
         came = 0
-        for block in self._response.iter_raw():
-            came += len(block)
-            if came >= slowest:
-                self._watch.until(window)
-                came = 0
-            yield block
+        with troubles(self._response.url, self._watch, self._patience):
+            for block in self._response.iter_raw():
+                came += len(block)
+                if came >= slowest:
+                    self._watch.until(window)
+                    came = 0
+                yield block
+
+    def whole(self, limit: int) -> bytes:
+        """The body of a small answer."""
+        with troubles(self._response.url, self._watch, self._patience):
+            body = _read(self._response, limit)
+        if len(body) > limit:
+            raise HttpError(Trouble.TOO_LONG, f"{blank(self.url)} answered with more than {limit:,} bytes")
+        return body
 
 
 def _prepared(url: str, headers: Mapping[str, str]) -> tuple[httpx.URL, dict[str, str]]:

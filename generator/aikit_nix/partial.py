@@ -117,12 +117,16 @@ class Partial:
             self._syncing = threading.Thread(target=self._sync, args=(self.size,), daemon=True)
             self._syncing.start()
 
-    def finish(self) -> None:
-        """Put the whole file at its place. The state stays until `discard`, so that the file can be asked for again."""
+    def finish(self, *, safe: bool = True) -> None:
+        """Put the whole file at its place. The state stays until `discard`, so that the file can be asked for again.
+
+        `safe` is whether it must outlive a power failure; a file that was put elsewhere too need not.
+        """
         self._join()
         os.fchmod(self._descriptor, 0o644)
-        os.fsync(self._descriptor)
-        if self.state:
+        if safe:
+            os.fsync(self._descriptor)
+        if self.state and safe:
             self._write_state(replace(self.state, synced=self.size))
         os.replace(self._part, self.place)  # noqa: PTH105
         files.sync_folder(self.place.parent)

@@ -40,13 +40,18 @@ def shown(text: str) -> str:
     return _line(_ADDRESS.sub(lambda match: blank(match[0]), text))
 
 
+def without_secrets(text: str) -> str:
+    """The text less what `hide` was told."""
+    for secret in _hidden:
+        text = text.replace(secret, "***")
+    return text
+
+
 def _pair(pair: str) -> str:
     key, equals, _ = pair.partition("=")
     return f"{key}=***" if equals and _SECRET_KEY.search(key) else pair
 
 
 def _line(text: str) -> str:
-    for secret in _hidden:
-        text = text.replace(secret, "***")
-    text = printable(" ".join(text.split()))
+    text = printable(" ".join(without_secrets(text).split()))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

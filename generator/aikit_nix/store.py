@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-import struct
 import tempfile
-import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from aikit_nix import process
-from aikit_nix.errors import AikitError, error
-from aikit_nix.hashing import Frame
+from aikit_nix import files, process
+from aikit_nix.errors import error
+from aikit_nix.hashing import BLOCK
 from aikit_nix.redact import shown
+from aikit_nix.store_stream import StoreStream
 
-_PIPE = 1 << 20  # bytes
 _AT_ONCE = 1000  # paths in one command line
 _NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
@@ -56,99 +52,32 @@ def store_path(name: str, sha256: str) -> Path:
     return Path(f"/nix/store/{base32}-{name}")
 
 
-def nar_frame(size: int) -> Frame:
-    """What stands around the content of a file that is not executable in a NAR.
-
-    Source: the Nix manual, "Nix Archive (NAR) format".
-    """
-    words = (b"nix-archive-1", b"(", b"type", b"regular", b"contents")
-    return Frame(b"".join(map(_word, words)) + struct.pack("<Q", size), bytes(-size % 8) + _word(b")"))
-
-
-def add(file: Path, file_name: str, sha256: str, nar: str | None = None) -> bool:
+def add(file: Path, file_name: str, sha256: str) -> bool:
     """Bring a file into the store, unless it is there; whether it was brought. Later builds find it by name and hash.
 
-    `sha256` in hex is what the file must have, `nar` in hex is the hash of its NAR where it is known, which makes it
-    cheaper: `nix-store --add-fixed` reads the file three times and hashes it four times, one after the other, where `nix
-    copy` from a binary cache that has this one path reads it once and hashes it twice. (`nix-store --import` and `nix store
-    add-file` keep the whole file in memory in Nix 2.8.) Nix checks both hashes. Raises AikitError.
+    `sha256` in hex is what the file must have. Raises AikitError.
     """
     path = store_path(name(file_name), sha256)
     if process.succeeds(["nix-store", "--check-validity", path]):
         return False
     file = file.resolve()
-    if nar is None or not _copied(file, path, sha256, nar):
-        added = _added(file, name(file_name))
-        if added != path:
-            raise error(f"{shown(str(file))} has another sha256 than {sha256}: it changed", code="sha256-mismatch")
+    if (_streamed(file, name(file_name)) or _added(file, name(file_name))) != path:
+        raise error(f"{shown(str(file))} has another sha256 than {sha256}: it changed", code="sha256-mismatch")
     return True
 
 
-def _copied(file: Path, path: Path, sha256: str, nar: str) -> bool:
-    """Whether `nix copy` did it: it may not know this, or its sandbox may not let it read the pipe."""
-    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch:
-        cache = Path(scratch)
-        pipe = cache / "nar" / "file.nar"
-        pipe.parent.mkdir()
-        os.mkfifo(pipe, 0o600)
-        frame = nar_frame(file.stat().st_size)
-        size = len(frame.header) + file.stat().st_size + len(frame.trailer)
-        (cache / "nix-cache-info").write_text(f"StoreDir: {path.parent}\n")
-        (cache / f"{path.name[:32]}.narinfo").write_text(
-            f"StorePath: {path}\nURL: nar/file.nar\nCompression: none\nNarHash: sha256:{nar}\nNarSize: {size}\n"
-            f"References: \nCA: fixed:sha256:{sha256}\n"
-        )
-        ended = threading.Event()
-        feeder = threading.Thread(target=_feed, args=(pipe, file, frame, ended), daemon=True)
-        feeder.start()
-        features = ["--extra-experimental-features", "nix-command"]
-        try:
-            process.run(["nix", *features, "copy", "--from", cache.as_uri(), path])
-            return process.succeeds(["nix-store", "--check-validity", path])
-        except AikitError:
-            return False
-        finally:
-            ended.set()
-            feeder.join()
-
-
-def _feed(pipe: Path, file: Path, frame: Frame, ended: threading.Event) -> None:
-    """Write the NAR into the pipe until Nix has it all, or has ended."""
-    with file.open("rb") as source:
-        while (descriptor := _open_writer(pipe)) is None:
-            if ended.wait(0.01):
-                return
-        try:
-            size = os.fstat(source.fileno()).st_size
-            parts = (frame.header, None, frame.trailer)
-            for part in parts:
-                at, end = 0, size if part is None else len(part)
-                while at < end and not ended.is_set():
-                    try:
-                        if part is None:
-                            sent = os.sendfile(descriptor, source.fileno(), at, min(_PIPE, end - at))
-                        else:
-                            sent = os.write(descriptor, part[at:])
-                    except BrokenPipeError:
-                        # Newer Nix opens it twice: first it tries to map it. Nothing was lost.
-                        time.sleep(0.01)
-                        continue
-                    if sent == 0:
-                        return  # the file was cut: Nix will say so
-                    at += sent
-        finally:
-            os.close(descriptor)
-
-
-def _open_writer(pipe: Path) -> int | None:
-    """The pipe to write to, once somebody reads it; opening it plainly would wait forever for a Nix that failed."""
+def _streamed(file: Path, name: str) -> Path | None:
+    """None where this Nix does not take it that way."""
+    stream = StoreStream(name)
     try:
-        descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    os.set_blocking(descriptor, True)
-    fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE)
-    return descriptor
+        with files.open_regular(file) as source:
+            while block := source.read(BLOCK):
+                stream.write(block)
+        return stream.finish()
+    except OSError as failed:
+        raise error(f"{shown(str(file))} cannot be read: {files.reason(failed)}", code="file-read") from None
+    finally:
+        stream.abort()
 
 
 def _added(file: Path, name: str) -> Path:
@@ -168,7 +97,3 @@ def _added(file: Path, name: str) -> Path:
 
 def _add_fixed(file: Path) -> Path:
     return Path(process.run(["nix-store", "--add-fixed", "sha256", file]).strip())
-
-
-def _word(data: bytes) -> bytes:
-    return struct.pack("<Q", len(data)) + data + bytes(-len(data) % 8)
