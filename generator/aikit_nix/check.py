@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import lock, pipeline, plan
+from aikit_nix import files, lock, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
@@ -58,7 +58,7 @@ def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]])
     from aikit_nix import gguf
 
     try:
-        with file.open("rb") as stream:
+        with files.open_regular(file) as stream:
             header = gguf.read(stream)
     except OSError as failed:
         yield _error(

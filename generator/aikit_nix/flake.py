@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aikit_nix import data, library, nix, process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.files import read_bounded
 from aikit_nix.plan import Packages, Plan
 
 # flake.nix goes last: while it is missing or old, the folder is no new flake.
@@ -22,6 +23,7 @@ _DEBIAN_LOCK = "aikit/packages/debian/lock.json"
 _SEAL = "# aikit-nix "
 _MODEL_SUFFIXES = (".gguf", ".safetensors", ".bin")
 _LARGE_BYTES = 50_000_000
+_MOST_BYTES = 64 * 1024 * 1024  # of a lock of Debian packages
 # What a flake reference may hold here: it is the one value that stands in Nix code.
 _FLAKE_REF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9/._~+:@?=&%-]+")
 
@@ -85,10 +87,10 @@ def _reference(nixpkgs: str) -> str:
 
 
 def _read_debian_lock(file: Path) -> bytes:
+    text = read_bounded(file, _MOST_BYTES, ": write one with `aikit-nix debian-lock`")
     try:
-        text = file.read_bytes()
         json.loads(text)
-    except (OSError, ValueError) as exception:
+    except (ValueError, RecursionError) as exception:
         raise error(
             f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`"
         ) from None

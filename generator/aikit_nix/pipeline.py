@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix import gguf, lock, parser, sources, yamltree
+from aikit_nix import files, gguf, lock, parser, sources, yamltree
 from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, error
@@ -50,18 +50,7 @@ def read(path: Path, escapes: Escapes = Escapes.AUTO, lock_path: Path | None = N
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of an aikitfile. Raises AikitError where they cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            # one byte more than parse allows: what is larger is never read whole
-            return stream.read(yamltree.MAX_BYTES + 1)
-    except OSError as failed:
-        hint = (
-            ": name the aikitfile, or write one with `aikit-nix init`" if isinstance(failed, FileNotFoundError) else ""
-        )
-        reason = (failed.strerror or type(failed).__name__).lower()
-        raise error(f"cannot read {path}: {reason}{hint}", code="unreadable") from None
-    except ValueError:
-        raise error(f"cannot read {str(path)!r}: that is no file name", code="unreadable") from None
+    return files.read_bounded(path, yamltree.MAX_BYTES, ": name the aikitfile, or write one with `aikit-nix init`")
 
 
 def pin(project: Project) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
