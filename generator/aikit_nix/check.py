@@ -44,6 +44,7 @@ def _pins(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
 def _files(project: pipeline.Project) -> Iterator[Diagnostic]:
     local = [model for model in project.aikitfile.models if model.is_local]
     contexts = _contexts(project.aikitfile) if local else {}
+    yield from pipeline.links(local, project.folder)
     for model in local:
         try:
             for _, file in pipeline.local_files(model, project.folder):

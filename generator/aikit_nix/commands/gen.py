@@ -71,6 +71,7 @@ def gen(
     )
     project = pipeline.read(aikitfile, Escapes(escapes), lock_path)
     report(project.findings)
+    report(pipeline.links(project.aikitfile.models, project.folder))
     pinned, local = pipeline.pin(project)
     planned, warnings = plan.make(pinned, chosen, pipeline.headers(project))
     report(warnings)
