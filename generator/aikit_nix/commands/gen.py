@@ -78,6 +78,7 @@ def gen(
     report(cpu.warnings({system: platform.default for system, platform in planned.systems.items()}))
     files = flake.render(planned, nixpkgs, debian_lock)
     report(nix.require(planned.packages.minimum_nix))
+    report(nix.sandbox_warning())
 
     for file in fetch.add_local(local):
         say(f"added {file} to the Nix store")
