@@ -149,7 +149,7 @@ def test_check_and_gen_refuse_the_same_at_the_same_place(
             "3:11: the model's name holds the character U+001B",
         ),
         (b"\xff\xfea\0", "no-api-version"),
-        (b"x" * (17 << 20), "is this an aikitfile?"),
+        (b"x" * (17 << 20), "more than 16777216 bytes"),
     ],
 )
 def test_bytes_that_are_no_aikitfile(folder: Path, data: bytes, says: str) -> None:

@@ -207,6 +207,31 @@ def test_no_aikitfile_is_said_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("sandbox = false\n", "etc/nix.conf: `sandbox = true`, which line 1 sets to false"),
+        ("# x\nexperimental-features = nix-command flakes\nsandbox = false # Debian\n", "which line 3 sets to false"),
+        ("build-use-sandbox = false\n", "`sandbox = true`, which line 1 sets to false"),
+        ("include other.conf\n", "etc/nix.conf: `sandbox = true` "),
+        ("sandbox = true\nsandbox = relaxed\n", ""),
+        ("", ""),
+    ],
+)
+def test_builds_outside_of_a_sandbox_are_warned_of(tmp_path: Path, settings: str, says: str) -> None:
+    write(tmp_path, model())
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/nix.conf").write_text(settings)
+    (tmp_path / "etc/other.conf").write_text("\nsandbox = false\n")
+    env = {**os.environ, "NIX_CONF_DIR": str(tmp_path / "etc"), "NIX_CONFIG": "", "XDG_CONFIG_HOME": str(tmp_path)}
+    done = aikit_nix("gen", "-o", "out", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    warned = [line for line in done.stderr.splitlines() if "sandbox" in line]
+    assert [says in line for line in warned] == ([True] if says else []), done.stderr
+    extra = "--extra-experimental-features" in done.stdout
+    assert extra == ("flakes" not in settings)
+
+
 def test_nix_missing_or_too_old(tmp_path: Path) -> None:
     write(tmp_path, model())
     bin_folder = tmp_path / "bin"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from aikit_nix import store
 from support.command import aikit_nix
 
 HEAD = "apiVersion: v1alpha1\n"
@@ -52,3 +57,133 @@ def test_a_gguf_costs_no_more_than_its_size_allows(tmp_path: Path) -> None:
         stream.truncate(1 << 30)
     done = aikit_nix("check", cwd=tmp_path, limits=LIMITS)
     assert (done.returncode, "claims 9223372036854775808" in done.stderr) == (0, True)
+
+
+def test_only_regular_files_are_read_and_no_more_than_an_aikitfile_has(tmp_path: Path) -> None:
+    with (tmp_path / "huge").open("wb") as stream:
+        stream.truncate(4 << 30)
+    os.mkfifo(tmp_path / "pipe")
+    url = f"{{name: m, source: https://h.example/m, sha256: '{'1' * 64}'}}"
+    (tmp_path / "ok.yaml").write_text(f"{HEAD}models: [{url}]\n")
+    endless = subprocess.Popen(["sh", "-c", "exec cat /dev/zero > pipe"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        for command in ("check", "explain", "fmt", "gen"):
+            for file, says in (
+                ("pipe", "cannot read pipe: it is a pipe"),
+                ("/dev/zero", "cannot read /dev/zero: it is a device"),
+                ("huge", "cannot read huge: it has more than 16777216 bytes"),
+            ):
+                done = aikit_nix(command, file, cwd=tmp_path, limits=LIMITS)
+                assert (done.returncode, says in done.stderr) == (1, True), (command, file, done.stderr)
+                if command != "fmt" and not file.startswith("/"):
+                    done = aikit_nix(command, "ok.yaml", "--lock", file, cwd=tmp_path, limits=LIMITS)
+                    assert (done.returncode, f"cannot read {file}: it" in done.stderr) == (1, True), done.stderr
+        done = aikit_nix("gen", "ok.yaml", "--debian-lock", "pipe", "--packages", "debian", cwd=tmp_path, limits=LIMITS)
+        assert (done.returncode, "cannot read pipe: it is a pipe" in done.stderr) == (1, True)
+        for command in ("check", "explain", "gen"):
+            (tmp_path / "m.yaml").write_text(f"{HEAD}models: [{{name: m, source: m.gguf}}]\n")
+            (tmp_path / "m.gguf").unlink(missing_ok=True)
+            (tmp_path / "m.gguf").symlink_to("pipe")
+            done = aikit_nix(command, "m.yaml", cwd=tmp_path, limits=LIMITS)
+            assert "regular file" in done.stdout + done.stderr, done
+    finally:
+        endless.kill()
+        endless.wait()
+
+
+@pytest.mark.parametrize("link", ["m.gguf", "sub", "folder/m.gguf"])
+@pytest.mark.usefixtures("nix")
+def test_a_link_out_of_the_folder_publishes_nothing_unseen(tmp_path: Path, link: str) -> None:
+    """Whoever wrote the aikitfile may have made the link: to a key, or to a file that only this machine has."""
+    folder, other = tmp_path / "project", tmp_path / "elsewhere"
+    other.mkdir()
+    secret = other / "m.gguf"
+    secret.write_bytes(f"{tmp_path}".encode())  # in no store yet
+    (folder / link).parent.mkdir(parents=True)
+    (folder / link).symlink_to(other if link == "sub" else secret)
+    source = {"sub": "sub/m.gguf", "folder/m.gguf": "folder"}.get(link, link)
+    aikitfile = folder / "aikitfile.yaml"
+    aikitfile.write_text(f"{HEAD}models: [{{name: m, source: {source}}}]\n")
+    path = store.store_path("m.gguf", hashlib.sha256(secret.read_bytes()).hexdigest())
+
+    secret.chmod(0o640)
+    for command in ("check", "gen", "lock"):
+        done = aikit_nix(command, cwd=folder)
+        assert (done.returncode, f"leads to {secret}, which not everybody may read" in done.stderr) == (1, True), done
+    assert not path.exists()
+
+    secret.chmod(0o644)
+    for command in ("check", "lock", "gen"):
+        done = aikit_nix(command, cwd=folder)
+        warned = f"warning: aikitfile.yaml:2:28: the source leads to {secret}: " in done.stderr
+        # the lock knows the bytes: they are what somebody meant
+        assert (done.returncode, warned) == (0, command != "gen"), done
+    assert path.exists()
+
+
+def test_a_link_within_the_folder_or_to_pinned_bytes_is_nothing_to_say(tmp_path: Path) -> None:
+    (tmp_path / "project/sub").mkdir(parents=True)
+    inner, outer = tmp_path / "project/sub/x", tmp_path / "y"
+    for file in (inner, outer):
+        file.write_bytes(b"x")
+        file.chmod(0o600)
+    (tmp_path / "project/a").symlink_to("sub/x")
+    (tmp_path / "project/b").symlink_to(outer)
+    digest = hashlib.sha256(b"x").hexdigest()
+    (tmp_path / "project/aikitfile.yaml").write_text(
+        f"{HEAD}models: [{{name: a, source: a}}, {{name: b, source: b, sha256: '{digest}'}}]\n"
+    )
+    done = aikit_nix("check", cwd=tmp_path / "project")
+    assert (done.returncode, "leads to" in done.stderr) == (0, False), done
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"\xff", b"{"])
+def test_a_debian_lock_that_is_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "aikitfile.yaml").write_text(
+        f"{HEAD}models: [{{name: m, source: https://h.example/m, sha256: '{'1' * 64}'}}]\n"
+    )
+    (tmp_path / "l").write_bytes(data)
+    done = aikit_nix("gen", "--packages", "debian", "--debian-lock", "l", "-o", "out", cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr, "l is no lock of Debian packages" in done.stderr) == (
+        1,
+        False,
+        True,
+    ), done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small or read-only file system")
+def test_what_cannot_be_written_is_one_error_and_nothing_is_left(tmp_path: Path) -> None:
+    """On a full and on a read-only file system, which a mount namespace of its own has."""
+    (tmp_path / "small").mkdir()
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    run = f"{sys.executable} -m aikit_nix.cli"
+    script = f"""
+        cd {tmp_path}
+        mount -t tmpfs -o size=64k none small && cd small || exit 99
+        printf '%s' 'apiVersion: v1alpha1\nmodels: [ {{name: m, source: m.gguf}}]\n' > a.yaml
+        ln {tmp_path}/m.gguf m.gguf 2>/dev/null || cp {tmp_path}/m.gguf m.gguf
+        cat a.yaml > before
+        dd if=/dev/zero of=fill bs=4096 2>/dev/null
+        {run} init --model m.gguf -o new.yaml; echo "status $?"
+        {run} init --model m.gguf -o new/new.yaml; echo "status $?"
+        {run} fmt a.yaml; echo "status $?"
+        rm fill; mount -o remount,ro none .
+        {run} init --model m.gguf -o new.yaml; echo "status $?"
+        {run} fmt a.yaml; echo "status $?"
+        {run} gen a.yaml -o out; echo "status $?"
+        cmp a.yaml before && ls -A
+    """
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip(f"no mount namespace here: {done.stderr}")
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stdout.split("\n") if not line.startswith("added ")]
+    assert said == ["status 1"] * 6 + ["a.yaml", "before", "m.gguf", ""], done
+    for says in (
+        "new.yaml: no space left on device",
+        "a.yaml: no space",
+        "new.yaml: read-only file",
+        "a.yaml: read-only",
+    ):
+        assert f"error: cannot write {says}" in done.stderr
+    assert done.stderr.count("error: ") == 6

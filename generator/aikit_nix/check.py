@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import lock, pipeline, plan
+from aikit_nix import files, lock, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
@@ -44,6 +44,7 @@ def _pins(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
 def _files(project: pipeline.Project) -> Iterator[Diagnostic]:
     local = [model for model in project.aikitfile.models if model.is_local]
     contexts = _contexts(project.aikitfile) if local else {}
+    yield from pipeline.links(local, project.folder)
     for model in local:
         try:
             for _, file in pipeline.local_files(model, project.folder):
@@ -58,7 +59,7 @@ def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]])
     from aikit_nix import gguf
 
     try:
-        with file.open("rb") as stream:
+        with files.open_regular(file) as stream:
             header = gguf.read(stream)
     except OSError as failed:
         yield _error(

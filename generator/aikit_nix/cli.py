@@ -13,7 +13,7 @@ import click
 
 from aikit_nix import __version__, console
 from aikit_nix.console import Verbosity
-from aikit_nix.errors import AikitError, Diagnostic, Severity
+from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 
 # The module below aikit_nix.commands that has the command, in the order of the help.
 _COMMANDS = {
@@ -84,8 +84,10 @@ def main() -> None:
     try:
         try:
             cli.main(sys.argv[1:] or ["--help"], prog_name="aikit-nix", standalone_mode=False)
-        except OSError as failed:  # click's own help and version
-            raise console.unwritable(failed) from None
+        except OSError as failed:
+            if failed.filename is None:  # click printed its own help or version
+                raise console.unwritable(failed) from None
+            raise error(f"{failed.filename}: {(failed.strerror or str(failed)).lower()}") from None
         console.flush()
     except AikitError as exception:
         console.report(exception.diagnostics)

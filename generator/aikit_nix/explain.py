@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aikit_nix import gguf, localai_config, pipeline, plan
+from aikit_nix import files, gguf, localai_config, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.errors import Located
 from aikit_nix.sources import MODELS, Local
@@ -66,11 +66,11 @@ def _pin(model: Model) -> Iterator[str]:
 
 def _header(file: Path, model: Model) -> Iterator[str]:
     try:
-        with file.open("rb") as stream:
+        with files.open_regular(file) as stream:
             header = gguf.read(stream)
     except (OSError, gguf.NotGgufError) as bad:
         if file.suffix == ".gguf":
-            yield f"  gguf    cannot be read: {bad}"
+            yield f"  gguf    cannot be read: {files.reason(bad) if isinstance(bad, OSError) else bad}"
         return
     yield f"  gguf    {header.architecture}, {header.context_length} tokens, {header.name or model.name.value}"
 

@@ -6,8 +6,8 @@ import contextlib
 import os
 import stat
 import tempfile
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from aikit_nix.errors import AikitError, error
 
@@ -20,7 +20,7 @@ _KINDS = (
 )
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """A regular file, opened for reading. Raises OSError, also for what is none: its `strerror` says what it is.
 
     A pipe is not waited for, and a device is not opened: some do something then.

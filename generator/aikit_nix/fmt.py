@@ -6,16 +6,13 @@ mistakes nor ours can change what a file means.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import io
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import aikitfile, parser, pipeline, yamltree
+from aikit_nix import aikitfile, files, parser, pipeline, yamltree
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.compat import Escapes
 from aikit_nix.console import printable
@@ -39,18 +36,8 @@ class Change:
         return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
     def write(self) -> None:
-        """Replace the file, all of it or nothing; its mode stays."""
-        target = self.path.resolve()
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-                stream.write(self.after)
-            Path(temporary).chmod(target.stat().st_mode & 0o7777)
-            Path(temporary).replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        """Replace the file, all of it or nothing. Raises AikitError."""
+        files.write_atomic(self.path, self.after.encode())
 
 
 def plan(path: Path, *, unescape: bool = False) -> Change | None:

@@ -78,6 +78,7 @@ def write(
 
     project = pipeline.read(aikitfile, merged.read_as, lock_path)
     report(project.findings)
+    report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     pinned, local = pipeline.pin(project)
     planned, warnings = plan.make(pinned, merged.options(), pipeline.headers(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))
@@ -87,6 +88,7 @@ def write(
     rendered = flake.render(planned, merged, lock)
     if not elsewhere:
         nix.require(planned.packages.minimum_nix)
+        report(nix.sandbox_warning())
 
     added = () if elsewhere else tuple(fetch.add_local(local))
     written = folder.write(rendered, output, force=force)

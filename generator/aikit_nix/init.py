@@ -15,6 +15,7 @@ import click
 
 from aikit_nix import gguf, hub, sources
 from aikit_nix.errors import AikitError, error
+from aikit_nix.files import open_regular
 from aikit_nix.sources import HubFile, HubRepository, Web, huggingface
 
 # The key-value cache grows with the context: a default that fits the memory of the machines at hand
@@ -78,7 +79,7 @@ def _local(path: Path, folder: Path) -> Found:
         raise error(
             f"{path} is outside of {folder.absolute()}: an aikitfile sees only what is beside it, move or link it there"
         ) from None
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         header = _header(stream, str(path))
     shard = _SHARD.fullmatch(below)
     names = _shards(below, shard) if shard else [below]

@@ -7,12 +7,14 @@ files that the source stands for, where each lands in the image, and what the or
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aikit_nix import files
 from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.sources import MODELS, RefusedError
@@ -128,16 +130,9 @@ def beside(aikitfile: Path) -> Path:
 
 def read(path: Path) -> Lock | None:
     """The lock in a file; None where there is none. Raises AikitError where it is no lock."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as failed:
-        raise error(f"cannot read {path}: {(failed.strerror or str(failed)).lower()}", code="lock") from None
-    if len(data) > _MAX_BYTES:
-        raise error(f"{path} has more than {_MAX_BYTES} bytes: that is no lock", code="lock")
-    return parse(data, str(path))
+    return parse(files.read_bounded(path, _MAX_BYTES), str(path))
 
 
 def parse(data: bytes, file: str) -> Lock:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from aikit_nix import process
-from aikit_nix.errors import AikitError, error
+from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.files import read_bounded
 
 # For a Nix whose settings leave them off.
 _NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
@@ -78,11 +83,46 @@ def build_command(folder: Path, environment: Mapping[str, str]) -> str:
     return f"cd {shlex.quote(place)} && {' '.join(words)}"
 
 
+def sandbox_warning() -> tuple[Diagnostic, ...]:
+    """A warning where Nix here builds outside of its sandbox, as set up by Debian's nix-setup-systemd: which line to change.
+
+    Builds then see the machine's files and network, and what comes out may hold what is in no flake. (`relaxed` lets out
+    only what has a known hash, or asks for it, which nothing of ours does.)
+    """
+    if _settings().get("sandbox") != "false" or sys.platform != "linux":
+        return ()
+    file = Path(os.environ.get("NIX_CONF_DIR", "/etc/nix")) / "nix.conf"
+    try:
+        lines = read_bounded(file, 1 << 20).decode(errors="replace").splitlines()
+    except AikitError:
+        lines = []
+    setting = re.compile(r"\s*(sandbox|build-use-(sandbox|chroot))\s*=")
+    at = max((number for number, line in enumerate(lines, 1) if setting.match(line)), default=0)
+    where = f", which line {at} sets to false" if at else ""
+    text = f"Nix builds without its sandbox here, so builds see this machine's files and network: in {file}: `sandbox = true`{where} (then restart nix-daemon, if there is one)"
+    return (Diagnostic(Severity.WARNING, "no-sandbox", text),)
+
+
 def _experimental_features() -> set[str]:
     """The features that are on for this user; none where this Nix does not say."""
-    try:
-        said = process.run(["nix", "show-config"])
-    except AikitError:
-        return set()
-    line = re.search(r"^experimental-features = (.*)$", said, re.MULTILINE)
-    return set(line[1].split()) if line else set()
+    return set(_settings().get("experimental-features", "").split())
+
+
+@lru_cache(maxsize=1)
+def _settings() -> Mapping[str, str]:
+    """Nix's settings as they are for this user; without experimental-features where it does not say without one.
+
+    As text: in Nix 2.8's JSON the experimental features are numbers. Takes 50 ms a call.
+    """
+    with suppress(AikitError):
+        return _pairs(process.run(["nix", "show-config"]))
+    feature = ["--extra-experimental-features", "nix-command"]
+    for command in (["show-config"], ["config", "show"]):  # the latter since 2.20, which keeps the former, for now
+        with suppress(AikitError):
+            settings = _pairs(process.run(["nix", *command, *feature]))
+            return {key: value for key, value in settings.items() if key != "experimental-features"}
+    return {}
+
+
+def _pairs(text: str) -> Mapping[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+) = (.*)$", text, re.MULTILINE))

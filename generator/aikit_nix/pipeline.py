@@ -5,15 +5,16 @@ Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix import gguf, lock, parser, sources, yamltree
+from aikit_nix import files, gguf, lock, parser, sources, yamltree
 from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.compat import Escapes
-from aikit_nix.errors import AikitError, Diagnostic, error
+from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.lock import Lock
 from aikit_nix.sources import Local
 
@@ -50,18 +51,7 @@ def read(path: Path, escapes: Escapes = Escapes.AUTO, lock_path: Path | None = N
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of an aikitfile. Raises AikitError where they cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            # one byte more than parse allows: what is larger is never read whole
-            return stream.read(yamltree.MAX_BYTES + 1)
-    except OSError as failed:
-        hint = (
-            ": name the aikitfile, or write one with `aikit-nix init`" if isinstance(failed, FileNotFoundError) else ""
-        )
-        reason = (failed.strerror or type(failed).__name__).lower()
-        raise error(f"cannot read {path}: {reason}{hint}", code="unreadable") from None
-    except ValueError:
-        raise error(f"cannot read {str(path)!r}: that is no file name", code="unreadable") from None
+    return files.read_bounded(path, yamltree.MAX_BYTES, ": name the aikitfile, or write one with `aikit-nix init`")
 
 
 def pin(project: Project) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
@@ -121,9 +111,39 @@ def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:
     assert isinstance(source, Local)  # noqa: S101 (callers ask for local ones only)
     destination = sources.destination(source, model.name.value)
     try:
-        return sources.local.files(source, folder, destination)
+        found = sources.local.files(source, folder, destination)
     except sources.RefusedError as refused:
         raise error(f"source {source.text!r} {refused}", model.source.at, "local-file") from None
+    if model.pin is None:
+        for target in _outside(found, folder):
+            if not target.stat().st_mode & stat.S_IROTH:
+                raise error(
+                    f"source {source.text!r} leads to {target}, which not everybody may read, unlike the Nix store and the"
+                    " image: if it is the model, write its sha256 here, or `chmod o+r` it",
+                    model.source.at,
+                    "link-outside",
+                )
+    return found
+
+
+def links(models: Iterable[Model], folder: Path) -> Iterator[Diagnostic]:
+    """A warning for each local source whose links lead out of the aikitfile's folder, unless its bytes are pinned.
+
+    Who wrote the aikitfile may have made the link, too, and what it leads to becomes readable for everybody. The hash of
+    a pin is proof that the bytes are no secret of this machine's.
+    """
+    for model in models:
+        if model.is_local and model.pin is None:
+            with suppress(AikitError):  # `pin` and `check` say what is wrong with it
+                targets = _outside(local_files(model, folder), folder)
+                more = f" (and {len(targets) - 1} files more)" if len(targets) > 1 else ""
+                if targets:
+                    message = f"the source leads to {targets[0]}{more}: what is there goes into the image"
+                    yield Diagnostic(Severity.WARNING, "link-outside", message, model.source.at)
+
+
+def _outside(found: list[tuple[str, Path]], folder: Path) -> list[Path]:
+    return [target for _, file in found if (target := sources.local.outside(file, folder))]
 
 
 def hash_local(model: Model, path: str, file: Path) -> Pin:

@@ -182,13 +182,14 @@ def init(
     Reads the head of the GGUF (of a URL, only as much as that): its name, context size and chat template.
     HF_ENDPOINT names another Hugging Face.
     """
+    from aikit_nix import files
     from aikit_nix import init as initialiser
 
     initialiser.refuse_overwriting(output, force=force)
     if not models:
         models, runtime = initialiser.ask(runtime)
     found = [found for model in models for found in initialiser.find(model, output.parent, sha256, download=download)]
-    output.write_text(initialiser.render(found, name, runtime), encoding="utf-8")
+    files.write_atomic(output, initialiser.render(found, name, runtime).encode())
     say(f"wrote {output}: {', '.join(model.file for model in found)}")
     file = shlex.quote(str(output))
     say(f"next: aikit-nix check {file} && aikit-nix gen {file}")

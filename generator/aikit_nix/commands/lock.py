@@ -46,6 +46,7 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
         raise error(
             f"--update {unknown[0]}: {aikitfile} has no model of that name (it has {', '.join(sorted(names)[:8])})"
         )
+    console.report(pipeline.links(written.models, aikitfile.parent))
     new, changes = locking.make(
         written,
         aikitfile.parent,
@@ -80,6 +81,7 @@ def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> N
 
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
+    console.report(pipeline.links(project.aikitfile.models, project.folder))
     pinned, local = pipeline.pin(project)
     for file in fetcher.add_local(local):
         console.say(f"added {file} to the Nix store")

@@ -59,6 +59,12 @@ def files(source: Local, folder: Path, destination: str) -> list[tuple[str, Path
     return [(posixpath.join(posixpath.dirname(destination), name), there.with_name(name)) for name in names]
 
 
+def outside(file: Path, folder: Path) -> Path | None:
+    """Where a file really is, if links lead out of the aikitfile's `folder`; None where they do not."""
+    target = file.resolve()
+    return None if target.is_relative_to(folder.resolve()) else target
+
+
 def _walk(folder: Path, shown: str) -> Iterator[str]:
     """The paths of all files below a folder; symlinks to folders are not followed."""
     count = 0
