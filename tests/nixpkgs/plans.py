@@ -41,6 +41,7 @@ def plan(**changes: Any) -> str:
             "models": [model],
             "files": [{"path": "/config.yaml", "text": "- name: tiny\n"}],
             "cmd": [],
+            "probe": ["8080", "/health", "--port", "LLAMA_ARG_PORT"],
             "entrypoint": ["--host", "0.0.0.0", "--port", "8080", "--offline", "--model", "/models/tiny.gguf"],
             "env": {},
             "cudaCapabilities": [],
