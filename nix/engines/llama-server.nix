@@ -19,9 +19,11 @@ let
 
   flag = name: value: "-D${name}:BOOL=${if value then "ON" else "OFF"}";
 
-  package =
+  cuda = runtime == "cuda";
+
+  compiled =
     (pkgs.llama-cpp.override {
-      cudaSupport = runtime == "cuda";
+      cudaSupport = cuda;
       cpuArchDynamicDispatch = wanted == null;
       # ggml's own kernels are what the runtimes are about, and the image stays small.
       blasSupport = false;
@@ -73,6 +75,15 @@ let
           mainProgram = "llama-server";
         };
       });
+
+  package =
+    if cuda then
+      import ./with-cudart.nix {
+        inherit pkgs;
+        package = compiled;
+      }
+    else
+      compiled;
 in
 {
   inherit package;

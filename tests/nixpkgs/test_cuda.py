@@ -6,13 +6,21 @@ Everything is compiled for one capability, with the kernels left slow.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from nixpkgs import cuda, localai, toolchain
+from nixpkgs import cuda, localai, test_image, toolchain
 from nixpkgs.toolchain import Nixpkgs
+from support import container, tiny_gguf
+from support.command import aikit_nix
+from support.container import ContainerError
+from support.image import Image, unpack
 
 PKGS = "(import nixpkgs { config = { allowUnfree = true; cudaSupport = true; }; overlays = [ ]; })"
 TINY = f"""
@@ -72,3 +80,120 @@ def test_a_bundled_program_finds_cuda_and_the_driver(cuda_nixpkgs: Nixpkgs) -> N
         "threads: 1",
     ]
     assert "libgomp.so.1" in {path.name for path in (program.parents[1] / "lib").iterdir()}
+
+
+AIKITFILES = {
+    "llama-server": """\
+apiVersion: v1alpha1
+runtime: cuda
+models: [{name: tiny, source: tiny.gguf}]
+config: |
+  - name: tiny
+    gpu_layers: 99
+    parameters: {model: tiny.gguf}
+""",
+    "localai": """\
+apiVersion: v1alpha1
+debug: true
+runtime: cuda
+backends: [stablediffusion]
+models: [{name: tiny, source: tiny.gguf}]
+config: |
+  - name: tiny
+    backend: llama
+    gpu_layers: 99
+    context_size: 512
+    parameters: {model: tiny.gguf}
+  - name: picture
+    backend: stablediffusion
+    parameters: {model: tiny.gguf}
+""",
+}
+ENGINE = f"""
+  {{ nixpkgs }}: (import {toolchain.REPOSITORY}/nix/packages/nixpkgs.nix {{
+    inherit nixpkgs;
+    system = "x86_64-linux";
+    runtime = "cuda";
+    plan = {{
+      engine = "localai";
+      backends = [ "stablediffusion" ];
+      files = [ ];
+      cudaCapabilities = [ "9.0" ];
+    }};
+  }}).engine.package
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image for CUDA, unpacked, and a driver that finds no card."""
+
+    engine: str
+    image: Image
+    root: Path
+    driver: Path
+
+
+@pytest.fixture(scope="module", params=AIKITFILES)
+def built(
+    cuda_nixpkgs: Nixpkgs, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Built]:
+    engine: str = request.param
+    try:
+        if engine == "localai":
+            localai.provide_sources(cuda_nixpkgs, *cuda_nixpkgs.instantiate(ENGINE))
+        else:
+            cuda_nixpkgs.provide(test_image.LLAMA_CPP, "LLAMA_CPP_SRC")
+    except toolchain.UnavailableError as reason:
+        pytest.skip(str(reason))
+    folder = tmp_path_factory.mktemp(engine)
+    tiny_gguf.make(folder / "tiny.gguf")
+    (folder / "aikitfile.yaml").write_text(AIKITFILES[engine])
+    argv = ["gen", "--engine", engine, "--cuda-capability", "9.0", "-o", "flake"]
+    done = aikit_nix(*argv, cwd=folder, env={**os.environ, **cuda_nixpkgs.env})
+    assert done.returncode == 0, done.stderr
+    archive = cuda_nixpkgs.build(folder / "flake", "default")
+    driver = realise(cuda_nixpkgs, TINY, "driver") / "lib/stubs/libcuda.so"
+    yield Built(engine, unpack(archive, folder / "root"), folder / "root", driver)
+    # The image's folders are read-only.
+    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
+
+
+@pytest.fixture(params=["", "usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/local/nvidia/lib64"])
+def driver(built: Built, request: pytest.FixtureRequest) -> Iterator[bool]:
+    """The driver where one way or another to start a container mounts it, or nowhere; whether it is there."""
+    folder = built.root / request.param
+    if not request.param:
+        yield False
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    mounted = folder / "libcuda.so.1"
+    shutil.copy(built.driver, mounted)
+    yield True
+    mounted.unlink()
+
+
+def test_it_answers_from_the_cpu_with_and_without_a_driver(bubblewrap: None, built: Built, driver: bool) -> None:
+    with container.start(built.image, built.root) as running:
+        assert running.chat("hello", model="tiny") == tiny_gguf.SENTENCE
+        log = running.log()
+    assert ("libcuda stub: cuInit" in log) is driver, "a driver that is there is asked for cards"
+    assert not re.search(r"libcu(blas|blasLt|dart)\.so[.\d]*: cannot open", log)
+
+
+def test_stablediffusion_starts_with_and_without_a_driver(bubblewrap: None, built: Built, driver: bool) -> None:
+    """The program loads its library and binds it; the tiny model is a language model."""
+    if built.engine != "localai":
+        pytest.skip("stablediffusion runs inside LocalAI")
+    with container.start(built.image, built.root) as running:
+        with pytest.raises(ContainerError, match="could not load model"):
+            running.ask("/v1/images/generations", {"model": "picture", "prompt": "a cat", "size": "64x64"})
+        log = running.log()
+    assert ("libcuda stub: cuInit" in log) is driver
+
+
+def test_nothing_that_compiles_is_in_the_image(built: Built) -> None:
+    paths = {path[44:] for layer in built.image.layers for path in layer.store_paths}
+    assert not {path for path in paths if re.search(r"nvcc|nvvm|cccl|crt|static|include|unwrapped", path)}
+    # One of each: CUDA's libraries are shared by all that are linked with them.
+    assert len([path for path in paths if "libcublas" in path]) == 1

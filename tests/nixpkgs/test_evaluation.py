@@ -20,7 +20,7 @@ def engines(nixpkgs: Nixpkgs) -> Engines:
     drvs = {}
     for system, runtime in PLATFORMS:
         systems = {system: {"default": runtime, "runtimes": [runtime]}}
-        attribute = f"packages.{system}.engine"
+        attribute = f"packages.{system}.engine{'.unwrapped' if runtime == 'cuda' else ''}"
         (drv,) = nixpkgs.instantiate(plans.OUTPUTS, attribute, plan=plans.plan(systems=systems))
         drvs[system, runtime] = drv
     shown = json.loads(nixpkgs.run(["nix", "derivation", "show", *drvs.values()]))

@@ -1,5 +1,5 @@
-# A program with copies of the shared libraries that it needs and no other tie to the store than glibc (and CUDA, which
-# is large and shared): the image carries none of gRPC's compilers, headers and data.
+# A program with copies of the shared libraries that it needs and no other tie to the store than glibc (and cuBLAS,
+# which is large and shared): the image carries none of gRPC's compilers, CUDA's headers and the like.
 {
   pkgs,
   program,

@@ -27,7 +27,8 @@ while read -r soname _ library _; do
     # glibc's own; and what only the other re2 needs.
     /* | linux-vdso.* | ld-linux* | libc.so.* | libm.so.* | libdl.so.* | libpthread.so.* | librt.so.* | libicu*) ;;
     libcuda.so.1) ;;
-    libcu* | libnv*) rpath+=:$(dirname "$library") ;;
+    # Half a gigabyte, and the other backends are linked with it too.
+    libcublas*) rpath+=:$(dirname "$library") ;;
     libre2.so.*) install "$re2/lib/$soname" "$out/lib" ;;
     *) install "$library" "$out/lib/$soname" ;;
   esac

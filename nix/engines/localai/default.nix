@@ -34,10 +34,19 @@ let
 
   stablediffusion =
     runtime:
-    import ./stablediffusion.nix {
-      inherit pkgs source runtime;
-      pin = pins.stablediffusion;
-    };
+    let
+      compiled = import ./stablediffusion.nix {
+        inherit pkgs source runtime;
+        pin = pins.stablediffusion;
+      };
+    in
+    if runtime == "cuda" then
+      import ../with-cudart.nix {
+        inherit pkgs;
+        package = compiled;
+      }
+    else
+      compiled;
 
   # What a CUDA image runs on a machine without a driver.
   fallback = if pkgs.stdenv.hostPlatform.isx86_64 then "avx" else "cpu";
