@@ -25,6 +25,7 @@ _COMMANDS = {
     "lock": "lock",
     "fetch": "lock",
     "gen": "gen",
+    "push": "image",
     "debian-lock": "maintain",
     "update-pins": "maintain",
 }

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aikit_nix import console
@@ -79,9 +79,16 @@ class Tries:
 class Client:
     """Sends requests; may be used from several threads. Every method raises HttpError."""
 
-    def __init__(self, patience: Patience | None = None, sleep: Callable[[float], object] | None = None) -> None:
-        """`sleep` is how it waits: by default a wait that `abort` ends."""
+    def __init__(
+        self,
+        patience: Patience | None = None,
+        sleep: Callable[[float], object] | None = None,
+        *,
+        direct: bool = False,
+    ) -> None:
+        """`sleep` is how it waits: by default a wait that `abort` ends. `direct` is for this machine: past all proxies."""
         self.patience = patience or Patience()
+        self._direct = direct
         self._aborted = threading.Event()
         self._sleep = sleep or self._aborted.wait
         self._own = threading.local()
@@ -134,13 +141,66 @@ class Client:
         """The answer to a question that does not fit into an address. Only what may be asked twice: it is retried."""
         return self._retried(lambda: self._small("POST", url, headers, content, limit))
 
+    def send(
+        self,
+        method: str,
+        url: str,
+        blocks: Iterable[bytes] = (),
+        size: int = 0,
+        *,
+        headers: Mapping[str, str] | None = None,
+        answer: float | None = None,
+    ) -> Answer:
+        """Send `size` bytes as they are made; the small answer. One attempt: what of it arrived only the caller can ask.
+
+        It breaks off (SLOW) when a block is not taken in the patience for an answer, or no answer came `answer` seconds
+        after the last one. Redirects are not followed. What `blocks` raises (no OSError: that would be the
+        connection's) ends the request before its body is whole.
+        """
+        import httpx
+
+        line = self._line()
+        address, sent = _prepared(url, {"Accept-Encoding": "identity", **(headers or {}), "Content-Length": str(size)})
+        patience = replace(self.patience, answer=answer or self.patience.answer)
+
+        def watched() -> Iterator[bytes]:
+            for block in blocks:
+                watch.until(self.patience.answer)
+                yield block
+            watch.until(patience.answer)
+
+        with Watch(line, self.patience.answer) as watch, troubles(address, watch, patience):
+            request = line.client.build_request(
+                method,
+                address,
+                headers=sent,
+                content=watched(),
+                timeout=httpx.Timeout(patience.read, connect=patience.connect, read=max(patience.read, answer or 0)),
+                extensions={"trace": line.trace},
+            )
+            response = line.client.send(request, stream=True)
+            try:
+                console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
+                if target := _redirected(response):
+                    raise HttpError(
+                        Trouble.REFUSED, f"{blank(str(address))} redirects what is sent to {blank(str(target))}"
+                    )
+                _refuse_status(response)
+                return Answer(str(response.url), response.status_code, response.headers, _read(response, ANSWER_LIMIT))
+            finally:
+                response.close()
+
     @contextmanager
-    def stream(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Stream]:
-        """A large answer as it comes; one attempt, since what to do after half of it only the caller knows.
+    def stream(
+        self, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> Iterator[Stream]:
+        """A large answer as it comes, to a POST where there is `content`; one attempt, since what to do after half of it
+        only the caller knows.
 
         Raises HttpError for a status of 400 or more, and from the caller's reading where the answer breaks off.
         """
-        with self._exchange("GET", url, {"Accept-Encoding": "identity", **(headers or {})}) as answer:
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        with self._exchange("GET" if content is None else "POST", url, sent, content) as answer:
             yield answer
 
     def _retried(self, action: Callable[[], T]) -> T:
@@ -215,7 +275,7 @@ class Client:
             raise HttpError(Trouble.INTERRUPTED, "interrupted")
         line: Line | None = getattr(self._own, "line", None)
         if line is None:
-            line = self._own.line = Line(self.patience)
+            line = self._own.line = Line(self.patience, direct=self._direct)
             with self._lock:
                 self._lines.append(line)
         return line

@@ -75,7 +75,7 @@ class Patience:
 class Line:
     """One thread's connections: httpx's client, and the sockets that it opened."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, *, direct: bool = False) -> None:
         import httpx
 
         try:
@@ -84,6 +84,7 @@ class Line:
                 timeout=httpx.Timeout(patience.read, connect=patience.connect),
                 headers={"User-Agent": f"aikit-nix/{__version__}", "Accept": "*/*"},
                 follow_redirects=False,
+                trust_env=not direct,
             )
         except (ImportError, ValueError, httpx.InvalidURL) as problem:
             raise HttpError(

@@ -50,6 +50,13 @@ def evaluate(reference: str, attribute: str) -> str:
     return process.run([*_NIX, "eval", "--raw", f"{reference}#{attribute}"]).strip()
 
 
+def build(reference: str, *attributes: str, env: Mapping[str, str] | None = None) -> list[Path]:
+    """The store paths of a flake's packages of this system, built if they are not there. Raises AikitError."""
+    wanted = [f"{reference}#{attribute}" for attribute in attributes]
+    said = process.run([*_NIX, "build", "--no-link", "--json", *wanted], env=env)
+    return [Path(built["outputs"]["out"]) for built in json.loads(said)]
+
+
 def missing_fixed_outputs(derivation: str) -> list[str]:
     """The derivations below one whose output has a known hash and is not in the store: what has to be downloaded."""
     shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))

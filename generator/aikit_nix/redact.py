@@ -7,7 +7,8 @@ import re
 from aikit_nix.console import printable
 
 _SECRET_KEY = re.compile(
-    r"token|sig(nature)?$|key|secret|passw|pwd|credential|auth|policy|session|jwt|^x-(amz|goog|ms)-", re.IGNORECASE
+    r"token|sig(nature)?$|key|secret|passw|pwd|credential|auth|policy|session|jwt|^_state$|^x-(amz|goog|ms)-",
+    re.IGNORECASE,
 )
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>`]+", re.IGNORECASE)
 _LONGEST = 1000  # characters of a message that came from elsewhere

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from aikit_nix import credentials, redact
 from aikit_nix.errors import AikitError, error
-from aikit_nix.http import Answer, Client, HttpError, Trouble
+from aikit_nix.http import Answer, Client, HttpError, Tries, Trouble
+
+T = TypeVar("T")
 
 INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
@@ -45,17 +48,27 @@ class Repository:
     """One repository, for `actions` (`pull`, or `pull,push`). Every method raises AikitError."""
 
     def __init__(
-        self, client: Client, registry: str, name: str, *, actions: str = "pull", insecure: bool = False
+        self,
+        client: Client,
+        registry: str,
+        name: str,
+        *,
+        actions: str = "pull",
+        insecure: bool = False,
+        sources: Sequence[str] = (),
     ) -> None:
+        """`sources` are the registry's other repositories that blobs may be mounted from. `insecure` is plain HTTP."""
         self.client = client
         self.registry = registry
         self.name = name
-        self._actions = actions
+        self._reads = actions == "pull"
+        self._scopes = [f"repository:{name}:{actions}", *(f"repository:{source}:pull" for source in sources)]
         host = "registry-1.docker.io" if registry in ("docker.io", "index.docker.io") else registry
         # As docker and AIKit: a registry on this machine speaks plain HTTP
         scheme = "http" if insecure or _LOOPBACK.fullmatch(registry) else "https"
         self._base = f"{scheme}://{host}"
         self._authorization: str | None = None
+        self._lock = threading.Lock()
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.name}"
@@ -93,16 +106,79 @@ class Repository:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, *, limit: int = _LIMIT) -> Answer:
         """A small answer, with the login where the registry asks for one."""
-        url = self.url(path)
         try:
-            return self.client.get(url, headers={**(headers or {}), **self.headers()}, limit=limit)
-        except HttpError as refused:
-            if refused.status != 401 or not self.authorize(refused):
-                raise self.refused(refused, path) from None
-        try:
-            return self.client.get(url, headers={**(headers or {}), **self.headers()}, limit=limit)
+            return self.asked(
+                lambda login: self.client.get(self.url(path), headers={**(headers or {}), **login}, limit=limit)
+            )
         except HttpError as refused:
             raise self.refused(refused, path) from None
+
+    def asked(self, action: Callable[[Mapping[str, str]], T]) -> T:
+        """What an action gives that is told the headers of the login; done again where those are no longer taken.
+
+        Raises what the action raises.
+        """
+        login = self.headers()
+        try:
+            return action(login)
+        except HttpError as refused:
+            if refused.status != 401 or not self._renewed(refused, login):
+                raise
+        return action(self.headers())
+
+    def _renewed(self, refused: HttpError, login: Mapping[str, str]) -> bool:
+        with self._lock:
+            # another thread may have been here first
+            return self.headers() != login or self.authorize(refused)
+
+    def has(self, digest: str, size: int) -> bool:
+        """Whether a blob is there. Raises AikitError for a registry that says so of another one."""
+        path = f"blobs/{digest}"
+        try:
+            answer = self.asked(lambda login: self.client.head(self.url(path), headers=login))
+        except HttpError as refused:
+            if refused.status == 404:
+                return False
+            raise self.refused(refused, path) from None
+        self.agrees(answer.headers, digest)
+        length = answer.headers.get("Content-Length")
+        if length not in (None, "0", str(size)) and answer.status == 200:
+            raise error(f"{self} has {redact.shown(str(length))} bytes as {digest}, which are {size}", code="registry")
+        return True
+
+    def put_manifest(self, reference: str, media_type: str, data: bytes) -> str:
+        """Store a manifest under a tag or its digest, which is given back."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        path = f"manifests/{quote(reference, safe=':')}"
+
+        def put(login: Mapping[str, str]) -> Answer:
+            headers = {"Content-Type": media_type, **login}
+            return self.client.send("PUT", self.url(path), [data], len(data), headers=headers)
+
+        tries = self.client.tries()
+        while True:
+            try:
+                self.agrees(self.asked(put).headers, digest)
+                return digest
+            except HttpError as refused:
+                if not refused.again:
+                    raise self.refused(refused, path) from None
+                self.wait(tries, refused, path)
+
+    def wait(self, tries: Tries, problem: HttpError, path: str) -> None:
+        """Wait before the next attempt; raises AikitError where there is no sense in one."""
+        try:
+            tries.failed(problem)
+        except HttpError:
+            raise self.refused(problem, path) from None
+
+    def agrees(self, headers: Mapping[str, str], digest: str) -> None:
+        """Raises AikitError where the registry took what it got for something else."""
+        said = headers.get("Docker-Content-Digest")
+        if said and said.startswith("sha256:") and said != digest:
+            raise error(
+                f"{self} says {redact.shown(said)} of what has the digest {digest}: do not trust it", code="registry"
+            )
 
     def login(self) -> None:
         """Ask for what the repository wants to know, before a request that cannot be asked twice."""
@@ -138,15 +214,15 @@ class Repository:
             raise error(
                 f"{self.registry} sends its login to {redact.blank(realm)}, which is not encrypted", code="registry"
             )
-        scope = said.get("scope") or f"repository:{self.name}:{self._actions}"
-        if "push" in self._actions:
-            scope = f"repository:{self.name}:{self._actions}"
+        scopes = self._scopes
+        if self._reads and "scope" in said:
+            scopes = [said["scope"]]
         query = {"service": said["service"]} if "service" in said else {}
         if login and login.identity_token:
             form = urlencode(
                 {
                     **query,
-                    "scope": scope,
+                    "scope": " ".join(scopes),
                     "grant_type": "refresh_token",
                     "refresh_token": login.identity_token,
                     "client_id": "aikit-nix",
@@ -155,7 +231,8 @@ class Repository:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self.client.post(realm, form.encode(), headers=headers)
         else:
-            address = f"{realm}{'&' if '?' in realm else '?'}{urlencode({**query, 'scope': scope}, quote_via=quote)}"
+            asked = urlencode({**query, "scope": scopes}, doseq=True, quote_via=quote)
+            address = f"{realm}{'&' if '?' in realm else '?'}{asked}"
             try:
                 answer = self.client.get(address, headers={"Authorization": login.basic} if login else {})
             except HttpError as refused:

@@ -1,0 +1,38 @@
+"""Where an image is that a command is told of: a flake, an OCI layout, a docker-archive, a registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aikit_nix import nix
+from aikit_nix.errors import error
+from aikit_nix.image import layout
+from aikit_nix.image.layout import Image
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An image and the OCI layout that has its manifest, and such of its layers as are no models."""
+
+    image: Image
+    folder: Path
+
+
+def layout_of(text: str) -> Layout:
+    """The image of an OCI layout or of a flake, which is built without its models. Raises AikitError."""
+    folder = Path(text)
+    if not layout.is_layout(folder):
+        (folder,) = build(text, "manifest")
+    return Layout(layout.read_layout(folder), folder)
+
+
+def build(text: str, *outputs: str) -> list[Path]:
+    """Outputs of a flake: of a folder that has one, or by a reference as Nix takes it. Raises AikitError."""
+    from aikit_nix import debian
+
+    folder = Path(text)
+    if folder.is_dir() and not (folder / "flake.nix").is_file():
+        raise error(f"{folder.resolve()} holds neither a flake nor an OCI layout: write one with `aikit-nix gen`")
+    reference = nix.flake_reference(folder) if folder.is_dir() else text
+    return nix.build(reference, *outputs, env=debian.build_environment())

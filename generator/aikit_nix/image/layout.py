@@ -1,0 +1,241 @@
+"""What an image is, as an OCI layout or a docker-archive says: its manifest, its configuration, its layers.
+
+Both may come from anywhere, so nothing in them is believed: sizes are bounded, digests of what is read are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aikit_nix import files, store
+from aikit_nix.errors import AikitError, error
+from aikit_nix.image import model_layer
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MODELS_LABEL = "aikit-nix.models"  # JSON: path in the image -> "sha256:…"
+_MODEL_LAYER = "model layer: "  # as nix/image/layout.py calls them in the image's history
+_LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as the manifest lists it; `diff_id` is the digest of its uncompressed tar, which here is often the same.
+
+    `created_by` is what the image's history says of it. A docker-archive does not say the digest of a compressed layer.
+    """
+
+    digest: str
+    size: int  # bytes
+    media_type: str
+    diff_id: str
+    created_by: str
+
+    @property
+    def model(self) -> str | None:
+        """The path of the model that is the layer (docs/model-layer.md)."""
+        return self.created_by.removeprefix(_MODEL_LAYER) if self.created_by.startswith(_MODEL_LAYER) else None
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image as it is described; where its layers' bytes are is another matter.
+
+    `manifest` are the manifest's bytes and `digest` theirs: empty and None for a docker-archive, which has none.
+    `config_digest` is what docker and podman call the image's ID.
+    """
+
+    manifest: bytes
+    digest: str | None
+    config_digest: str
+    config_size: int  # bytes
+    config: Mapping[str, Any]
+    layers: tuple[Layer, ...]
+    names: tuple[str, ...]
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """How it is run: Entrypoint, Cmd, Env, User, Labels …"""
+        return _mapping(self.config.get("config"))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {str(key): str(value) for key, value in _mapping(self.run.get("Labels")).items()}
+
+    @property
+    def name(self) -> str:
+        """The name that docker and podman find it by; empty where it has none."""
+        name = self.names[0] if self.names else ""
+        return name.removeprefix("docker.io/").removeprefix("library/")
+
+    @property
+    def size(self) -> int:
+        """The bytes of all layers, as they are stored."""
+        return sum(layer.size for layer in {layer.digest: layer for layer in self.layers}.values())
+
+    def models(self) -> dict[str, str]:
+        """The models' sha256 (hex) by their path in the image."""
+        try:
+            said = json.loads(self.labels.get(MODELS_LABEL, "{}"))
+            found = {str(path): str(digest) for path, digest in said.items()}
+        except (ValueError, AttributeError, RecursionError):
+            return {}
+        return {
+            path: digest.removeprefix("sha256:") for path, digest in sorted(found.items()) if DIGEST.fullmatch(digest)
+        }
+
+    def model_file(self, path: str) -> Path | None:
+        """Where this machine's Nix store keeps a model, if it does; None where the image does not say its sha256."""
+        sha256 = self.models().get(path)
+        return store.store_path(store.name(posixpath.basename(path)), sha256) if sha256 else None
+
+
+def make(manifest: bytes, config: bytes, names: Iterable[str], where: str) -> Image:
+    """The image of a manifest and its configuration. Raises AikitError where they are none."""
+    try:
+        content = json.loads(manifest)
+        described = content["config"]
+        if digest_of(config) != described["digest"]:
+            raise error(f"{where}: the configuration has another digest than the manifest says", code="image")
+        return Image(
+            manifest,
+            digest_of(manifest),
+            _digest(described["digest"]),
+            len(config),
+            *_configuration(config, content["layers"]),
+            tuple(names),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
+        raise _no_image(where, bad) from None
+
+
+def is_layout(folder: Path) -> bool:
+    """Whether a folder is an OCI layout."""
+    return (folder / "oci-layout").is_file() or (folder / "index.json").is_file()
+
+
+def read_layout(folder: Path) -> Image:
+    """The one image of an OCI layout; its layers need not be there. Raises AikitError."""
+    where = str(folder)
+    index = files.read_bounded(folder / "index.json", _LIMIT, " (that is no OCI layout)")
+    try:
+        entries = json.loads(index)["manifests"]
+        if len(entries) != 1:
+            raise error(f"{where} holds {len(entries)} images, and one is expected", code="image")
+        digest = _digest(entries[0]["digest"])
+        notes = _mapping(entries[0].get("annotations"))
+        names = [str(notes[key]) for key in ("io.containerd.image.name",) if key in notes]
+        manifest = read_blob(folder, digest)
+        return make(manifest, read_blob(folder, _digest(json.loads(manifest)["config"]["digest"])), names, where)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
+        raise _no_image(where, bad) from None
+
+
+def blob_path(folder: Path, digest: str) -> Path:
+    """Where a blob of an OCI layout is, or would be."""
+    return folder / "blobs" / digest.replace(":", "/")
+
+
+def read_blob(folder: Path, digest: str) -> bytes:
+    """A small blob of an OCI layout, checked. Raises AikitError."""
+    path = blob_path(folder, digest)
+    data = files.read_bounded(path, _LIMIT)
+    if digest_of(data) != digest:
+        raise error(f"{path} has other bytes than its digest says", code="image")
+    return data
+
+
+def read_archive(file: Path) -> Image:
+    """The one image of a docker-archive (`docker save`, a flake's default output). Raises AikitError."""
+    where = str(file)
+    try:
+        with files.open_regular(file) as stream, tarfile.open(fileobj=stream) as archive:
+            members = {member.name: member for member in archive}
+
+            def content(name: str) -> bytes:
+                member = members[name]
+                stream = archive.extractfile(member)
+                if member.size > _LIMIT or stream is None:
+                    raise ValueError(f"{name} is no list")
+                return stream.read()
+
+            images = json.loads(content("manifest.json"))
+            if len(images) != 1:
+                raise error(f"{where} holds {len(images)} images, and one is expected", code="image")
+            config = content(images[0]["Config"])
+            sizes = [_size(members, name) for name in images[0]["Layers"]]
+            names = [str(name) for name in images[0].get("RepoTags") or ()]
+        diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+        layers = [
+            {"digest": digest, "size": size, "mediaType": "application/vnd.oci.image.layer.v1.tar"}
+            for digest, size in zip(diff_ids, sizes, strict=True)
+        ]
+        return Image(b"", None, digest_of(config), len(config), *_configuration(config, layers), tuple(names))
+    except OSError as failed:
+        raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError, tarfile.TarError) as bad:
+        raise _no_image(where, bad) from None
+
+
+def digest_of(data: bytes) -> str:
+    """A digest as OCI writes it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def model_parts(path: str, file: Path) -> tuple[bytes, Path, bytes]:
+    """A model's layer: what stands before the file, the file, what stands behind it. Raises OSError and ValueError."""
+    size = file.stat().st_size
+    return model_layer.header(path, size), file, model_layer.trailer(size)
+
+
+def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:
+    """A configuration, and the layers as a manifest lists them. Raises ValueError, KeyError, TypeError."""
+    content = json.loads(config)
+    if not isinstance(content, dict):
+        raise TypeError("its configuration is no object")
+    diff_ids = content["rootfs"]["diff_ids"]
+    if len(diff_ids) != len(listed):
+        raise ValueError(f"it has {len(listed)} layers, and its configuration knows {len(diff_ids)}")
+    said = [str(step.get("created_by", "")) for step in content.get("history") or () if not step.get("empty_layer")]
+    said += [""] * (len(listed) - len(said))
+    layers = tuple(
+        Layer(_digest(layer["digest"]), _positive(layer["size"]), str(layer["mediaType"]), _digest(diff_id), created_by)
+        for layer, diff_id, created_by in zip(listed, diff_ids, said[: len(listed)], strict=True)
+    )
+    return content, layers
+
+
+def _size(members: Mapping[str, tarfile.TarInfo], name: str) -> int:
+    member = members[name]
+    if member.issym() or member.islnk():  # docker save links equal layers to each other
+        member = members[posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))]
+    return member.size
+
+
+def _no_image(where: str, bad: BaseException) -> AikitError:
+    lacks = f"it lacks {bad}" if isinstance(bad, KeyError) else " ".join(str(bad).split())[:200]
+    return error(f"{where} is no image that can be read ({lacks})", code="image")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not DIGEST.fullmatch(value):
+        raise ValueError(f"{str(value)[:80]!r} is no sha256 digest")
+    return value
+
+
+def _positive(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{str(value)[:80]!r} is no size")
+    return value
