@@ -26,6 +26,8 @@ _COMMANDS = {
     "fetch": "lock",
     "gen": "gen",
     "push": "image",
+    "sbom": "proof",
+    "provenance": "proof",
     "debian-lock": "maintain",
     "update-pins": "maintain",
 }

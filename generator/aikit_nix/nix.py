@@ -24,7 +24,7 @@ def require(wanted: tuple[int, int]) -> tuple[Diagnostic, ...]:
     Returns a warning when it is older than `wanted`, which the flake's packages need: a flake may be written on one
     machine and built on another. Raises AikitError without Nix, or with one that can build no flake of ours.
     """
-    said = process.run(["nix", "--version"]).strip()
+    said = version()
     digits = re.search(r"(\d+)\.(\d+)", said)
     found = (int(digits[1]), int(digits[2])) if digits else (0, 0)
     if found < OLDEST:
@@ -35,8 +35,13 @@ def require(wanted: tuple[int, int]) -> tuple[Diagnostic, ...]:
     return ()
 
 
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
+def version() -> str:
+    """What Nix says of itself: `nix (Nix) 2.8.0`. Raises AikitError where there is none."""
+    return process.run(["nix", "--version"]).strip()
+
+
+def _dotted(numbers: tuple[int, int]) -> str:
+    return ".".join(map(str, numbers))
 
 
 def flake_reference(folder: Path) -> str:
