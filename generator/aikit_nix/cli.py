@@ -26,6 +26,8 @@ _COMMANDS = {
     "fetch": "lock",
     "gen": "gen",
     "push": "image",
+    "verify": "proof",
+    "reproduce": "proof",
     "sbom": "proof",
     "provenance": "proof",
     "debian-lock": "maintain",

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aikit_nix import process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
@@ -63,8 +64,7 @@ def build(reference: str, *attributes: str, env: Mapping[str, str] | None = None
 
 def missing_fixed_outputs(derivation: str) -> list[str]:
     """The derivations below one whose output has a known hash and is not in the store: what has to be downloaded."""
-    shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))
-    known = shown.get("derivations", shown)  # newer Nix wraps them
+    known = _derivations(derivation)
     outputs = {
         str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}"): path
         for path, content in known.items()
@@ -77,6 +77,23 @@ def missing_fixed_outputs(derivation: str) -> list[str]:
         argv = ["nix-store", "--check-validity", "--print-invalid", *paths[start : start + 1000]]
         missing += [outputs[path] for path in process.run(argv).split()]
     return sorted(missing)
+
+
+def built_here(derivation: str) -> list[str]:
+    """The derivations below one (and itself) that a program builds, whose outputs no hash fixes beforehand."""
+    return sorted(
+        path if path.startswith("/") else f"/nix/store/{path}"
+        for path, content in _derivations(derivation).items()
+        if not content.get("builder", "").startswith("builtin:")
+        and not any(output.get("hash") for output in content["outputs"].values())
+    )
+
+
+def _derivations(derivation: str) -> dict[str, Any]:
+    """All derivations below one, by their store paths; newer Nix leaves the store's own path out of them."""
+    shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))
+    found: dict[str, Any] = shown.get("derivations", shown)  # newer Nix wraps them
+    return found
 
 
 def build_command(folder: Path, environment: Mapping[str, str]) -> str:

@@ -143,6 +143,17 @@ def _hex(text: str) -> str:
     return base64.b64decode(text.removeprefix("sha256-"), validate=True).hex()
 
 
+def read_if_there(folder: Path, lock_path: Path | None = None) -> Recipe | None:
+    """The recipe in a folder; None where it holds no flake. Raises AikitError."""
+    return read(folder, lock_path) if (folder / PLAN).exists() else None
+
+
+def architecture(recipe: Recipe | None, system: str | None) -> str:
+    """OCI's name of the architecture whose image is meant: of a system, of a recipe, else this machine's."""
+    name = recipe.system(system) if recipe else system or f"{platform.machine()}-linux"
+    return ARCHITECTURES.get(name, name)
+
+
 def read(folder: Path, lock_path: Path | None = None) -> Recipe:
     """The recipe in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
     content = {name: _read(folder / name) for name in (PLAN, _DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}

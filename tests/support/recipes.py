@@ -43,6 +43,7 @@ def write(
     (folder / "aikit.lock").write_text(Lock.of("aikit.lock", [entry]).to_json())
     (folder / "aikitfile.yaml").write_text(
         f"apiVersion: v1alpha1\nruntime: avx2\nmodels:\n  - {{name: llama, source: '{HUB}'}}\n"
+        "config: |\n  - name: llama\n    parameters: {model: llama.gguf}\n"
     )
     render(folder, packages=packages, **options)
     return content
