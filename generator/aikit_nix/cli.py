@@ -26,6 +26,10 @@ _COMMANDS = {
     "fetch": "lock",
     "gen": "gen",
     "push": "image",
+    "verify": "proof",
+    "reproduce": "proof",
+    "sbom": "proof",
+    "provenance": "proof",
     "debian-lock": "maintain",
     "update-pins": "maintain",
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from aikit_nix import process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
@@ -25,7 +26,7 @@ OLDEST = (2, 8)
 
 def require(wanted: tuple[int, int]) -> None:
     """Check that a Nix is on PATH that can build the flake. Raises AikitError."""
-    said = process.run(["nix", "--version"]).strip()
+    said = version()
     digits = re.search(r"(\d+)\.(\d+)", said)
     found = (int(digits[1]), int(digits[2])) if digits else (0, 0)
     if found < wanted:
@@ -36,8 +37,13 @@ def require(wanted: tuple[int, int]) -> None:
         )
 
 
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
+def version() -> str:
+    """What Nix says of itself: `nix (Nix) 2.8.0`. Raises AikitError where there is none."""
+    return process.run(["nix", "--version"]).strip()
+
+
+def _dotted(numbers: tuple[int, int]) -> str:
+    return ".".join(map(str, numbers))
 
 
 def flake_reference(folder: Path) -> str:
@@ -59,8 +65,7 @@ def build(reference: str, *attributes: str, env: Mapping[str, str] | None = None
 
 def missing_fixed_outputs(derivation: str) -> list[str]:
     """The derivations below one whose output has a known hash and is not in the store: what has to be downloaded."""
-    shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))
-    known = shown.get("derivations", shown)  # newer Nix wraps them
+    known = _derivations(derivation)
     outputs = {
         str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}"): path
         for path, content in known.items()
@@ -73,6 +78,23 @@ def missing_fixed_outputs(derivation: str) -> list[str]:
         argv = ["nix-store", "--check-validity", "--print-invalid", *paths[start : start + 1000]]
         missing += [outputs[path] for path in process.run(argv).split()]
     return sorted(missing)
+
+
+def built_here(derivation: str) -> list[str]:
+    """The derivations below one (and itself) that a program builds, whose outputs no hash fixes beforehand."""
+    return sorted(
+        path if path.startswith("/") else f"/nix/store/{path}"
+        for path, content in _derivations(derivation).items()
+        if not content.get("builder", "").startswith("builtin:")
+        and not any(output.get("hash") for output in content["outputs"].values())
+    )
+
+
+def _derivations(derivation: str) -> dict[str, Any]:
+    """All derivations below one, by their store paths; newer Nix leaves the store's own path out of them."""
+    shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))
+    found: dict[str, Any] = shown.get("derivations", shown)  # newer Nix wraps them
+    return found
 
 
 def build_command(folder: Path, environment: Mapping[str, str]) -> str:

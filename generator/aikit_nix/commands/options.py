@@ -38,3 +38,27 @@ OUTPUT = click.option(
     default=Path(),
     help="Folder of the flake.  [default: the current folder]",
 )
+FLAKE = click.option(
+    "--flake",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder that `gen` wrote.  [default: the current folder]",
+)
+SYSTEM = click.option(
+    "--system",
+    type=click.Choice(["x86_64-linux", "aarch64-linux"]),
+    help="Whose image is meant.  [default: this machine's]",
+)
+OUTPUT = click.option("-o", "--output", type=FILE, help="File to write.  [default: standard output]")
+INSECURE = click.option("--insecure", is_flag=True, help="The registry speaks plain HTTP.")
+
+
+def write(text: str, output: Path | None) -> None:
+    """Write what a command made to a file or to standard output. Raises AikitError."""
+    from aikit_nix import console, files
+
+    if output is None:
+        console.write(text)
+    else:
+        files.write_atomic(output, text.encode())
+        console.say(f"wrote {output}")

@@ -1,0 +1,124 @@
+"""What shows where an image comes from and that it is what it should be: `verify`, `sbom`, `provenance`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aikit_nix import console
+from aikit_nix.commands import options
+
+
+@click.command()
+@click.argument("image", required=False)
+@options.FLAKE
+@options.LOCK
+@options.SYSTEM
+@options.INSECURE
+@click.option("--rebuild", is_flag=True, help="Build everything again, and compare.")
+def verify(
+    image: str | None, flake: Path, lock_path: Path | None, system: str | None, insecure: bool, rebuild: bool
+) -> None:
+    """Check that an IMAGE is what its manifest, the flake and the lock say; exit with 1 where anything differs.
+
+    IMAGE is an OCI layout (a folder), a docker-archive, or REGISTRY/NAME:TAG. Every blob is read: model layers and files
+    are compared with the lock, Debian's packages with theirs, texts with the plan. Without IMAGE, the models and
+    packages in this machine's Nix store.
+    """
+    from aikit_nix import recipe
+    from aikit_nix.errors import AikitError
+    from aikit_nix.http import Client
+    from aikit_nix.image import blobs, reproduce
+    from aikit_nix.image import verify as verifier
+
+    report = verifier.Report()
+    found = recipe.read_if_there(flake, lock_path) if image and not rebuild else recipe.read(flake, lock_path)
+    if image:
+        with (
+            Client() as client,
+            blobs.opened(image, client, insecure=insecure, architecture=recipe.architecture(found, system)) as opened,
+        ):
+            verifier.image(opened, found, report)
+            if found and rebuild:
+                of = found.system(system)
+                count = reproduce.build_again(found, of)
+                report.same(f"{count} derivations built again")
+                verifier.same_image(opened.image, reproduce.built(found, of), report)
+            if found is None:
+                console.say(f"{flake} holds no flake: only the image itself was looked at", err=True)
+    elif found:
+        verifier.in_store(found, found.system(system), report)
+        if rebuild:
+            count = reproduce.build_again(found, found.system(system))
+            report.same(f"{count} derivations built again")
+    for line in report.checked:
+        console.say(f"ok: {line}")
+    if report.differences:
+        raise AikitError(*report.differences)
+    console.say(f"nothing differs: {len(report.checked)} checks")
+
+
+@click.command()
+@options.FLAKE
+@options.LOCK
+@options.SYSTEM
+@options.OUTPUT
+def sbom(flake: Path, lock_path: Path | None, system: str | None, output: Path | None) -> None:
+    """Write the image's bill of materials: CycloneDX 1.6, from the flake and the lock, without building."""
+    from aikit_nix import recipe
+    from aikit_nix.image import sbom as bill
+
+    found = recipe.read(flake, lock_path)
+    options.write(bill.cyclonedx(found, found.system(system)), output)
+
+
+@click.command()
+@options.FLAKE
+@options.LOCK
+@options.SYSTEM
+@options.OUTPUT
+def provenance(flake: Path, lock_path: Path | None, system: str | None, output: Path | None) -> None:
+    """Write the image's SLSA provenance: every input by its digest, from the flake and the lock, without building.
+
+    The predicate alone, as `cosign attest --type slsaprovenance1 --predicate` takes it.
+    """
+    from aikit_nix import nix, recipe
+    from aikit_nix.image import provenance as slsa
+
+    found = recipe.read(flake, lock_path)
+    content = slsa.predicate(found, found.system(system), nix.version())
+    options.write(slsa.encode(content), output)
+
+
+@click.command()
+@options.FLAKE
+@options.LOCK
+@options.SYSTEM
+@options.OUTPUT
+@click.option("--compare", type=options.FILE, help="Another builder's statement; exit with 1 where it differs.")
+def reproduce(
+    flake: Path, lock_path: Path | None, system: str | None, output: Path | None, compare: Path | None
+) -> None:
+    """Build the image (without its models' bytes) and write what went in and what came out, as JSON.
+
+    A second builder compares: the digests of all inputs, of each layer, of the manifest.
+    """
+    from aikit_nix import recipe
+    from aikit_nix.errors import AikitError, Diagnostic, Severity
+    from aikit_nix.image import provenance as slsa
+    from aikit_nix.image import reproduce as builders
+
+    theirs = builders.read(compare) if compare else None
+    found = recipe.read(flake, lock_path)
+    of = found.system(system)
+    ours = builders.statement(found, of, builders.built(found, of))
+    if theirs is None or output:
+        options.write(slsa.encode(ours), output)
+    if theirs is None:
+        return
+    if differs := [
+        Diagnostic(Severity.ERROR, "differs", f"{each} ({compare})") for each in builders.differences(ours, theirs)
+    ]:
+        raise AikitError(*differs)
+    console.say(f"the same image as {compare}'s: {ours['image']['manifest']}")

@@ -1,0 +1,165 @@
+"""The bytes of an image's layers, as streams, wherever they lie: an OCI layout, a docker-archive, a registry."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aikit_nix import files
+from aikit_nix.errors import error
+from aikit_nix.http import Client, HttpError
+from aikit_nix.image import layout, reference
+from aikit_nix.image.layout import Image, Layer
+from aikit_nix.image.registry import Manifest, Repository
+
+BLOCK = 1 << 20
+_SLOWEST = 1 << 16  # bytes in _WINDOW seconds
+_WINDOW = 60.0
+_LIMIT = 32 << 20  # bytes of a configuration
+
+Blocks = Iterator[bytes]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An image and its layers' bytes: `blocks` gives those of a layer as they are stored, None where they are not here.
+
+    Its iterator raises AikitError where they cannot be read to their end.
+    """
+
+    image: Image
+    where: str
+    blocks: Callable[[int], Blocks | None]
+
+
+@contextmanager
+def opened(target: str, client: Client, *, insecure: bool = False, architecture: str | None = None) -> Iterator[Opened]:
+    """The image at a folder, a file, or a reference in a registry; of an index the one for `architecture`. Raises AikitError."""
+    path = Path(target)
+    if layout.is_layout(path):
+        yield _of_layout(path)
+    elif path.is_file():
+        with _of_archive(path) as found:
+            yield found
+    elif path.exists():
+        raise error(f"{target} is no image: an OCI layout is a folder with an index.json in it", code="image")
+    else:
+        yield _of_registry(target, client, insecure, architecture)
+
+
+def gunzipped(blocks: Blocks) -> Blocks:
+    """What a stream of gzip unpacks to. Raises ValueError."""
+    state = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        for block in blocks:
+            left = block
+            while left:
+                yield state.decompress(left, BLOCK)
+                left = state.unconsumed_tail
+        yield state.flush()
+    except zlib.error as bad:
+        raise ValueError(f"is packed badly ({bad})") from None
+
+
+def _of_layout(folder: Path) -> Opened:
+    image = layout.read_layout(folder)
+
+    def blocks(index: int) -> Blocks | None:
+        file = layout.blob_path(folder, image.layers[index].digest)
+        return _of_file(file) if file.exists() else None
+
+    return Opened(image, str(folder), blocks)
+
+
+def _of_file(file: Path) -> Blocks:
+    try:
+        with files.open_regular(file) as stream:
+            while block := stream.read(BLOCK):
+                yield block
+    except OSError as failed:
+        raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
+
+
+@contextmanager
+def _of_archive(file: Path) -> Iterator[Opened]:
+    image = layout.read_archive(file)
+    try:
+        with files.open_regular(file) as stream, tarfile.open(fileobj=stream) as archive:
+            listed = archive.extractfile("manifest.json")
+            names = json.loads(listed.read())[0]["Layers"] if listed else []
+
+            def blocks(index: int) -> Blocks:
+                # Opened anew, so that layers can be read side by side
+                member = _followed(archive, names[index])
+                return _of_part(file, member.offset_data, member.size)
+
+            yield Opened(image, str(file), blocks)
+    except (OSError, tarfile.TarError, EOFError, KeyError) as failed:
+        raise error(f"cannot read {file}: {' '.join(str(failed).split())[:200]}", code="unreadable") from None
+
+
+def _followed(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo:
+    member = archive.getmember(name)
+    if member.issym() or member.islnk():
+        member = archive.getmember(posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname)))
+    return member
+
+
+def _of_part(file: Path, start: int, size: int) -> Blocks:
+    try:
+        with files.open_regular(file) as stream:
+            stream.seek(start)
+            while size and (block := stream.read(min(BLOCK, size))):
+                size -= len(block)
+                yield block
+    except OSError as failed:
+        raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
+
+
+def _of_registry(target: str, client: Client, insecure: bool, architecture: str | None) -> Opened:
+    source = reference.parse(target)
+    there = Repository(client, source.registry, source.repository, insecure=insecure)
+    manifest = there.manifest(source.reference)
+    if manifest.is_index:
+        manifest = there.manifest(_chosen(manifest, target, architecture))
+    described = manifest.content.get("config")
+    config = str(described.get("digest")) if isinstance(described, dict) else ""
+    if not layout.DIGEST.fullmatch(config):
+        raise error(f"{target} is no image: its manifest has no configuration", code="image")
+    image = layout.make(manifest.data, there.blob(config, _LIMIT), [source.name], target)
+
+    def blocks(index: int) -> Blocks:
+        return _of_blob(there, image.layers[index])
+
+    return Opened(image, target, blocks)
+
+
+def _chosen(index: Manifest, where: str, architecture: str | None) -> str:
+    """The digest of an index's image for an architecture."""
+    entries = [entry for entry in index.content.get("manifests") or () if isinstance(entry, dict)]
+    found = {
+        str((entry.get("platform") or {}).get("architecture")): str(entry.get("digest"))
+        for entry in entries
+        if (entry.get("platform") or {}).get("os") == "linux"
+    }
+    if len(found) == 1:
+        architecture = next(iter(found))
+    if architecture not in found or not layout.DIGEST.fullmatch(found[architecture]):
+        raise error(f"{where} has images for {', '.join(sorted(found)) or 'nothing'}, none for {architecture}")
+    return found[architecture]
+
+
+def _of_blob(there: Repository, layer: Layer) -> Blocks:
+    path = f"blobs/{layer.digest}"
+    there.login()
+    try:
+        with there.client.stream(there.url(path), headers=there.headers()) as stream:
+            yield from stream.blocks(_SLOWEST, _WINDOW)
+    except HttpError as refused:
+        raise there.refused(refused, path) from None

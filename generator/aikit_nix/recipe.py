@@ -1,0 +1,255 @@
+"""What an image is made of, as a generated flake and aikit.lock say it: plan, models with their origins, programs.
+
+Nothing is built or asked for. Bills of materials, provenance and `verify` are views of this.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aikit_nix import files, lock
+from aikit_nix.aikitfile import Layer, Pin
+from aikit_nix.debian_index import Package
+from aikit_nix.errors import AikitError, error
+from aikit_nix.lock import Entry, Lock, Origin
+from aikit_nix.plan import FORMAT_VERSION, Engine, Image, ModelFile, Packages, Plan, Platform, TextFile
+
+T = TypeVar("T")
+
+PLAN = "aikit/plan.json"
+_DEBIAN_LOCK = "aikit/packages/debian/lock.json"
+_PINS = "aikit/pins.json"
+_FLAKE_LOCK = "flake.lock"
+_MAX_BYTES = 64 << 20
+# Nix' names of systems → Debian's and OCI's names of architectures, which agree on these
+ARCHITECTURES = {"x86_64-linux": "amd64", "aarch64-linux": "arm64"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file of the plan, and what the lock knows of it: BLAKE3, and where it comes from."""
+
+    file: ModelFile
+    blake3: str | None
+    origin: Origin | None
+    url: str | None
+
+    @property
+    def path(self) -> str:
+        """Where it lies in the image."""
+        return self.file.path
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of a program that nixpkgs compiles.
+
+    `sha256` (hex) is that of the file where `is_file`, else that of the unpacked tree as a NAR.
+    """
+
+    name: str
+    version: str
+    purl: str | None
+    sha256: str
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a flake's folder and the lock say. `inputs` are the SHA-256 (hex) of the files that decide what is built."""
+
+    folder: Path
+    plan: Plan
+    models: tuple[Model, ...]
+    inputs: Mapping[str, str]
+    lock_digest: str | None
+    debian_lock: Mapping[str, Any] | None
+    pins: Mapping[str, Any]
+    flake_lock: Mapping[str, Any] | None
+
+    @property
+    def aikitfile_digest(self) -> str:
+        """The SHA-256 (hex) of the aikitfile that the plan was made from."""
+        return str(self.plan.image.labels.get("aikit-nix.aikitfile", "")).removeprefix("sha256:")
+
+    def system(self, wanted: str | None = None) -> str:
+        """The system whose image is meant: the wanted one, else this machine's, else the first. Raises AikitError."""
+        systems = sorted(self.plan.systems)
+        if wanted and wanted not in systems:
+            raise error(f"{self.folder / PLAN} has no image for {wanted}: it has {', '.join(systems)}")
+        own = f"{platform.machine()}-linux"
+        return wanted or (own if own in systems else systems[0])
+
+    def runtime(self, system: str) -> str:
+        """The runtime of a system's default image."""
+        return self.plan.systems[system].default
+
+    def reference(self, system: str) -> str:
+        """NAME:TAG of a system's default image."""
+        return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
+
+    def debs(self, system: str, group: str = "engine") -> list[Package]:
+        """The .debs that a system's default image is made of (`engine`), or the `tools` that make it; sorted by name."""
+        if self.debian_lock is None:
+            return []
+        architecture = self.debian_lock["architectures"][ARCHITECTURES[system]]
+        names = set(architecture[group])
+        if group == "engine":
+            names |= set(architecture.get("accelerators", {}).get(self.runtime(system), ()))
+        return [
+            Package.parse({"package": name} | {k: str(v) for k, v in architecture["packages"][name].items()})
+            for name in sorted(names)
+        ]
+
+    @property
+    def debian_suite(self) -> str:
+        """Debian's name of the suite that the .debs are from."""
+        return str(self.debian_lock["suite"]) if self.debian_lock else ""
+
+    def sources(self) -> list[Source]:
+        """nixpkgs, and what is pinned beside it: LocalAI and its backends."""
+        found = [_nixpkgs(self.flake_lock["nodes"]["nixpkgs"]["locked"])] if self.flake_lock else []
+        if self.plan.engine is not Engine.LOCALAI:
+            return found
+        server, llama = self.pins["localai"], self.pins["llama-cpp"]
+        found += [
+            Source("LocalAI", server["tag"], f"pkg:github/mudler/LocalAI@{server['tag']}", _hex(server["hash"])),
+            Source("llama.cpp", llama["rev"], f"pkg:github/ggml-org/llama.cpp@{llama['rev']}", _hex(llama["hash"])),
+        ]
+        if "stablediffusion" in self.plan.backends:
+            pin, name = self.pins["stablediffusion"], "stable-diffusion-cpp-python"
+            purl = f"pkg:pypi/{name}@{pin['version']}"
+            found.append(Source(name, pin["version"], purl, _hex(pin["hash"]), is_file=True))
+        return found
+
+
+def _nixpkgs(locked: Mapping[str, Any]) -> Source:
+    """flake.lock's entry, of whatever type: a revision on GitHub has a purl."""
+    revision = str(locked.get("rev", ""))
+    on_github = locked.get("type") == "github"
+    purl = f"pkg:github/{locked['owner']}/{locked['repo']}@{revision}" if on_github else None
+    return Source("nixpkgs", revision, purl, _hex(locked["narHash"]))
+
+
+def _hex(text: str) -> str:
+    """The hex digits of Nix' way to write a SHA-256: `sha256-` and base64."""
+    return base64.b64decode(text.removeprefix("sha256-"), validate=True).hex()
+
+
+def read_if_there(folder: Path, lock_path: Path | None = None) -> Recipe | None:
+    """The recipe in a folder; None where it holds no flake. Raises AikitError."""
+    return read(folder, lock_path) if (folder / PLAN).exists() else None
+
+
+def architecture(recipe: Recipe | None, system: str | None) -> str:
+    """OCI's name of the architecture whose image is meant: of a system, of a recipe, else this machine's."""
+    name = recipe.system(system) if recipe else system or f"{platform.machine()}-linux"
+    return ARCHITECTURES.get(name, name)
+
+
+def read(folder: Path, lock_path: Path | None = None) -> Recipe:
+    """The recipe in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
+    content = {name: _read(folder / name) for name in (PLAN, _DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
+    if content[PLAN] is None:
+        raise error(f"{folder} holds no flake of aikit-nix: run `aikit-nix gen`, or name its folder with --flake")
+    plan = _parsed(folder / PLAN, content[PLAN], _plan)
+    path = lock_path or next((path for path in _lock_places(folder) if path.exists()), None)
+    found = lock.read(path) if path else None
+    if lock_path and found is None:
+        raise error(f"{lock_path} is not there: write it with `aikit-nix lock`", code="lock")
+    known = _known(found)
+    return Recipe(
+        folder,
+        plan,
+        tuple(_model(file, *known.get((file.path, file.sha256), (None, None))) for file in plan.models),
+        _inputs(folder),
+        hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
+        _parsed(folder / _DEBIAN_LOCK, content[_DEBIAN_LOCK], _debian_lock),
+        _parsed(folder / _PINS, content[_PINS], dict) or {},
+        _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], dict),
+    )
+
+
+def _lock_places(folder: Path) -> tuple[Path, ...]:
+    return folder / lock.NAME, folder.resolve().parent / lock.NAME
+
+
+def _read(path: Path) -> bytes | None:
+    return files.read_bounded(path, _MAX_BYTES) if path.exists() else None
+
+
+def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
+    """What a file says; None where it is not there."""
+    if content is None:
+        return None  # type: ignore[return-value]
+    try:
+        return parse(json.loads(content))
+    except AikitError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as bad:
+        what = " ".join(str(bad).split())[:200]
+        raise error(f"{path} is not what aikit-nix writes ({what}): run `aikit-nix gen` again") from None
+
+
+def _plan(value: Mapping[str, Any]) -> Plan:
+    if value["formatVersion"] != FORMAT_VERSION:
+        raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {FORMAT_VERSION}")
+    own = {field.name: value[field.name] for field in fields(Plan)}
+    return Plan(
+        **own
+        | {
+            "image": Image(value["image"]["name"], value["image"]["tag"], value["image"]["labels"]),
+            "packages": Packages(value["packages"]),
+            "engine": Engine(value["engine"]),
+            "systems": {
+                name: Platform(each["default"], tuple(each["runtimes"])) for name, each in value["systems"].items()
+            },
+            "models": tuple(_model_file(each) for each in value["models"]),
+            "files": tuple(TextFile(each["path"], each["text"]) for each in value["files"]),
+        }
+    )
+
+
+def _model_file(value: Mapping[str, Any]) -> ModelFile:
+    known = {field.name: value[field.name] for field in fields(ModelFile)}
+    layer = Layer(value["layer"]["digest"], value["layer"]["size"]) if value["layer"] else None
+    return ModelFile(**known | {"layer": layer})
+
+
+def _debian_lock(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "architectures" in value:
+        return value
+    # Format of locks before there was more than one architecture
+    own = {**value, "engine": sorted({*value["engine"], "ca-certificates"})}
+    return {**value, "architectures": {"amd64": own}}
+
+
+def _known(found: Lock | None) -> dict[tuple[str, str], tuple[Entry | None, Pin | None]]:
+    return {
+        (path, pin.sha256): (entry, pin)
+        for entry in (found.entries.values() if found else ())
+        for path, pin in entry.files
+    }
+
+
+def _model(file: ModelFile, entry: Entry | None, pin: Pin | None) -> Model:
+    if entry is None or pin is None:
+        return Model(file, None, None, file.url)
+    return Model(file, pin.blake3, entry.origin, pin.url or file.url)
+
+
+def _inputs(folder: Path) -> dict[str, str]:
+    """Of the flake's own files, sorted: what Nix reads, and nothing else that may lie there."""
+    names = ["flake.nix", _FLAKE_LOCK, *(str(path.relative_to(folder)) for path in (folder / "aikit").rglob("*"))]
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in sorted(names)
+        if (folder / name).is_file() and "__pycache__" not in name
+    }

@@ -1,0 +1,93 @@
+"""OCI layouts of small images, put together as `nix build .#oci` does it, without Nix."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aikit_nix import data
+from aikit_nix.image import model_layer
+
+STATUS = "var/lib/dpkg/status.d"
+
+
+def tar(files: Mapping[str, bytes]) -> bytes:
+    """An uncompressed tar of regular files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(content), 1
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def write(
+    folder: Path,
+    models: Mapping[str, bytes],
+    files: Mapping[str, bytes],
+    *,
+    labels: Mapping[str, str] | None = None,
+    architecture: str = "amd64",
+    with_models: bool = True,
+) -> Path:
+    """A layout in `folder`/layout: a layer a model (path in the image → bytes), and above them one with `files`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    layer = tar(files)
+    digest = hashlib.sha256(layer).hexdigest()
+    base = folder / "base"
+    base.mkdir()
+    (base / digest).write_bytes(layer)
+    described = {"digest": f"sha256:{digest}", "size": len(layer), "created_by": "texts"}
+    (base / "layers.json").write_text(json.dumps([described]))
+    listed = []
+    for index, (path, content) in enumerate(sorted(models.items())):
+        file, blob = folder / f"model-{index}", folder / f"layer-{index}"
+        file.write_bytes(content)
+        blob.write_bytes(b"".join(model_layer.blocks(path, file)))
+        listed.append(
+            {"path": path, "layer": model_layer.describe(path, file), "blob": str(blob) if with_models else None}
+        )
+    sha256 = {path: f"sha256:{hashlib.sha256(content).hexdigest()}" for path, content in models.items()}
+    spec = {
+        "name": "llama",
+        "tag": "avx2",
+        "architecture": architecture,
+        "created": "1970-01-01T00:00:01Z",
+        "config": {"Labels": {"aikit-nix.models": json.dumps(sha256), **(labels or {})}},
+        "models": listed,
+        "base": [str(base)],
+    }
+    (folder / "spec.json").write_text(json.dumps(spec))
+    script("layout.py", folder / "spec.json", folder / "layout")
+    return folder / "layout"
+
+
+def archive(layout: Path, to: Path) -> Path:
+    """The same image as a docker-archive."""
+    spec: dict[str, Any] = {"layout": str(layout), "name": "llama:avx2", "models": []}
+    to.with_suffix(".json").write_text(json.dumps(spec))
+    to.write_bytes(script("docker_archive.py", to.with_suffix(".json")))
+    return to
+
+
+def script(name: str, *arguments: str | Path) -> bytes:
+    argv = [sys.executable, "-IB", str(data.NIX / "image" / name), *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, check=True).stdout
+
+
+def real_blobs(layout: Path) -> list[Path]:
+    """The layout's blobs, which become files of their own: to be damaged."""
+    found = sorted((layout / "blobs/sha256").iterdir())
+    for blob in found:
+        content = blob.read_bytes()
+        blob.unlink()
+        blob.write_bytes(content)
+    return found
