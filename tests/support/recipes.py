@@ -10,6 +10,8 @@ from typing import Any
 
 from aikit_nix import fetch, flake, pipeline, plan
 from aikit_nix.aikitfile import Pin
+from aikit_nix.choices import Choices
+from aikit_nix.folder import write as write_flake
 from aikit_nix.hashing import hash_file
 from aikit_nix.lock import Entry, Lock, Origin
 
@@ -53,7 +55,7 @@ def render(folder: Path, **options: Any) -> None:
     """What `gen` does with the aikitfile and lock of a folder, but for Nix."""
     pinned, _ = pipeline.pin(pipeline.read(folder / "aikitfile.yaml"))
     planned, _ = plan.make(pinned, plan.Options(**options))
-    flake.write(flake.render(planned), folder)
+    write_flake(flake.render(planned, Choices()), folder)
 
 
 def sha256(content: bytes) -> str:

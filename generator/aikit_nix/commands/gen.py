@@ -13,7 +13,7 @@ from aikit_nix.console import report, say
 @click.command()
 @options.AIKITFILE
 @options.LOCK
-@options.OUTPUT
+@options.INTO
 @options.RUNTIME
 @options.ENGINE
 @options.PACKAGES

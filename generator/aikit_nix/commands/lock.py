@@ -67,9 +67,9 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
 @click.command()
 @options.AIKITFILE
 @options.LOCK
-@options.OUTPUT
+@options.FLAKE
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
-def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> None:
+def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> None:
     """Bring everything that the image of an AIKITFILE is made of into the Nix store.
 
     The models, under the very paths that `nix build` looks for; and after `aikit-nix gen` what the flake downloads:
@@ -77,7 +77,8 @@ def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> N
     models' bytes is added to it.
     """
     from aikit_nix import fetch as fetcher
-    from aikit_nix import files, flake, generate, pipeline
+    from aikit_nix import files, generate, pipeline
+    from aikit_nix import flake as flakes
 
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
@@ -90,8 +91,8 @@ def fetch(aikitfile: Path, lock_path: Path | None, output: Path, jobs: int) -> N
     if project.lock and (fuller := project.lock.filled(seen)) != project.lock:
         files.write_atomic(Path(project.lock.file), fuller.to_json().encode())
         console.say(f"wrote {project.lock.file}: what the bytes say")
-    if not (output / "flake.nix").is_file():
+    if not (flake / "flake.nix").is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return
-    count = flake.fetch_inputs(output, generate.environment())
-    console.say(f"what the flake in {output.resolve()} downloads is in the Nix store, {count} files of it new")
+    count = flakes.fetch_inputs(flake, generate.environment())
+    console.say(f"what the flake in {flake.resolve()} downloads is in the Nix store, {count} files of it new")

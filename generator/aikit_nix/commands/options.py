@@ -31,7 +31,7 @@ PACKAGES = click.option(
     type=click.Choice(["nixpkgs", "debian"]),
     help="Where the programs come from.  [default: nixpkgs]",
 )
-OUTPUT = click.option(
+INTO = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
