@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aikit_nix import render, yamltree
+from aikit_nix import check as check_module
+from aikit_nix import render, rules, yamltree
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.parser import parse
 from support.command import aikit_nix
@@ -293,3 +295,16 @@ def test_the_schema_is_the_published_one_and_takes_the_spec_pages_example() -> N
     validator.validate(yaml.safe_load((FIXTURES / "spec-example.yaml").read_text()))
     for wrong in ("runtime: avx9", "colour: red", "models: []", "models: [{name: m}]"):
         assert not validator.is_valid(yaml.safe_load(HEAD + wrong + ("" if "models" in wrong else "\n" + MODEL)))
+
+
+def test_every_rule_that_a_finding_of_these_tests_has_is_described() -> None:
+    assert all(text.endswith(".") for text in rules.DESCRIPTIONS.values())
+    source = Path(check_module.__file__).parent
+    texts = [
+        file.read_text()
+        for name in ("parser", "review", "yamltree", "check", "lock")
+        for file in [source / f"{name}.py"]
+    ]
+    used = {code for text in texts for code in re.findall(r'(?:error|warn|_warning|_error)\(\s*"([a-z0-9-]+)"', text)}
+    assert len(used) > 20
+    assert used <= set(rules.DESCRIPTIONS)

@@ -55,3 +55,15 @@ def test_every_folder_of_the_layout_exists() -> None:
     assert len(folders) > 3
     for folder in folders:
         assert (root / folder).is_dir(), folder
+
+
+def test_the_manual_page_has_every_command_and_option() -> None:
+    done = aikit_nix("man", cwd=Path.cwd())
+    assert done.returncode == 0
+    page = done.stdout.replace("\\-", "-")
+    context = Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert f".SS aikit-nix {name} " in page
+        assert all(option in page for parameter in command.params for option in parameter.opts if option[0] == "-")

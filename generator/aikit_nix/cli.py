@@ -22,6 +22,7 @@ _COMMANDS = {
     "explain": "aikitfile",
     "fmt": "aikitfile",
     "schema": "aikitfile",
+    "man": "manual",
     "lock": "lock",
     "fetch": "lock",
     "gen": "gen",

@@ -6,17 +6,24 @@ Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix f
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aikit_nix import files, gguf, lock, parser, sources, yamltree
+from aikit_nix import console, files, gguf, lock, parser, sources, yamltree
 from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.lock import Lock
 from aikit_nix.sources import Local
+
+if TYPE_CHECKING:
+    from aikit_nix.console import Bar
+    from aikit_nix.hashing import Digests, Frame
+
+_SLOW_BYTES = 256 << 20  # reading so much takes a while
 
 
 @dataclass(frozen=True)
@@ -150,10 +157,10 @@ def hash_local(model: Model, path: str, file: Path) -> Pin:
     """What the bytes of a local file are, read once while it stays as it is. Raises AikitError where they are not what the
     aikitfile says.
     """
-    from aikit_nix import fetch, hashing
+    from aikit_nix import fetch
 
     try:
-        digests = hashing.hash_local(file, fetch.frame_of(path))
+        digests = _hashed(file, fetch.frame_of(path))
     except AikitError as failed:
         raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
     if model.sha256 and path == model.path and model.sha256.value != digests.sha256:
@@ -163,6 +170,25 @@ def hash_local(model: Model, path: str, file: Path) -> Pin:
             "sha256-mismatch",
         )
     return Pin(digests.sha256, digests.size, digests.blake3, fetch.layer_of(path, digests))
+
+
+def _hashed(file: Path, frame_of: Callable[[int], Frame]) -> Digests:
+    """All hashes of a local file, with a progress bar where reading it takes a while."""
+    from aikit_nix import hashing
+
+    with ExitStack() as stack:
+        bar: Bar | None = None
+
+        def progress(count: int) -> None:
+            nonlocal bar
+            size = file.stat().st_size
+            if bar is None and size >= _SLOW_BYTES:
+                shown = stack.enter_context(console.progress(1, size))
+                bar = stack.enter_context(shown.file(f"reading {file.name}", size))
+            if bar:
+                bar.advance(count)
+
+        return hashing.hash_local(file, frame_of, progress)
 
 
 def _as_locked(model: Model, path: str, file: Path) -> Pin:

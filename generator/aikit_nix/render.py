@@ -42,7 +42,7 @@ def sarif(diagnostics: Sequence[Diagnostic]) -> str:
     """A SARIF 2.1.0 log of one run, as code scanning services take it."""
     rules = sorted({diagnostic.code for diagnostic in diagnostics})
     run = {
-        "tool": {"driver": {"name": "aikit-nix", "version": __version__, "rules": [{"id": rule} for rule in rules]}},
+        "tool": {"driver": {"name": "aikit-nix", "version": __version__, "rules": [_rule(rule) for rule in rules]}},
         "columnKind": "unicodeCodePoints",
         "results": [
             {
@@ -56,6 +56,12 @@ def sarif(diagnostics: Sequence[Diagnostic]) -> str:
         ],
     }
     return _dump({"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]})
+
+
+def _rule(rule: str) -> dict[str, Any]:
+    from aikit_nix.rules import DESCRIPTIONS
+
+    return {"id": rule, "shortDescription": {"text": DESCRIPTIONS.get(rule, rule)}}
 
 
 def _location(at: Position) -> dict[str, Any]:
