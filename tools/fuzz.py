@@ -1,18 +1,22 @@
-"""Runs the language's property tests with ever new inputs: `fuzz.py [SECONDS]`, ten minutes without an argument.
+"""Runs the property tests with ever new inputs: `fuzz.py [SECONDS]`, ten minutes without an argument.
 
-Between them, mutations of the spec page's example go through everything that the commands do with a file.
+They are about the language, and about names, what is printed, GGUF headers, locks and answers of servers. Between them,
+mutations of the spec page's example go through everything that the commands do with a file.
 
-Prints how many inputs each property saw; ends with 1 at the first one that does not hold, which hypothesis shows.
+Prints how many inputs each property saw; ends with 1 at the first one that does not hold, which hypothesis shows, or that
+takes more CPU time than any input may.
 """
 
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parents[1]
 _EXAMPLES = 200  # of a property, before the next one has its turn
 _MUTATING = 15  # seconds, likewise
+_LONGEST = 10  # seconds of CPU time for one input; most take a thousandth
 
 
 def main(seconds: float) -> None:
@@ -29,10 +34,13 @@ def main(seconds: float) -> None:
     settings.register_profile("fuzz", max_examples=_EXAMPLES, database=None)
     settings.load_profile("fuzz")
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "generator")]
-    import test_language_properties as module
+    import test_input_properties
+    import test_language_properties
 
+    signal.signal(signal.SIGVTALRM, too_long)
     seen: Counter[str] = Counter()
-    properties = [value for name, value in vars(module).items() if name.startswith("test_")]
+    modules = (test_language_properties, test_input_properties)
+    properties = [value for module in modules for name, value in vars(module).items() if name.startswith("test_")]
     for run in properties:
         run.hypothesis.inner_test = counted(run.hypothesis.inner_test, seen)
     end = time.monotonic() + seconds
@@ -40,7 +48,7 @@ def main(seconds: float) -> None:
         for run in properties:
             if time.monotonic() < end:
                 run()
-        mutate(module.check_everything, min(end, time.monotonic() + _MUTATING), seen)
+        mutate(test_language_properties.check_everything, min(end, time.monotonic() + _MUTATING), seen)
     for name, count in seen.items():
         print(f"{count:>9,} {name}")
     print(f"{seen.total():>9,} inputs in {seconds:.0f} s; every property held")
@@ -68,6 +76,13 @@ def mutate(check: Callable[[bytes], None], end: float, seen: Counter[str]) -> No
         b"\0",
         b"#",
         b"../",
+        b"./",
+        b".drv",
+        b"\x1b]0;x\x07",
+        b"\\x1b]52;c;eA==",
+        "\u202e\x85".encode(),
+        b"{{/*",
+        b"sha256: ",
     ]
     while time.monotonic() < end:
         chance = random.Random(seen["mutations"] ^ int(time.time_ns()))
@@ -81,7 +96,8 @@ def mutate(check: Callable[[bytes], None], end: float, seen: Counter[str]) -> No
             )
         seen["mutations"] += 1
         try:
-            check(bytes(data))
+            with timed():
+                check(bytes(data))
         except Exception:
             traceback.print_exc()
             sys.exit(f"this input does it: {bytes(data)!r}")
@@ -93,9 +109,25 @@ def counted(inner: Callable[..., Any], seen: Counter[str]) -> Callable[..., Any]
     @wraps(inner)
     def run(*args: Any, **kwargs: Any) -> Any:
         seen[inner.__name__] += 1
-        return inner(*args, **kwargs)
+        with timed():
+            return inner(*args, **kwargs)
 
     return run
+
+
+@contextmanager
+def timed() -> Iterator[None]:
+    """Let no input take longer than _LONGEST."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def too_long(*_: object) -> None:
+    """What the timer calls."""
+    raise AssertionError(f"this input takes more than {_LONGEST} s of CPU time")
 
 
 if __name__ == "__main__":
