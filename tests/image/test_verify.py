@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from support import layouts, recipes, registry
 from support.command import aikit_nix
 
 MODEL = "/models/llama.gguf"
-CONTENT = random.Random(1).randbytes(1_400_000)
+CONTENT = random.Random("never in a store").randbytes(1_400_000)
 
 
 @pytest.fixture
@@ -196,23 +197,23 @@ def test_a_registry_is_read_packed_or_not(
 
 
 @pytest.mark.usefixtures("nix")
-def test_the_store_is_compared_with_the_lock(project: Path, tmp_path: Path) -> None:
+def test_the_store_is_compared_with_the_lock(tmp_path: Path) -> None:
+    content, project = os.urandom(100_000), tmp_path / "flake"
+    recipes.write(project, content)
     done = aikit_nix("verify", cwd=project)
     assert done.returncode == 1
     assert f"{MODEL}: /nix/store/" in done.stderr
-    (tmp_path / "llama.gguf").write_bytes(CONTENT)
-    store.add(tmp_path / "llama.gguf", "llama.gguf", recipes.sha256(CONTENT))
+    (tmp_path / "llama.gguf").write_bytes(content)
+    store.add(tmp_path / "llama.gguf", "llama.gguf", recipes.sha256(content))
     done = aikit_nix("verify", cwd=project)
     assert done.returncode == 0, done.stderr
     assert "ok: BLAKE3 of /nix/store/" in done.stdout
     # The manifest's layout lacks the model, which is taken from the store
-    thin = layouts.write(tmp_path / "thin", {MODEL: CONTENT}, files(project), with_models=False)
+    thin = layouts.write(tmp_path / "thin", {MODEL: content}, files(project), with_models=False)
     assert check(thin, project) == []
-    (project / "aikit.lock").write_text(
-        (project / "aikit.lock")
-        .read_text()
-        .replace(json.loads((project / "aikit.lock").read_text())["models"][0]["files"][0]["blake3"], "0" * 64)
-    )
+    lock = project / "aikit.lock"
+    (blake3,) = (file["blake3"] for file in json.loads(lock.read_text())["models"][0]["files"])
+    lock.write_text(lock.read_text().replace(blake3, "0" * 64))
     done = aikit_nix("verify", cwd=project)
     assert done.returncode == 1
     assert "BLAKE3 of /nix/store/" in done.stderr
