@@ -110,17 +110,15 @@ config: |
 """,
 }
 ENGINE = f"""
-  {{ nixpkgs }}: (import {toolchain.REPOSITORY}/nix/packages/nixpkgs.nix {{
+  {{ nixpkgs }}:
+  (import {toolchain.REPOSITORY}/nix/packages/nixpkgs.nix {{
     inherit nixpkgs;
-    system = "x86_64-linux";
-    runtime = "cuda";
     plan = {{
       engine = "localai";
       backends = [ "stablediffusion" ];
-      files = [ ];
       cudaCapabilities = [ "9.0" ];
     }};
-  }}).engine.package
+  }} "x86_64-linux" "cuda").engine.package
 """
 
 
