@@ -196,7 +196,9 @@ def test_a_template_that_cannot_be_kept_is_named_and_the_ggufs_own_used(template
     served = launch(config, "tiny.gguf", templates={"t": template})
     (warning,) = served.warnings
     assert named in str(warning)
-    assert re.match(r"warning: aikitfile.yaml:\d+:13: config c: the prompt templates are left out", str(warning))
+    assert re.match(
+        r"warning: aikitfile.yaml:\d+:13: config c: the chat template inside the GGUF is used", str(warning)
+    )
     assert served.files == {}
 
 

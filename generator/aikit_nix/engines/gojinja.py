@@ -99,6 +99,16 @@ def translate(prompt: Prompt) -> str:
     return "\n".join(block for block in [*blocks, whole] if block) + "\n"
 
 
+def reaches_the_model(template: str) -> bool:
+    """Whether what a user says stands in the prompt. AIKit's spec page has templates that print `.SystemPrompt` instead."""
+    import jinja2  # takes its time to load
+
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 (a prompt)
+    said = "0123456789"
+    messages = [{"role": "user", "content": said}]
+    return said in environment.from_string(template).render(messages=messages, add_generation_prompt=True)
+
+
 def _answer_begins(code: str) -> str:
     """Text behind the messages is where the answer begins: only where the server asks for that.
 

@@ -236,8 +236,8 @@ class _Translation:
                     Severity.WARNING,
                     "template-not-kept",
                     printable(
-                        f"config {name}: the prompt templates are left out for the chat template inside the GGUF:"
-                        f" they have no form in Jinja because of {short(str(lost))}"
+                        f"config {name}: the chat template inside the GGUF is used, not the prompt templates, because of"
+                        f" {str(lost)[:200]}"
                     ),
                     prompt_at,
                 )
@@ -278,7 +278,10 @@ class _Translation:
         path = f"/models/{stem}.jinja"
         while path in self.templates or path in self.paths:
             path = path.removesuffix(".jinja") + "-.jinja"
-        self.templates[path] = gojinja.translate(prompt)
+        template = gojinja.translate(prompt)
+        if not gojinja.reaches_the_model(template):
+            raise gojinja.UntranslatableError("a template that prints nothing of what the user says")
+        self.templates[path] = template
         return [("jinja", "true"), ("chat-template-file", path)]
 
     def check(self, models: list[_Model]) -> None:
