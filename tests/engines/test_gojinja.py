@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,10 @@ PROMPTS = {
     "system only when the request has none": Prompt(
         chat="{{if not .SuppressSystemPrompt}}{{.SystemPrompt}}{{end}}{{.Input}}", system_prompt="S"
     ),
-    "indices": Prompt(chat_message="{{.MessageIndex}}{{if .LastMessage}}!{{end}}{{if and .Content (ne .RoleName \"user\")}}+{{end}}"),
+    "indices": Prompt(chat_message="{{.MessageIndex}}{{.Content}}{{if .LastMessage}}!{{end}}{{if and .Content (ne .RoleName \"user\")}}+{{end}}"),
     "functions of sprig": Prompt(
         chat_message='{{.Content | trim | upper}}{{lower .RoleName}}{{default "none" .FunctionName}}'
-        '{{if contains "o" .Content}}o{{end}}{{if hasPrefix "u" .RoleName}}u{{end}}{{replace "e" "3" .Content}}{{.LastMessage}}',
+        '{{if contains "o" .Content}}o{{end}}{{if hasPrefix "u" .RoleName}}u{{end}}{{if hasSuffix "m" .RoleName}}m{{end}}{{.LastMessage}}',
     ),
     "variables": Prompt(
         chat='{{$s := .Input}}{{range $i, $f := .Functions}}{{if $i}}, {{end}}{{$f.Name}}/{{.Name}}{{$.SystemPrompt}}{{else}}none{{end}}{{$s}}',
@@ -120,15 +122,84 @@ def render(prompt: Prompt, conversation: dict[str, Any], **more: object) -> str:
     return template.render(**conversation, add_generation_prompt=True, **more)
 
 
-@pytest.mark.skipif(GO is None, reason="Go is not installed")
-def test_it_is_what_go_renders(tmp_path: Path) -> None:
-    cases = [(name, prompt, talk) for name, prompt in PROMPTS.items() for talk in CONVERSATIONS]
+@pytest.fixture(scope="module")
+def go(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[tuple[Prompt, dict[str, Any]]]], list[str]]:
+    """What LocalAI's evaluator makes of prompts and conversations, by Go's own text/template; "!" where Go refuses."""
+    if GO is None:
+        pytest.skip("Go is not installed")
+    folder = tmp_path_factory.mktemp("go")
+    env = {**os.environ, "GOCACHE": str(folder / "cache"), "GO111MODULE": "off"}
     source = Path(__file__).parents[1] / "gotemplate/render.go"
-    env = {**os.environ, "GOCACHE": str(tmp_path / "cache"), "GO111MODULE": "off"}
-    asked = json.dumps([asdict(prompt) | talk for _, prompt, talk in cases]).encode()
-    done = subprocess.run([GO or "go", "run", source], input=asked, capture_output=True, env=env, check=True)
-    for (name, prompt, talk), expected in zip(cases, json.loads(done.stdout), strict=True):
-        assert (name, render(prompt, talk)) == (name, expected)
+    subprocess.run([GO, "build", "-o", folder / "render", source], env=env, check=True)
+
+    def rendered(cases: list[tuple[Prompt, dict[str, Any]]]) -> list[str]:
+        asked = json.dumps([asdict(prompt) | talk for prompt, talk in cases]).encode()
+        done = subprocess.run([folder / "render"], input=asked, capture_output=True, check=True)
+        return list(json.loads(done.stdout))
+
+    return rendered
+
+
+GoRender = Callable[[list[tuple[Prompt, dict[str, Any]]]], list[str]]
+
+
+def test_it_is_what_go_renders(go: GoRender) -> None:
+    cases = [(prompt, talk) for prompt in PROMPTS.values() for talk in CONVERSATIONS]
+    for (prompt, talk), expected in zip(cases, go(cases), strict=True):
+        assert (prompt, render(prompt, talk)) == (prompt, expected)
+
+
+FRAGMENTS = (
+    *("{{.Content}}", "{{.RoleName}}", "{{.Role}}", "{{.SystemPrompt}}", "{{- .Content -}}", "{{ .Content -}}", "{{toJson .FunctionCall}}"),
+    *("{{if .Content}}", "{{if .FunctionCall -}}", '{{if eq .RoleName "user" "tool"}}', "{{- with .FunctionName }}", "{{else}}", "{{- else -}}"),
+    *('{{else if ne .RoleName "system"}}', "{{end}}", "{{ end -}}", "{{/* c */}}", "{{- /* c */ -}}", "text", " ", "\n", "\t\n", "<|x|>"),
+    *("{{.}}", "{{if and .Content .LastMessage}}", "{{if not (or .Function .Role)}}", '{{printf "%d" .MessageIndex}}', "{{.MessageIndex}}"),
+    *('{{"a\\n\\"b\\u00e9"}}', "{{`r\\n`}}", "{{.Content | upper | trim}}", "{{$x := .Content}}", "{{$x}}", "{{len .Content}}", "{{true}}"),
+)  # fmt: skip
+
+
+def test_random_templates_are_what_go_renders_or_refused(go: GoRender) -> None:
+    chance = random.Random(7)
+    cases = []
+    for _ in range(8000):
+        template = "".join(chance.choices(FRAGMENTS, k=chance.randint(1, 9)))
+        prompt = Prompt(chat_message=template, roles={"user": "U"}, system_prompt="S")
+        try:
+            gojinja.translate(prompt)
+        except UntranslatableError:
+            continue
+        cases.append((prompt, CONVERSATIONS[chance.randrange(3)]))
+    rendered = [pair for pair in zip(cases, go(cases), strict=True) if pair[1] != "!"]
+    assert len(rendered) > 1000
+    for (prompt, talk), expected in rendered:
+        assert (prompt.chat_message, render(prompt, talk)) == (prompt.chat_message, expected)
+
+
+HOSTILE = (
+    "{{if .Input}}" * 1000 + "{{end}}" * 1000,
+    "{{" + "(" * 5000 + ".Input" + ")" * 5000 + "}}",
+    "{{$a := .Input}}"
+    + "".join(f"{{{{$a{n} := and $a{n - 1 if n else ''} $a{n - 1 if n else ''}}}}}" for n in range(60)),
+    "{{" + " | toJson".join([".Input"] * 1) + " | toJson" * 30 + "}}",
+    "{{.Input}}" * 10_000,
+    '{{"' * 2000,
+    "{{" + '"a"' * 5000 + "}}",
+    "{{/*" * 5000,
+    "{{range .Functions}}" * 30 + "{{end}}" * 30,
+)
+
+
+@pytest.mark.parametrize("template", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_templates_are_refused(template: str) -> None:
+    with pytest.raises(UntranslatableError):
+        gojinja.translate(Prompt(chat=template))
+
+
+def test_the_deepest_template_that_is_taken_can_be_rendered() -> None:
+    template = "{{if .Input}}" * 16 + "{{" + "(" * 16 + ".Input" + ")" * 16 + "}}" + "{{end}}" * 16
+    translated = gojinja.translate(Prompt(chat=template))
+    assert gojinja.reaches_the_model(translated)
+    assert render(Prompt(chat=template), CONVERSATIONS[0]) == "hello"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-// Reads a JSON list of prompts, writes a JSON list: what LocalAI's evaluator makes of each, by Go's own text/template.
+// Reads a JSON list of prompts, writes a JSON list: what LocalAI's evaluator makes of each, by Go's own text/template, "!" where it refuses.
 package main
 
 import (
@@ -72,7 +72,6 @@ var functions = template.FuncMap{
 	"contains":  func(part, text string) bool { return strings.Contains(text, part) },
 	"hasPrefix": func(part, text string) bool { return strings.HasPrefix(text, part) },
 	"hasSuffix": func(part, text string) bool { return strings.HasSuffix(text, part) },
-	"replace":   func(old, new, text string) string { return strings.ReplaceAll(text, old, new) },
 	"default": func(d, given string) string {
 		if given == "" {
 			return d
@@ -83,7 +82,11 @@ var functions = template.FuncMap{
 
 func render(text string, data any) string {
 	var out bytes.Buffer
-	if err := template.Must(template.New("prompt").Funcs(functions).Parse(text)).Execute(&out, data); err != nil {
+	parsed, err := template.New("prompt").Funcs(functions).Parse(text)
+	if err == nil {
+		err = parsed.Execute(&out, data)
+	}
+	if err != nil {
 		panic(err)
 	}
 	return out.String()
@@ -152,7 +155,14 @@ func main() {
 	}
 	texts := []string{}
 	for _, p := range prompts {
-		texts = append(texts, p.evaluate())
+		func() {
+			defer func() {
+				if r := recover(); r != nil {
+					texts = append(texts, "!")
+				}
+			}()
+			texts = append(texts, p.evaluate())
+		}()
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(texts); err != nil {
 		panic(err)

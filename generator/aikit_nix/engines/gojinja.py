@@ -45,6 +45,12 @@ class _Value:
     kind: str = "text"
 
 
+# The templates are untrusted, and what becomes of them is compiled here and by the server: nothing may nest or grow
+# without end.
+_MOST_CHARACTERS = 32_768
+_MOST_BLOCKS = 16
+_MOST_CODE = 4_000
+
 # What `{{.Name}}` means: in a message, in the whole prompt, in one of `.Functions`.
 _FUNCTION = {
     "Name": _Value("tool.function.name"),
@@ -195,7 +201,7 @@ class _Piece:
 
 _ACTION = re.compile(
     r"\{\{(?P<left>-(?=[ \t\r\n]))?"
-    r"(?P<inside>\s*/\*.*?\*/\s*?|(?:\"(?:[^\"\\\n]|\\.)*\"|`[^`]*`|'(?:[^'\\\n]|\\.)*'|(?!\}\}|[ \t\r\n]-\}\}).)*)"
+    r"(?P<inside>\s*/\*.*?\*/\s*?(?=[ \t\r\n]-\}\}|\}\})|(?:\"(?:[^\"\\\n]|\\.)*\"|`[^`]*`|'(?:[^'\\\n]|\\.)*'|(?!\}\}|[ \t\r\n]-\}\}).)*+)"
     r"(?P<right>[ \t\r\n]-)?\}\}",
     re.DOTALL,
 )
@@ -204,6 +210,8 @@ _SPACE = " \t\r\n"
 
 def _pieces(text: str) -> Iterator[_Piece]:
     """Text and actions in turn, trim markers applied, comments left out."""
+    if len(text) > _MOST_CHARACTERS:
+        raise UntranslatableError(f"its length of more than {_MOST_CHARACTERS} characters")
     if defects := gotemplate.defects(text):
         raise UntranslatableError(f"broken syntax ({defects[0].message})")
     at, trim = 0, False
@@ -245,6 +253,8 @@ def _render(text: str, fields: Mapping[str, _Value]) -> str:
         word = re.match(r"[a-z]+\b", piece.text)
         keyword = word[0] if word else ""
         rest = piece.text[len(keyword) :].strip(_SPACE)
+        if len(open_blocks) > _MOST_BLOCKS:
+            raise UntranslatableError(f"more than {_MOST_BLOCKS} blocks inside of each other")
         match keyword:
             case "if":
                 open_blocks.append(("if", scope))
@@ -303,7 +313,7 @@ def _ranged(rest: str, scope: _Scope) -> _Scope:
 def _printed(value: _Value) -> str:
     if value.kind == "bool":
         return f'("true" if {value.code} else "false")'
-    if value.kind not in ("text", "int"):
+    if value.kind not in ("text", "int", "said"):
         raise UntranslatableError("a value that Go prints in its own notation (use toJson)")
     return value.code
 
@@ -331,14 +341,16 @@ def _parse(text: str, scope: _Scope) -> _Value:
     return value
 
 
-def _pipeline(tokens: list[tuple[str, str]], scope: _Scope) -> _Value:
+def _pipeline(tokens: list[tuple[str, str]], scope: _Scope, depth: int = 0) -> _Value:
     """Commands with `|` between them, up to a closing parenthesis; the tokens are used up."""
+    if depth > _MOST_BLOCKS:
+        raise UntranslatableError(f"more than {_MOST_BLOCKS} parentheses inside of each other")
     value: _Value | None = None
     while True:
         function = tokens.pop(0)[1] if tokens and tokens[0][0] == "word" and tokens[0][1] not in _CONSTANTS else None
         operands: list[_Value] = []
         while tokens and tokens[0] not in (("sign", "|"), ("sign", ")")):
-            operands.append(_operand(tokens, scope))
+            operands.append(_operand(tokens, scope, depth))
         operands += [value] if value else []
         if function:
             value = _call(function, operands)
@@ -354,7 +366,7 @@ def _pipeline(tokens: list[tuple[str, str]], scope: _Scope) -> _Value:
 _CONSTANTS = {"true": _Value("true", "bool"), "false": _Value("false", "bool")}
 
 
-def _operand(tokens: list[tuple[str, str]], scope: _Scope) -> _Value:
+def _operand(tokens: list[tuple[str, str]], scope: _Scope, depth: int) -> _Value:
     kind, text = tokens.pop(0)
     match kind:
         case "string":
@@ -376,7 +388,7 @@ def _operand(tokens: list[tuple[str, str]], scope: _Scope) -> _Value:
         case "word" if text in _CONSTANTS:
             return _CONSTANTS[text]
         case "sign" if text == "(":
-            value = _pipeline(tokens, scope)
+            value = _pipeline(tokens, scope, depth + 1)
             if tokens[:1] != [("sign", ")")]:
                 raise UntranslatableError("an open parenthesis")
             tokens.pop(0)
@@ -405,6 +417,9 @@ _FILTERS = {"trim": "trim", "upper": "upper", "lower": "lower"}
 
 
 def _call(function: str, operands: Sequence[_Value]) -> _Value:
+    # a variable's value stands wherever it is used
+    if sum(len(operand.code) for operand in operands) > _MOST_CODE:
+        raise UntranslatableError("an expression that is too long")
     codes = [operand.code for operand in operands]
     kinds = {operand.kind for operand in operands}
     match function, len(operands):
@@ -423,17 +438,15 @@ def _call(function: str, operands: Sequence[_Value]) -> _Value:
         case "len", 1 if kinds == {"functions"}:
             return _Value(f"({codes[0]}|length)", "int")
         case ("toJson" | "toRawJson", 1) if kinds == {"calls"}:
-            return _Value(f'(calls({codes[0]}) if {codes[0]} else "null")')
+            return _Value(f'(calls({codes[0]}) if {codes[0]} else "null")', "said")
         case ("toJson" | "toRawJson", 1) if kinds <= {"json", "text", "int", "bool"}:
-            return _Value(f"({codes[0]}|tojson)")
+            return _Value(f"({codes[0]}|tojson)", "said")  # not again: each time doubles the backslashes
         case ("trim" | "upper" | "lower", 1) if kinds == {"text"}:
             return _Value(f"({codes[0]}|{_FILTERS[function]})")
         case "default", 2 if kinds == {"text"}:
             return _Value(f"({codes[1]} or {codes[0]})")
         case "contains", 2 if kinds == {"text"}:
             return _Value(f"({codes[0]} in {codes[1]})", "bool")
-        case "replace", 3 if kinds == {"text"}:
-            return _Value(f"({codes[2]}|replace({codes[0]}, {codes[1]}))")
         case ("hasPrefix" | "hasSuffix", 2) if kinds == {"text"}:
             method = "startswith" if function == "hasPrefix" else "endswith"
             return _Value(f"({codes[1]}.{method}({codes[0]}))", "bool")
