@@ -72,6 +72,10 @@ let
     chmod -R u+w .
   '';
 
+  # Checks the processor before the server starts, and asks the server whether it is well: there is no shell to do it.
+  starter = "/usr/libexec/aikit-nix";
+  runtimes = import ./runtimes.nix;
+
   # What follows from the engine alone: its store paths, and in a last layer the image's fixed files and the engine's own
   # (licences, package database). No change of a text touches it.
   engineTree = {
@@ -93,11 +97,24 @@ let
         path = "/etc/hosts";
         text = "127.0.0.1 localhost\n::1 localhost\n";
       }
+      {
+        path = "/usr/bin/${engine.name}";
+        executable = true;
+        text = ''
+          #!${starter} start
+          exec ${engine.bin}
+          for ${runtime}
+          needs ${builtins.concatStringsSep " " runtimes.${runtime}.processor}
+        '';
+      }
     ];
     links = [
       {
-        path = "/usr/bin/${engine.name}";
-        target = engine.bin;
+        path = starter;
+        target = import ./start {
+          inherit pkgs;
+          inherit (plan) packages;
+        };
       }
       {
         path = "/etc/ssl/certs/ca-certificates.crt";
@@ -145,7 +162,7 @@ let
     TMPDIR = "/tmp";
     SSL_CERT_FILE = "/etc/ssl/certs/ca-certificates.crt";
   }
-  // (import ./runtimes.nix).${runtime}.env
+  // runtimes.${runtime}.env
   // engine.env
   // plan.env;
 
@@ -166,6 +183,19 @@ let
         # All settings, so that a user's arguments come on top of them.
         Entrypoint = [ engine.name ] ++ plan.entrypoint;
         Cmd = plan.cmd;
+        # Docker's and podman's; in nanoseconds.
+        Healthcheck = {
+          Test = [
+            "CMD"
+            starter
+            "probe"
+          ]
+          ++ plan.probe;
+          Interval = 30 * 1000000000;
+          Timeout = 10 * 1000000000;
+          # A large model takes its time to load.
+          StartPeriod = 600 * 1000000000;
+        };
         Env = map (name: "${name}=${environment.${name}}") (builtins.attrNames environment);
         ExposedPorts."8080/tcp" = { };
         User = "65532:65532";

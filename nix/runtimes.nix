@@ -3,6 +3,7 @@
 # instructions  the instruction sets that ggml is compiled for, as its CMake options are named (GGML_AVX …); nothing else
 #               is on. Not for what picks its CPU backend at run time.
 # debian        which of Debian's ready-made CPU backends of ggml has just these
+# processor     the same in the words of /proc/cpuinfo, where a processor without them must be told so
 # env           what the image's environment says
 let
   sse = [ "SSE42" ];
@@ -18,18 +19,38 @@ in
 {
   avx = {
     instructions = avx;
+    processor = [ "avx" ];
     debian = "sandybridge";
     env = { };
   };
 
   avx2 = {
     instructions = avx2;
+    processor = [
+      "avx2"
+      "fma"
+      "f16c"
+      "bmi2"
+      "avx"
+    ];
     debian = "haswell";
     env = { };
   };
 
   avx512 = {
     instructions = avx512;
+    processor = [
+      "avx512f"
+      "avx512cd"
+      "avx512vl"
+      "avx512dq"
+      "avx512bw"
+      "avx2"
+      "fma"
+      "f16c"
+      "bmi2"
+      "avx"
+    ];
     debian = "skylakex";
     env = { };
   };
@@ -37,6 +58,7 @@ in
   # What an aikitfile that names no runtime becomes on aarch64: the plain build for the platform's baseline.
   cpu = {
     instructions = sse;
+    processor = [ ];
     debian = "x64";
     env = { };
   };
@@ -44,6 +66,7 @@ in
   cuda = {
     # LocalAI's GPU images' host code.
     instructions = sse;
+    processor = [ ];
     env = {
       # AIKit's own, read by the NVIDIA container toolkit.
       NVIDIA_REQUIRE_CUDA = "cuda>=12.0";

@@ -108,6 +108,7 @@ class Plan:
     files: tuple[TextFile, ...]
     entrypoint: tuple[str, ...]
     cmd: tuple[str, ...]
+    probe: tuple[str, ...]
     env: Mapping[str, str]
     cudaCapabilities: tuple[str, ...]  # noqa: N815 (a JSON name); empty stands for nixpkgs' own list
     sources: tuple[SourceFile, ...] = ()
@@ -160,6 +161,7 @@ def make(
         files=tuple(files),
         entrypoint=launch.entrypoint,
         cmd=launch.cmd,
+        probe=launch.probe,
         env=launch.env,
         cudaCapabilities=_cuda_capabilities(options.cuda_capabilities),
     )

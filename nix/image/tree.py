@@ -20,6 +20,9 @@ def place(path: str) -> Path:
 for folder in spec["folders"]:
     place(folder).mkdir(exist_ok=True)
 for file in spec["files"]:
-    place(file["path"]).write_bytes(file["text"].encode())
+    target = place(file["path"])
+    target.write_bytes(file["text"].encode())
+    if file.get("executable"):
+        target.chmod(0o755)
 for link in spec["links"]:
     place(link["path"]).symlink_to(link["target"])

@@ -69,6 +69,17 @@ def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tup
     assert run["Entrypoint"][:2] == ["llama-server", "--host"]
     assert "/models/base.gguf" in run["Entrypoint"]
     assert not run.get("Cmd")
+    assert run["Healthcheck"]["Test"][1:] == [
+        "/usr/libexec/aikit-nix",
+        "probe",
+        "8080",
+        "/health",
+        "--port",
+        "LLAMA_ARG_PORT",
+    ]
+    script = (base[1] / "usr/bin/llama-server").read_text()
+    assert script.startswith("#!/usr/libexec/aikit-nix start\nexec /nix/store/")
+    assert script.endswith("\nfor avx\nneeds avx\n")
 
 
 @pytest.mark.usefixtures("bubblewrap")

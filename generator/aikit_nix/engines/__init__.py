@@ -26,12 +26,14 @@ class Launch:
     """How an image starts its server.
 
     `entrypoint` are the arguments that belong to the image, behind the program's name; `cmd` are those that a user's own
-    replace (`docker run IMAGE ARGS`). `files` are texts of the image by absolute path, besides the aikitfile's own.
+    replace (`docker run IMAGE ARGS`). `probe` is where the server says whether it is well: its port, a path that answers 200, and
+    the option and the variable that name another port. `files` are texts of the image by absolute path, besides the aikitfile's own.
     `warnings` say what of the aikitfile could not be kept.
     """
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
+    probe: tuple[str, str, str, str] = ("8080", "/health", "--port", "LLAMA_ARG_PORT")
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()

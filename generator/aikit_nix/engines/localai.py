@@ -22,4 +22,4 @@ def launch(aikitfile: Aikitfile) -> Launch:
         env["CONFIG_FILE"] = CONFIG_PATH
     if aikitfile.load_to_memory:
         env["LOCALAI_LOAD_TO_MEMORY"] = ",".join(name.value for name in aikitfile.load_to_memory)
-    return Launch(env=env)
+    return Launch(env=env, probe=("8080", "/readyz", "--address", "LOCALAI_ADDRESS"))

@@ -1,0 +1,199 @@
+"""The image's own small program: it checks the processor before the server starts, and asks whether the server is well."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import cpu, data
+from support.file_server import FileServer
+
+START = data.NIX / "start"
+SYSTEMS = ("x86_64-linux", "aarch64-linux")
+EMULATOR = shutil.which("qemu-aarch64-static")
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs the x86-64 program")
+
+
+def carried(system: str) -> bytes:
+    """The program in SYSTEM.txt."""
+    lines = (START / f"{system}.txt").read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("begin-base64 644 aikit-nix.tar.gz", "====")
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(base64.b64decode("".join(lines[1:-1]))))) as archive:
+        (member,) = archive.getmembers()
+        assert (member.name, member.mode, member.mtime, member.uid) == ("aikit-nix", 0o755, 1, 0)
+        content = archive.extractfile(member)
+        assert content
+        return content.read()
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """How to run the program, by its emulator where it needs one."""
+    path = tmp_path_factory.mktemp("start") / "aikit-nix"
+    path.write_bytes(carried(request.param))
+    path.chmod(0o755)
+    if request.param == "x86_64-linux":
+        return [str(path)]
+    if not EMULATOR:
+        pytest.skip("no qemu-aarch64-static (Debian package qemu-user-static)")
+    return [EMULATOR, str(path)]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_texts_are_what_the_source_compiles_to(system: str) -> None:
+    compiler = f"{system.removesuffix('-linux')}-linux-gnu-gcc"
+    if not shutil.which(compiler):
+        pytest.skip(f"{compiler} is not installed")
+    version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
+    if version != "12.2.0":
+        pytest.skip(f"the texts are Debian 12's gcc 12.2.0's, this is {version}")
+    built = subprocess.run([START / "build.sh", system], capture_output=True, text=True, check=True).stdout
+    assert built == (START / f"{system}.txt").read_text()
+
+
+def script(folder: Path, text: str) -> Path:
+    path = folder / "script"
+    path.write_text(text)
+    return path
+
+
+def run(*argv: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False, env=env, timeout=30)
+
+
+def test_a_script_starts_its_program_with_the_arguments_and_the_environment(program: list[str], tmp_path: Path) -> None:
+    show = "import os, sys; print(sys.argv[1:], os.environ.get('SET'))"
+    (tmp_path / "show.py").write_text(show)
+    path = script(tmp_path, f"#!/usr/libexec/aikit-nix start\nfor avx\nexec {sys.executable}\nneeds \n")
+    done = run(*program, "start", path, "-c", show, "--port", "1", "", SET="it")
+    # argv[0] is the script, as for any interpreter
+    assert (done.returncode, done.stdout) == (0, "['--port', '1', ''] it\n"), done.stderr
+
+
+def test_the_kernel_takes_it_for_an_interpreter(program: list[str], tmp_path: Path) -> None:
+    if len(program) > 1:
+        pytest.skip("the kernel does not run the other system's program")
+    path = script(tmp_path, f"#!{program[0]} start\nexec {shutil.which('echo')}\n")
+    path.chmod(0o755)
+    assert run(path, "a", "b c").stdout == "a b c\n"
+
+
+def in_sandbox(folder: Path, cpuinfo: str, *argv: object) -> subprocess.CompletedProcess[str]:
+    """Run with another /proc/cpuinfo."""
+    (folder / "cpuinfo").write_text(cpuinfo)
+    sandbox = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    return run(*sandbox, "--ro-bind", folder / "cpuinfo", "/proc/cpuinfo", "--", *argv)
+
+
+@pytest.mark.usefixtures("bubblewrap")
+@pytest.mark.parametrize(
+    ("cpuinfo", "lacks"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx avx2x xfma\nbugs\t\t: avx2\n", "avx2 fma f16c bmi2"),
+        ("processor\t: 0\nflags\t\t: fpu avx2 fma f16c avx\n", "bmi2"),
+        ("processor\t: 0\nflags\t\t: bmi2 fpu avx2 fma f16c avx\n", None),
+        ("flags : none\nprocessor\t: 0\nFeatures\t: fp asimd\n", None),
+        ("", None),
+    ],
+)
+def test_a_processor_that_lacks_something_is_told(
+    program: list[str], tmp_path: Path, cpuinfo: str, lacks: str | None
+) -> None:
+    path = script(tmp_path, f"exec {shutil.which('true')}\nfor avx2\nneeds {' '.join(cpu.FLAGS['avx2'])}\n")
+    done = in_sandbox(tmp_path, cpuinfo, *program, "start", path)
+    said = (
+        f"aikit-nix: this image is made for avx2, and this processor lacks {lacks}: take an image for another runtime\n"
+    )
+    assert (done.returncode, done.stderr) == ((1, said) if lacks else (0, ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("needs x\n", "names no program"), ("exec /nothing/there\n", "cannot start /nothing/there"), ("", "cannot read")],
+)
+def test_a_script_that_starts_nothing(program: list[str], tmp_path: Path, text: str, says: str) -> None:
+    done = run(*program, "start", script(tmp_path, text))
+    assert done.returncode == 1
+    assert says in done.stderr
+
+
+def test_the_processors_flags_are_the_generators() -> None:
+    done = subprocess.run(
+        ["nix-instantiate", "--eval", "--strict", "--json", data.NIX / "runtimes.nix"], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("no Nix")
+    means = json.loads(done.stdout)
+    assert {runtime: tuple(each["processor"]) for runtime, each in means.items() if each["processor"]} == cpu.FLAGS
+
+
+def test_a_probe_asks_for_the_path(program: list[str], files: FileServer) -> None:
+    port = files.url.rsplit(":", 1)[1]
+    files.files["/health"] = b"ok"
+    ask = [*program, "probe", port, "/health", "--no-such-option", "NOTHING"]
+    assert run(*ask).returncode == 0
+    del files.files["/health"]
+    done = run(*ask)
+    assert (done.returncode, done.stderr) == (1, "aikit-nix: the server is not ready: HTTP/1.1 404\n")
+
+
+def test_the_environment_names_another_port(program: list[str], files: FileServer) -> None:
+    files.files["/health"] = b"ok"
+    for value in (files.url.rsplit(":", 1)[1], files.url.removeprefix("http://"), f":{files.url.rsplit(':', 1)[1]}"):
+        assert run(*program, "probe", "1", "/health", "--no-such-option", "PORT", PORT=value, PORTS="2").returncode == 0
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_a_server_that_does_not_answer_is_not_well(program: list[str], silent: int) -> None:
+    done = run(*program, "probe", silent, "/health", "--port", "NOTHING")
+    assert (done.returncode, done.stderr) == (1, "aikit-nix: the server is not ready: no answer\n")
+    done = run(*program, "probe", 1, "/health", "--port", "NOTHING")
+    assert (done.returncode, done.stderr) == (1, "aikit-nix: nobody listens on the server's port\n")
+
+
+FIRST_PROCESS = """
+import http.server, subprocess, sys, threading
+class Well(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *arguments): pass
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[-1])), Well)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+sys.exit(subprocess.run(sys.argv[1].split() + ["probe", "8080", "/health", "--port", "PORT"]).returncode)
+"""
+
+
+@pytest.mark.usefixtures("bubblewrap")
+@pytest.mark.parametrize("option", [["--port"], ["--port", "1", "--port"]])
+def test_the_servers_last_argument_names_the_port(program: list[str], option: list[str]) -> None:
+    sandbox = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--as-pid-1", "--"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = run(*sandbox, sys.executable, "-c", FIRST_PROCESS, " ".join(program), *option, port)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["start"], ["probe", "1"], ["stop", "x", "y", "z"]])
+def test_a_wrong_use_is_an_error(program: list[str], arguments: list[str]) -> None:
+    done = run(*program, *arguments)
+    assert (done.returncode, done.stderr) == (1, "aikit-nix: start SCRIPT, or probe PORT PATH OPTION VARIABLE\n")
