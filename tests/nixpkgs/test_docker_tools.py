@@ -74,6 +74,7 @@ def test_every_form_is_the_same_image(debian_nixpkgs: Nixpkgs, tmp_path: Path) -
     assert bottom.files == ("/models/a/tiny.gguf",)
     assert bottom.digest == model_layer.describe("/models/a/tiny.gguf", tmp_path / "tiny.gguf")["digest"]
     assert {path.split("-", 1)[1] for layer in stored for path in layer.store_paths} == {
+        "aikit-nix",
         "server",
         "data",
         "host-cacert",
