@@ -111,10 +111,14 @@ let
     links = [
       {
         path = starter;
-        target = import ./start {
-          inherit pkgs;
-          inherit (plan) packages;
-        };
+        target =
+          import
+            {
+              debian = ./start/debian;
+              nixpkgs = ./start/nixpkgs.nix;
+            }
+            .${plan.packages}
+            { inherit pkgs; };
       }
       {
         path = "/etc/ssl/certs/ca-certificates.crt";

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compile start.c for a Nix system (Debian 12: gcc 12.2, for arm64 gcc-aarch64-linux-gnu) and print it as the text that
-# Nix unpacks: build.sh x86_64-linux >x86_64-linux.txt. tests/nix/test_start.py says whether the texts are what this makes.
+# Nix unpacks: build.sh x86_64-linux >debian/x86_64-linux.txt. tests/nix/test_start.py says whether the texts are what this makes.
 set -eu
 cd "$(dirname "$0")"
 work=$(mktemp -d)

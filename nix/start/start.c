@@ -11,7 +11,7 @@
    container's first process, by the environment's VARIABLE, or else PORT.
 
    Freestanding, so that it needs neither a C library's source nor its licence. Built by build.sh for the Debian packages
-   (start/SYSTEM.txt, which tests/nix/test_start.py compares), by default.nix for nixpkgs. */
+   (debian/SYSTEM.txt, which tests/nix/test_start.py compares), by nixpkgs.nix for nixpkgs. */
 
 #if defined __x86_64__
 enum { READ = 0, WRITE = 1, CLOSE = 3, SOCKET = 41, CONNECT = 42, SETSOCKOPT = 54, EXECVE = 59, EXIT = 60, OPENAT = 257 };

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs the
 
 
 def carried(system: str) -> bytes:
-    """The program in SYSTEM.txt."""
-    lines = (START / f"{system}.txt").read_text().splitlines()
+    """The program in debian/SYSTEM.txt."""
+    lines = (START / f"debian/{system}.txt").read_text().splitlines()
     assert (lines[0], lines[-1]) == ("begin-base64 644 aikit-nix.tar.gz", "====")
     with tarfile.open(fileobj=io.BytesIO(gzip.decompress(base64.b64decode("".join(lines[1:-1]))))) as archive:
         (member,) = archive.getmembers()
@@ -61,7 +61,7 @@ def test_the_texts_are_what_the_source_compiles_to(system: str) -> None:
     if version != "12.2.0":
         pytest.skip(f"the texts are Debian 12's gcc 12.2.0's, this is {version}")
     built = subprocess.run([START / "build.sh", system], capture_output=True, text=True, check=True).stdout
-    assert built == (START / f"{system}.txt").read_text()
+    assert built == (START / f"debian/{system}.txt").read_text()
 
 
 def script(folder: Path, text: str) -> Path:
