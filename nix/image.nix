@@ -2,7 +2,8 @@
 # both sets share, makes of the engine and of the texts.
 #
 # pkgs     nixpkgs, or the part of it that packages/debian offers
-# engine   { name, bin, package, license (SPDX), env, root ? null }: the server and what the image needs for it
+# engine   { name, bin, package, license (SPDX), env, root ?, labels ? }: the server and what the image needs for it; `root`, where
+#          it is there, has the server's and the certificates' files for the image, which then needs no store path
 # plan     the parsed plan.json
 # runtime  one of the plan's
 {
@@ -94,16 +95,20 @@ let
         text = "127.0.0.1 localhost\n::1 localhost\n";
       }
     ];
-    links = [
-      {
-        path = "/usr/bin/${engine.name}";
-        target = engine.bin;
-      }
-      {
-        path = "/etc/ssl/certs/ca-certificates.crt";
-        target = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
-      }
-    ];
+    links =
+      if engine ? root then
+        [ ] # has both
+      else
+        [
+          {
+            path = "/usr/bin/${engine.name}";
+            target = engine.bin;
+          }
+          {
+            path = "/etc/ssl/certs/ca-certificates.crt";
+            target = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
+          }
+        ];
   };
   engineLayers = layers "engine" {
     # The texts are one more.
@@ -170,16 +175,19 @@ let
         ExposedPorts."8080/tcp" = { };
         User = "65532:65532";
         WorkingDir = "/";
-        Labels = plan.image.labels // {
-          # RamaLama lists such images.
-          "org.containers.type" = "ai.image.model.car";
-          # The server's. Those of the libraries lie in /usr/share/doc where the packages have them.
-          "org.opencontainers.image.licenses" = engine.license;
-          "org.opencontainers.image.version" = tag;
-          "aikit-nix.engine" = plan.engine;
-          "aikit-nix.packages" = plan.packages;
-          "aikit-nix.runtime" = runtime;
-        };
+        Labels =
+          plan.image.labels
+          // engine.labels or { }
+          // {
+            # RamaLama lists such images.
+            "org.containers.type" = "ai.image.model.car";
+            # The server's. Those of the libraries lie in /usr/share/doc where the packages have them.
+            "org.opencontainers.image.licenses" = engine.license;
+            "org.opencontainers.image.version" = tag;
+            "aikit-nix.engine" = plan.engine;
+            "aikit-nix.packages" = plan.packages;
+            "aikit-nix.runtime" = runtime;
+          };
       };
       models = map (model: {
         inherit (model) path layer;
@@ -240,6 +248,13 @@ let
       inherit (outputs) oci;
       inherit (plan.image) name;
     };
+
+    # Not where the image is of another processor's programs.
+    checks =
+      if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+        { inherit (outputs) serves; }
+      else
+        { };
 
     # Starts the server in the sandbox and asks it something.
     serves = python "serves" ./serves.py {

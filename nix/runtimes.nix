@@ -2,7 +2,8 @@
 #
 # instructions  the instruction sets that ggml is compiled for, as its CMake options are named (GGML_AVX …); nothing else
 #               is on. Not for what picks its CPU backend at run time.
-# debian        which of Debian's ready-made CPU backends of ggml has just these
+# debian        which of Debian's ready-made backends of ggml are in the image. Debian has the CPU backend once per processor
+#               type: of several ggml takes the best that the processor has, a single one fixes the instruction set.
 # env           what the image's environment says
 let
   sse = [ "SSE42" ];
@@ -18,32 +19,37 @@ in
 {
   avx = {
     instructions = avx;
-    debian = "sandybridge";
+    debian = [ "cpu-sandybridge" ];
     env = { };
   };
 
   avx2 = {
     instructions = avx2;
-    debian = "haswell";
+    debian = [ "cpu-haswell" ];
     env = { };
   };
 
   avx512 = {
     instructions = avx512;
-    debian = "skylakex";
+    debian = [ "cpu-skylakex" ];
     env = { };
   };
 
   # What an aikitfile that names no runtime becomes on aarch64: the plain build for the platform's baseline.
   cpu = {
     instructions = sse;
-    debian = "x64";
+    debian = [ "cpu-*" ];
     env = { };
   };
 
   cuda = {
     # LocalAI's GPU images' host code.
     instructions = sse;
+    # Without a GPU ggml falls back to the processor.
+    debian = [
+      "cuda"
+      "cpu-*"
+    ];
     env = {
       # AIKit's own, read by the NVIDIA container toolkit.
       NVIDIA_REQUIRE_CUDA = "cuda>=12.0";
@@ -62,6 +68,29 @@ in
         "/usr/lib/wsl/lib"
         "/usr/local/nvidia/lib64"
       ];
+    };
+  };
+
+  # AMD's GPUs: `docker run --device /dev/kfd --device /dev/dri`.
+  rocm = {
+    instructions = sse;
+    debian = [
+      "hip"
+      "cpu-*"
+    ];
+    env = { };
+  };
+
+  # Any vendor's GPU. Mesa's drivers are in the image (`--device /dev/dri`); the NVIDIA container toolkit mounts its own.
+  vulkan = {
+    instructions = sse;
+    debian = [
+      "vulkan"
+      "cpu-*"
+    ];
+    env = {
+      NVIDIA_DRIVER_CAPABILITIES = "compute,graphics,utility";
+      NVIDIA_VISIBLE_DEVICES = "all";
     };
   };
 }

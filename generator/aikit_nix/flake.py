@@ -45,7 +45,9 @@ def render(plan: Plan, nixpkgs: str | None = None, debian_lock: Path | None = No
     """
     content = {f"aikit/{path}": text for path, text in library.files(plan).items()}
     if debian_lock:
-        content[_DEBIAN_LOCK] = _read_debian_lock(debian_lock)
+        from aikit_nix.debian import Lock
+
+        content[_DEBIAN_LOCK] = Lock.read(debian_lock).to_json().encode()
     content["aikit/plan.json"] = plan.to_json().encode()
     reference = None
     if plan.packages is Packages.NIXPKGS:
@@ -82,17 +84,6 @@ def _reference(nixpkgs: str) -> str:
     if _FLAKE_REF.fullmatch(nixpkgs):
         return nixpkgs
     raise error(f"--nixpkgs {nixpkgs!r}: give a revision (40 hex digits) or a flake reference (path:/srv/nixpkgs)")
-
-
-def _read_debian_lock(file: Path) -> bytes:
-    try:
-        text = file.read_bytes()
-        json.loads(text)
-    except (OSError, ValueError) as exception:
-        raise error(
-            f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`"
-        ) from None
-    return text
 
 
 def _seal(content: Mapping[str, bytes]) -> bytes:
