@@ -2,7 +2,8 @@
 # both sets share, makes of the engine and of the texts.
 #
 # pkgs     nixpkgs, or the part of it that packages/debian offers
-# engine   { name, bin, package, license (SPDX), env, root ? null }: the server and what the image needs for it
+# engine   { name, bin, package, license (SPDX), env, root ?, labels ? }: the server and what the image needs for it; `root`, where
+#          it is there, has the server's and the certificates' files for the image, which then needs no store path
 # plan     the parsed plan.json
 # runtime  one of the plan's
 {
@@ -74,6 +75,16 @@ let
 
   # Checks the processor before the server starts, and asks the server whether it is well: there is no shell to do it.
   starter = "/usr/libexec/aikit-nix";
+  starterProgram =
+    import
+      {
+        debian = ./start/debian;
+        nixpkgs = ./start/nixpkgs.nix;
+      }
+      .${plan.packages}
+      { inherit pkgs; };
+  # What is started; where the image has a distribution's files, those are left as they are.
+  entry = if engine ? root then "/usr/libexec/${engine.name}" else "/usr/bin/${engine.name}";
   runtimes = import ./runtimes.nix;
 
   # What follows from the engine alone: its store paths, and in a last layer the image's fixed files and the engine's own
@@ -98,33 +109,26 @@ let
         text = "127.0.0.1 localhost\n::1 localhost\n";
       }
       {
-        path = "/usr/bin/${engine.name}";
+        path = entry;
         executable = true;
         text = ''
           #!${starter} start
-          exec ${engine.bin}
+          exec ${if engine ? root then "/usr/bin/${engine.name}" else engine.bin}
           for ${runtime}
           needs ${builtins.concatStringsSep " " runtimes.${runtime}.processor}
         '';
       }
     ];
-    links = [
-      {
-        path = starter;
-        target =
-          import
-            {
-              debian = ./start/debian;
-              nixpkgs = ./start/nixpkgs.nix;
-            }
-            .${plan.packages}
-            { inherit pkgs; };
-      }
-      {
-        path = "/etc/ssl/certs/ca-certificates.crt";
-        target = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
-      }
-    ];
+    links =
+      if engine ? root then
+        [ ]
+      else
+        [
+          {
+            path = "/etc/ssl/certs/ca-certificates.crt";
+            target = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
+          }
+        ];
   };
   engineLayers = layers "engine" {
     # The texts are one more.
@@ -135,7 +139,11 @@ let
       builtins.concatStringsSep "" (
         map copy ([ (tree "engine-root" engineTree) ] ++ (if engine ? root then [ engine.root ] else [ ]))
       )
-      + "chmod 1777 tmp\n";
+      + ''
+        mkdir -p usr/libexec
+        cp ${starterProgram} .${starter}
+        chmod 1777 tmp
+      '';
   };
 
   textLayer = layers "texts" {
@@ -185,7 +193,7 @@ let
       created = "1970-01-01T00:00:01Z";
       config = {
         # All settings, so that a user's arguments come on top of them.
-        Entrypoint = [ engine.name ] ++ plan.entrypoint;
+        Entrypoint = [ (if engine ? root then entry else engine.name) ] ++ plan.entrypoint;
         Cmd = plan.cmd;
         # Docker's and podman's; in nanoseconds.
         Healthcheck = {
@@ -204,16 +212,19 @@ let
         ExposedPorts."8080/tcp" = { };
         User = "65532:65532";
         WorkingDir = "/";
-        Labels = plan.image.labels // {
-          # RamaLama lists such images.
-          "org.containers.type" = "ai.image.model.car";
-          # The server's. Those of the libraries lie in /usr/share/doc where the packages have them.
-          "org.opencontainers.image.licenses" = engine.license;
-          "org.opencontainers.image.version" = tag;
-          "aikit-nix.engine" = plan.engine;
-          "aikit-nix.packages" = plan.packages;
-          "aikit-nix.runtime" = runtime;
-        };
+        Labels =
+          plan.image.labels
+          // engine.labels or { }
+          // {
+            # RamaLama lists such images.
+            "org.containers.type" = "ai.image.model.car";
+            # The server's. Those of the libraries lie in /usr/share/doc where the packages have them.
+            "org.opencontainers.image.licenses" = engine.license;
+            "org.opencontainers.image.version" = tag;
+            "aikit-nix.engine" = plan.engine;
+            "aikit-nix.packages" = plan.packages;
+            "aikit-nix.runtime" = runtime;
+          };
       };
       models = map (model: {
         inherit (model) path layer;
@@ -274,6 +285,13 @@ let
       inherit (outputs) oci;
       inherit (plan.image) name;
     };
+
+    # Not where the image is of another processor's programs.
+    checks =
+      if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+        { inherit (outputs) serves; }
+      else
+        { };
 
     # Starts the server in the sandbox and asks it something.
     serves = python "serves" ./serves.py {

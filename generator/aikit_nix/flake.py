@@ -124,10 +124,9 @@ def _reference(given: str, option: str, also: str = "") -> str:
 
 def read_debian_lock(file: Path) -> bytes:
     """The bytes of another lock of Debian packages. Raises AikitError where it is none."""
-    from aikit_nix import debian, files
+    from aikit_nix.debian import Lock
 
-    debian.Lock.read(file)
-    return files.read_bounded(file, 1 << 24)
+    return Lock.read(file).to_json().encode()
 
 
 def reference(folder: Path) -> str:

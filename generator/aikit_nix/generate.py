@@ -138,7 +138,8 @@ def _cost(planned: Plan) -> str:
     if planned.packages is Packages.DEBIAN:
         from aikit_nix import debian
 
-        size = debian.download_size(debian.Lock.read(debian.LOCK)) / 1e6
+        system, platform = next(iter(planned.systems.items()))
+        size = debian.download_size(debian.Lock.read(debian.LOCK), system, platform.default) / 1e6
         return f"the first build downloads {size:.0f} MB of Debian packages and takes seconds"
     gpu = any(platform.default == "cuda" for platform in planned.systems.values())
     what = "LocalAI and llama.cpp" if planned.engine is Engine.LOCALAI else "llama.cpp"

@@ -66,7 +66,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[image.Image, Path]:
 
 def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tuple[image.Image, Path]) -> None:
     run = base[0].run
-    assert run["Entrypoint"][:2] == ["llama-server", "--host"]
+    assert run["Entrypoint"][:2] == ["/usr/libexec/llama-server", "--host"]
     assert "/models/base.gguf" in run["Entrypoint"]
     assert not run.get("Cmd")
     assert run["Healthcheck"]["Test"][1:] == [
