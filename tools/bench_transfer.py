@@ -86,7 +86,15 @@ class _Bench:
             f"apiVersion: v1alpha1\nmodels:\n  - {{name: m, source: '{url}', sha256: '{self.sha256}'}}\n"
         )
         environment = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache")}
-        argv = [sys.executable, "-m", "aikit_nix.cli", "fetch", str(aikitfile), "--flake", str(self.folder / "no-flake")]
+        argv = [
+            sys.executable,
+            "-m",
+            "aikit_nix.cli",
+            "fetch",
+            str(aikitfile),
+            "--flake",
+            str(self.folder / "no-flake"),
+        ]
         with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             assert process.stderr
             said = process.stderr.read()
