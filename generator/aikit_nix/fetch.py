@@ -146,6 +146,7 @@ def _download(remote: Remote, client: Client) -> Download:
     from aikit_nix.store_stream import StoreStream
 
     url, headers = _request(remote, client)
+    pin = remote.model.pin
     key = hashlib.sha256(f"{remote.url} {remote.sha256} {remote.path}".encode()).hexdigest()[:32]
     return Download(
         url,
@@ -155,7 +156,7 @@ def _download(remote: Remote, client: Client) -> Download:
         size=remote.size,
         sha256=remote.sha256,
         sink=None if remote.is_archive else lambda: StoreStream(store.name(posixpath.basename(remote.path))),
-        layer_of=None if remote.is_archive else frame_of(remote.path),
+        layer_of=None if remote.is_archive or (pin and pin.layer) else frame_of(remote.path),
         at=remote.model.source.at,
         hint=lambda problem: _hint(remote, problem),
     )

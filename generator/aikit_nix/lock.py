@@ -106,7 +106,7 @@ class Lock:
             found = seen.get(path)
             if found is None or found.sha256 != pin.sha256:
                 return pin
-            return replace(pin, size=found.size, blake3=found.blake3, layer=found.layer)
+            return replace(pin, size=found.size, blake3=found.blake3, layer=found.layer or pin.layer)
 
         return Lock.of(
             self.file,

@@ -21,7 +21,7 @@ from aikit_nix import files
 from aikit_nix.errors import error
 from aikit_nix.hashing import BLOCK
 
-_SYNC = 256 << 20  # bytes between two points that survive a power failure
+_SYNC = 30  # seconds between two points that survive a power failure; the kernel writes about as often by itself
 _SMALL = 4 << 20  # bytes
 
 
@@ -51,7 +51,7 @@ class Partial:
         self._note = place.with_name(f"{place.name}.state")
         self._waiting = waiting
         self._syncing: threading.Thread | None = None
-        self._next_sync = _SYNC
+        self._synced_at = time.monotonic()
 
     def __enter__(self) -> Partial:
         self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,8 +112,8 @@ class Partial:
             written = os.pwrite(self._descriptor, view, self.size)
             self.size += written
             view = view[written:]
-        if self.size >= self._next_sync and not (self._syncing and self._syncing.is_alive()):
-            self._next_sync = self.size + _SYNC
+        if time.monotonic() - self._synced_at >= _SYNC and not (self._syncing and self._syncing.is_alive()):
+            self._synced_at = time.monotonic()
             self._syncing = threading.Thread(target=self._sync, args=(self.size,), daemon=True)
             self._syncing.start()
 
@@ -141,7 +141,6 @@ class Partial:
         self._join()
         os.ftruncate(self._descriptor, size)
         self.size = size
-        self._next_sync = size + _SYNC
 
     def _sync(self, size: int) -> None:
         with suppress(OSError):  # a full disk is met by the next write
