@@ -31,6 +31,9 @@ _COMMANDS = {
     "reproduce": "proof",
     "sbom": "proof",
     "provenance": "proof",
+    "attest": "proof",
+    "sign": "proof",
+    "sign-models": "proof",
     "debian-lock": "maintain",
     "update-pins": "maintain",
 }

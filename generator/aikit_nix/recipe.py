@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aikit_nix import files, lock
+from aikit_nix import files, lock, store
 from aikit_nix.aikitfile import Layer, Pin
 from aikit_nix.debian_index import Package
 from aikit_nix.errors import AikitError, error
@@ -45,6 +45,11 @@ class Model:
     def path(self) -> str:
         """Where it lies in the image."""
         return self.file.path
+
+    @property
+    def store_file(self) -> Path:
+        """Where this machine's Nix store keeps it, if it does."""
+        return store.store_path(self.file.name, self.file.sha256)
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,10 @@ class Recipe:
 
     def debs(self, system: str, group: str = "engine") -> list[Package]:
         """The .debs that a system's default image is made of (`engine`), or the `tools` that make it; sorted by name."""
-        if self.debian_lock is None:
+        if self.plan.packages is not Packages.DEBIAN:
             return []
+        if self.debian_lock is None:
+            raise self._elsewhere()
         architecture = self.debian_lock["architectures"][ARCHITECTURES[system]]
         names = set(architecture[group])
         if group == "engine":
@@ -108,6 +115,13 @@ class Recipe:
             for name in sorted(names)
         ]
 
+    def _elsewhere(self) -> AikitError:
+        return error(
+            f"{self.folder} takes its Nix files from a flake input, and the pins of the programs are there: write the flake "
+            "without --input",
+            code="elsewhere",
+        )
+
     @property
     def debian_suite(self) -> str:
         """Debian's name of the suite that the .debs are from."""
@@ -115,9 +129,11 @@ class Recipe:
 
     def sources(self) -> list[Source]:
         """nixpkgs, and what is pinned beside it: LocalAI and its backends."""
-        found = [_nixpkgs(self.flake_lock["nodes"]["nixpkgs"]["locked"])] if self.flake_lock else []
+        found = [_nixpkgs(pin)] if (pin := _locked(self.flake_lock, "nixpkgs")) else []
         if self.plan.engine is not Engine.LOCALAI:
             return found
+        if not self.pins:
+            raise self._elsewhere()
         server, llama = self.pins["localai"], self.pins["llama-cpp"]
         found += [
             Source("LocalAI", server["tag"], f"pkg:github/mudler/LocalAI@{server['tag']}", _hex(server["hash"])),
@@ -128,6 +144,14 @@ class Recipe:
             purl = f"pkg:pypi/{name}@{pin['version']}"
             found.append(Source(name, pin["version"], purl, _hex(pin["hash"]), is_file=True))
         return found
+
+
+def _locked(flake_lock: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    """What flake.lock has of one of the flake's own inputs."""
+    if not flake_lock or not (node := flake_lock["nodes"][flake_lock["root"]].get("inputs", {}).get(name)):
+        return None
+    found: Mapping[str, Any] = flake_lock["nodes"][node]["locked"]
+    return found
 
 
 def _nixpkgs(locked: Mapping[str, Any]) -> Source:

@@ -52,6 +52,7 @@ SYSTEM = click.option(
     help="Whose image is meant.  [default: this machine's]",
 )
 OUTPUT = click.option("-o", "--output", type=FILE, help="File to write.  [default: standard output]")
+LOG = click.option("--log", is_flag=True, help="Also tell the public transparency log (Rekor).")
 INSECURE = click.option("--insecure", is_flag=True, help="The registry speaks plain HTTP.")
 
 

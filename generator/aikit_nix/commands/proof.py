@@ -122,3 +122,69 @@ def reproduce(
     ]:
         raise AikitError(*differs)
     console.say(f"the same image as {compare}'s: {ours['image']['manifest']}")
+
+
+@click.command()
+@click.argument("reference")
+@options.FLAKE
+@options.LOCK
+@options.SYSTEM
+@options.INSECURE
+def attest(reference: str, flake: Path, lock_path: Path | None, system: str | None, insecure: bool) -> None:
+    """Push the bill of materials and the provenance of a pushed image beside it, as OCI referrers.
+
+    REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake builds.
+    """
+    from aikit_nix.http import Client
+    from aikit_nix.image import artifact, proof
+
+    with Client() as client:
+        found = proof.subject(reference, flake, lock_path, system, client, insecure=insecure)
+        for digest in artifact.attach(found.repository, found.manifest, proof.referrers(found)):
+            console.show(f"{found.repository}@{digest}")
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--key", required=True, metavar="KEY", help="cosign's private key: a file or a KMS address.")
+@options.LOG
+@options.FLAKE
+@options.LOCK
+@options.SYSTEM
+@options.INSECURE
+def sign(
+    reference: str, key: str, log: bool, flake: Path, lock_path: Path | None, system: str | None, insecure: bool
+) -> None:
+    """Sign a pushed image, its bill of materials and its provenance with cosign.
+
+    REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake builds. COSIGN_PASSWORD has the key's password.
+    """
+    from aikit_nix.http import Client
+    from aikit_nix.image import proof
+    from aikit_nix.image import sign as signer
+
+    with Client() as client:
+        found = proof.subject(reference, flake, lock_path, system, client, insecure=insecure)
+    signer.image(found.name, key, found.bill(), found.predicate(), log=log, insecure=insecure)
+    console.say(f"signed {found.name}")
+
+
+@click.command("sign-models")
+@click.option("--key", required=True, metavar="KEY", help="cosign's private key: a file or a KMS address.")
+@options.LOG
+@options.FLAKE
+@options.LOCK
+@click.option(
+    "-o", "--output", type=options.FILE, default=Path("model.sig"), show_default=True, help="The signature to write."
+)
+def sign_models(key: str, log: bool, flake: Path, lock_path: Path | None, output: Path) -> None:
+    """Sign the image's models by the digests of the lock, as OpenSSF Model Signing does; no model is read.
+
+    `model_signing verify key models --allow_symlinks --signature model.sig --public_key cosign.pub` verifies the image's
+    folder /models.
+    """
+    from aikit_nix import recipe
+    from aikit_nix.image import sign as signer
+
+    signer.models(recipe.read(flake, lock_path), key, output, log=log)
+    console.say(f"wrote {output}")

@@ -127,7 +127,7 @@ def _of_registry(target: str, client: Client, insecure: bool, architecture: str 
     there = Repository(client, source.registry, source.repository, insecure=insecure)
     manifest = there.manifest(source.reference)
     if manifest.is_index:
-        manifest = there.manifest(_chosen(manifest, target, architecture))
+        manifest = there.manifest(chosen(manifest, target, architecture))
     described = manifest.content.get("config")
     config = str(described.get("digest")) if isinstance(described, dict) else ""
     if not layout.DIGEST.fullmatch(config):
@@ -140,7 +140,7 @@ def _of_registry(target: str, client: Client, insecure: bool, architecture: str 
     return Opened(image, target, blocks)
 
 
-def _chosen(index: Manifest, where: str, architecture: str | None) -> str:
+def chosen(index: Manifest, where: str, architecture: str | None) -> str:
     """The digest of an index's image for an architecture."""
     entries = [entry for entry in index.content.get("manifests") or () if isinstance(entry, dict)]
     found = {

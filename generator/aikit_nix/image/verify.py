@@ -111,7 +111,7 @@ def _layer(
     what = f"layer {index + 1} of {len(found.image.layers)}, {layer.model or layer.created_by[:60] or 'no model'}"
     blocks = found.blocks(index)
     in_store = models.get(layer.model or "")
-    if blocks is None and layer.model and in_store and (file := _store_file(in_store)).is_file():
+    if blocks is None and layer.model and in_store and (file := in_store.store_file).is_file():
         blocks = _as_layer(layer.model, file)
         what += f" (from {file})"
     if blocks is None:
@@ -323,7 +323,7 @@ def same_image(found: Image, again: Image, report: Report) -> None:
 def in_store(recipe: Recipe, system: str, report: Report) -> None:
     """Check the models and .debs that this machine's Nix store has: their bytes against the locks. Raises AikitError."""
     for model in recipe.models:
-        file = _store_file(model)
+        file = model.store_file
         if not file.exists():
             report.differs(f"{model.path}: {file} is not in the store (`aikit-nix fetch` brings it)")
         elif model.blake3:
@@ -336,10 +336,6 @@ def in_store(recipe: Recipe, system: str, report: Report) -> None:
             file = store.store_path(store.name(posixpath.basename(package.filename)), package.sha256)
             if file.exists():
                 report.compare(f"sha256 of {file}", hashing.hash_file(file).sha256, package.sha256)
-
-
-def _store_file(model: Model) -> Path:
-    return store.store_path(model.file.name, model.file.sha256)
 
 
 def _as_layer(path: str, file: Path) -> Blocks:

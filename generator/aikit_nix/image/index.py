@@ -1,0 +1,55 @@
+"""One OCI index over the images of a flake for several architectures: one tag, of which each machine takes its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from aikit_nix.errors import error
+from aikit_nix.http import Client
+from aikit_nix.image import artifact, layout
+from aikit_nix.image import push as pushing
+from aikit_nix.image.find import Layout
+from aikit_nix.image.push import Outcome
+from aikit_nix.image.registry import INDEX, Repository
+from aikit_nix.sources.oci import Artifact
+
+
+def make(images: Sequence[Layout]) -> bytes:
+    """The index's bytes: the same images give the same. Raises AikitError for two images of one architecture."""
+    entries = sorted((_entry(each) for each in images), key=lambda entry: str(entry["platform"]["architecture"]))
+    platforms = [entry["platform"]["architecture"] for entry in entries]
+    if len(set(platforms)) < len(platforms):
+        raise error(f"an index has one image an architecture, and these are for {', '.join(platforms)}", code="index")
+    labels = images[0].image.labels
+    notes = {key: labels[key] for key in labels if key.startswith("org.opencontainers.")}
+    return artifact.encode({"schemaVersion": 2, "mediaType": INDEX[0], "manifests": entries, "annotations": notes})
+
+
+def _entry(found: Layout) -> dict[str, Any]:
+    image = found.image
+    return {
+        "mediaType": layout.MANIFEST,
+        "digest": image.digest,
+        "size": len(image.manifest),
+        "platform": {"architecture": str(image.config.get("architecture")), "os": "linux"},
+    }
+
+
+def push(
+    images: Sequence[Layout], target: Artifact, *, insecure: bool = False, **options: Any
+) -> tuple[str, list[Outcome]]:
+    """Push every image by its digest, then the index under the tag; its digest, and what was done for each image.
+
+    `options` are those of `push.push`. Raises AikitError; the tag is as it was then.
+    """
+    index = make(images)
+    done = []
+    for each in images:
+        by_digest = replace(target, reference=str(each.image.digest))
+        done.append(pushing.push(each.image, each.folder, by_digest, insecure=insecure, **options))
+    with Client() as client:
+        repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
+        digest = repository.put_manifest(target.reference, INDEX[0], index)
+    return digest, done

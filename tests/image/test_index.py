@@ -1,0 +1,59 @@
+"""One index over the images for several architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aikit_nix.errors import AikitError
+from aikit_nix.http import Client
+from aikit_nix.image import blobs, index, reference, verify
+from aikit_nix.image.find import Layout
+from aikit_nix.image.layout import read_layout
+from support import layouts, registry
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    if reason := registry.missing():
+        pytest.skip(reason)
+    (tmp_path / "registry").mkdir()
+    with registry.serve(tmp_path / "registry") as found:
+        yield found
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Layout]:
+    folders = [
+        layouts.write(tmp_path / name, {"/models/m.gguf": b"same"}, {"program": name.encode()}, architecture=name)
+        for name in ("arm64", "amd64")
+    ]
+    return [Layout(read_layout(folder), folder) for folder in folders]
+
+
+def test_each_architecture_finds_its_image(images: list[Layout], address: str) -> None:
+    target = reference.parse(f"{address}/a/llama:1")
+    digest, done = index.push(images, target)
+    assert [each.uploaded for each in done] == [3, 2]  # the model's layer is the same
+    with Client() as client:
+        for image in images:
+            architecture = str(image.image.config["architecture"])
+            with blobs.opened(f"{address}/a/llama@{digest}", client, architecture=architecture) as found:
+                assert found.image.digest == image.image.digest
+                report = verify.Report()
+                verify.image(found, None, report)
+                assert report.differences == []
+        with (
+            pytest.raises(AikitError, match="has images for amd64, arm64, none for riscv64"),
+            blobs.opened(f"{address}/a/llama:1", client, architecture="riscv64"),
+        ):
+            pass
+
+
+def test_the_order_does_not_matter_and_an_architecture_counts_once(images: list[Layout]) -> None:
+    assert index.make(images) == index.make(images[::-1])
+    with pytest.raises(AikitError, match="one image an architecture"):
+        index.make([images[0], replace(images[0])])

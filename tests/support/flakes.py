@@ -1,0 +1,49 @@
+"""A flake of the Debian set in a folder of its own, as a user has it: aikitfile, model, lock, flake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import debian
+from support import debian_lock
+from support.command import aikit_nix
+
+AIKITFILE = "apiVersion: v1alpha1\nruntime: avx2\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
+
+
+@dataclass(frozen=True)
+class Project:
+    """`folder` has aikitfile.yaml, aikit.lock, the model and the flake."""
+
+    folder: Path
+
+    def run(self, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        """`aikit-nix ARGUMENTS` in the folder."""
+        return aikit_nix(*arguments, cwd=self.folder, env={**os.environ, **env} if env else None)
+
+    def build(self, output: str) -> Path:
+        argv = ["nix", "build", f"path:{self.folder}#{output}", "--no-link", "--json"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return Path(json.loads(done.stdout)[0]["outputs"]["out"])
+
+
+def write(folder: Path, model: Path, patch: pytest.MonkeyPatch, aikitfile: str = AIKITFILE) -> Project:
+    """Lock and generate; `patch` gets the environment that builds need here."""
+    shutil.copy(model, folder / "tiny.gguf")
+    (folder / "aikitfile.yaml").write_text(aikitfile)
+    for name, value in debian.build_environment().items():
+        patch.setenv(name, value)
+    if lock := debian_lock.usable(folder, print):
+        patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
+    for arguments in (["lock"], ["gen", "--packages", "debian"]):
+        done = aikit_nix(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return Project(folder)
