@@ -70,9 +70,7 @@ let
         engine = image.engine.package;
       };
       inherit (image) apps;
-      checks = {
-        inherit (image) serves;
-      };
+      checks = image.checks;
     };
 
   systems = builtins.mapAttrs perSystem plan.systems;

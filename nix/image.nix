@@ -2,7 +2,8 @@
 # both sets share, makes of the engine and of the texts.
 #
 # pkgs     nixpkgs, or the part of it that packages/debian offers
-# engine   { name, bin, package, license (SPDX), env, root ? null }: the server and what the image needs for it
+# engine   { name, bin, package, license (SPDX), env, root ?, labels ? }: the server and what the image needs for it; `root`, where
+#          it is there, has the server's and the certificates' files for the image, which then needs no store path
 # plan     the parsed plan.json
 # runtime  one of the plan's
 {
@@ -98,11 +99,12 @@ let
         text = "127.0.0.1 localhost\n::1 localhost\n";
       }
       {
-        path = "/usr/bin/${engine.name}";
+        # First on the PATH where the server has its own file in /usr/bin.
+        path = "/usr/${if engine ? root then "local/bin" else "bin"}/${engine.name}";
         executable = true;
         text = ''
           #!${starter} start
-          exec ${engine.bin}
+          exec ${if engine ? root then "/usr/bin/${engine.name}" else engine.bin}
           for ${runtime}
           needs ${builtins.concatStringsSep " " runtimes.${runtime}.processor}
         '';
@@ -120,11 +122,18 @@ let
             .${plan.packages}
             { inherit pkgs; };
       }
-      {
-        path = "/etc/ssl/certs/ca-certificates.crt";
-        target = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
-      }
-    ];
+    ]
+    ++ (
+      if engine ? root then
+        [ ] # has them
+      else
+        [
+          {
+            path = "/etc/ssl/certs/ca-certificates.crt";
+            target = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
+          }
+        ]
+    );
   };
   engineLayers = layers "engine" {
     # The texts are one more.
@@ -204,16 +213,19 @@ let
         ExposedPorts."8080/tcp" = { };
         User = "65532:65532";
         WorkingDir = "/";
-        Labels = plan.image.labels // {
-          # RamaLama lists such images.
-          "org.containers.type" = "ai.image.model.car";
-          # The server's. Those of the libraries lie in /usr/share/doc where the packages have them.
-          "org.opencontainers.image.licenses" = engine.license;
-          "org.opencontainers.image.version" = tag;
-          "aikit-nix.engine" = plan.engine;
-          "aikit-nix.packages" = plan.packages;
-          "aikit-nix.runtime" = runtime;
-        };
+        Labels =
+          plan.image.labels
+          // engine.labels or { }
+          // {
+            # RamaLama lists such images.
+            "org.containers.type" = "ai.image.model.car";
+            # The server's. Those of the libraries lie in /usr/share/doc where the packages have them.
+            "org.opencontainers.image.licenses" = engine.license;
+            "org.opencontainers.image.version" = tag;
+            "aikit-nix.engine" = plan.engine;
+            "aikit-nix.packages" = plan.packages;
+            "aikit-nix.runtime" = runtime;
+          };
       };
       models = map (model: {
         inherit (model) path layer;
@@ -274,6 +286,13 @@ let
       inherit (outputs) oci;
       inherit (plan.image) name;
     };
+
+    # Not where the image is of another processor's programs.
+    checks =
+      if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+        { inherit (outputs) serves; }
+      else
+        { };
 
     # Starts the server in the sandbox and asks it something.
     serves = python "serves" ./serves.py {

@@ -2,7 +2,8 @@
 #
 # instructions  the instruction sets that ggml is compiled for, as its CMake options are named (GGML_AVX …); nothing else
 #               is on. Not for what picks its CPU backend at run time.
-# debian        which of Debian's ready-made CPU backends of ggml has just these
+# debian        which of Debian's ready-made backends of ggml are in the image. Debian has the CPU backend once per processor
+#               type: of several ggml takes the best that the processor has, a single one fixes the instruction set.
 # processor     the same in the words of /proc/cpuinfo, where a processor without them must be told so
 # env           what the image's environment says
 let
@@ -20,7 +21,7 @@ in
   avx = {
     instructions = avx;
     processor = [ "avx" ];
-    debian = "sandybridge";
+    debian = [ "cpu-sandybridge" ];
     env = { };
   };
 
@@ -33,7 +34,7 @@ in
       "bmi2"
       "avx"
     ];
-    debian = "haswell";
+    debian = [ "cpu-haswell" ];
     env = { };
   };
 
@@ -51,7 +52,7 @@ in
       "bmi2"
       "avx"
     ];
-    debian = "skylakex";
+    debian = [ "cpu-skylakex" ];
     env = { };
   };
 
@@ -59,7 +60,7 @@ in
   cpu = {
     instructions = sse;
     processor = [ ];
-    debian = "x64";
+    debian = [ "cpu-*" ];
     env = { };
   };
 
@@ -67,6 +68,11 @@ in
     # LocalAI's GPU images' host code.
     instructions = sse;
     processor = [ ];
+    # Without a GPU ggml falls back to the processor.
+    debian = [
+      "cuda"
+      "cpu-*"
+    ];
     env = {
       # AIKit's own, read by the NVIDIA container toolkit.
       NVIDIA_REQUIRE_CUDA = "cuda>=12.0";
@@ -85,6 +91,31 @@ in
         "/usr/lib/wsl/lib"
         "/usr/local/nvidia/lib64"
       ];
+    };
+  };
+
+  # AMD's GPUs: `docker run --device /dev/kfd --device /dev/dri`.
+  rocm = {
+    instructions = sse;
+    processor = [ ];
+    debian = [
+      "hip"
+      "cpu-*"
+    ];
+    env = { };
+  };
+
+  # Any vendor's GPU. Mesa's drivers are in the image (`--device /dev/dri`); the NVIDIA container toolkit mounts its own.
+  vulkan = {
+    instructions = sse;
+    processor = [ ];
+    debian = [
+      "vulkan"
+      "cpu-*"
+    ];
+    env = {
+      NVIDIA_DRIVER_CAPABILITIES = "compute,graphics,utility";
+      NVIDIA_VISIBLE_DEVICES = "all";
     };
   };
 }

@@ -168,7 +168,7 @@ SECTION_4 = {
     "unknown backend": (with_models("backends: [x]\n"), {"backend"}),  # backend x is not supported
     "unknown runtime": (with_models("runtime: x\n"), {"runtime"}),  # runtime x is not supported
     "an empty runtime": (with_models("runtime: ''\n"), set()),
-    "runtimes of later versions": (with_models("runtime: rocm\n"), {"runtime"}),
+    "runtimes of later versions": (with_models("runtime: applesilicon\n"), {"runtime"}),
     "mamba": (with_models("backends: [mamba]\n"), {"backend"}),
     "diffusers": (with_models("backends: [diffusers]\n"), {"backend"}),
     "vllm": (with_models("backends: [vllm]\n"), {"backend"}),

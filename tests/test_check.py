@@ -273,12 +273,24 @@ def test_explain(folder: Path) -> None:
         assert part in done.stdout
     assert '  |   system_prompt: "hi"' in done.stdout
     assert "escapes undone: 2 backslashes fewer than written" in done.stdout
-    assert "on x86_64-linux (others: avx2, avx512)\n" in done.stdout
+    assert "on x86_64-linux (others: cpu, avx2, avx512, cuda, vulkan, rocm)\n" in done.stdout
+    assert "on aarch64-linux (others: cuda, vulkan)\n" in done.stdout
+
+
+def test_explain_says_what_is_not_in_debian_proper(folder: Path) -> None:
+    write(folder, HEAD + MODEL + "runtime: cuda\n")
+    done = aikit_nix("explain", "--packages", "debian", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("contrib: libggml0-backend-cuda\n") == 2
+    assert done.stdout.count("non-free: libcublas12, libcublaslt12, libcudart12\n") == 2
+    done = aikit_nix("explain", "--packages", "debian", "--runtime", "vulkan", cwd=folder)
+    assert "for x86_64-linux, " in done.stdout
+    assert "non-free" not in done.stdout
 
 
 def test_explain_refuses_what_gen_refuses(folder: Path) -> None:
-    write(folder, HEAD + MODEL + "runtime: cuda\n")
-    done = aikit_nix("explain", "--packages", "debian", cwd=folder)
+    write(folder, HEAD + MODEL + "runtime: rocm\n")
+    done = aikit_nix("explain", cwd=folder)
     assert done.returncode == 1
     assert done.stderr.startswith("error: aikitfile.yaml:5:10: ")
 

@@ -9,14 +9,14 @@ import lzma
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian, debian_archive, debian_index
+from aikit_nix import debian, debian_archive, debian_index, http
 from aikit_nix.errors import AikitError
 from support import file_server
 from support.command import aikit_nix
@@ -78,7 +78,7 @@ def test_dependencies_are_read() -> None:
 
 
 def package(name: str, depends: str = "", version: str = "1", provides: str = "") -> debian_index.Package:
-    return debian_index.Package(name, version, f"pool/{name}.deb", "0" * 64, 1, depends, provides)
+    return debian_index.Package(name, version, f"pool/main/{name}.deb", "0" * 64, 1, depends, provides)
 
 
 def closure(*packages: debian_index.Package, left_out: tuple[str, ...] = ()) -> list[str]:
@@ -180,7 +180,28 @@ def test_a_build_gets_the_mirror_over_plain_http(monkeypatch: pytest.MonkeyPatch
         debian.mirrors()
 
 
+@pytest.mark.parametrize(
+    "mirror", ["http://me:s3cret@a.example/debian", "http://s3cret@a.example", "https://a:s3cret@a/"]
+)
+def test_a_mirror_with_a_password_is_refused_and_not_shown(
+    mirror: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(debian.MIRROR, raising=False)
+    done = aikit_nix("debian-lock", "--mirror", mirror, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "a password in its address cannot be used" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+    (tmp_path / "sources.list").write_text(f"deb {mirror} bookworm main\n")
+    assert debian.machine_mirror(tmp_path) is None
+    monkeypatch.setenv(debian.MIRROR, f"http://b.example/debian {mirror}")
+    with pytest.raises(AikitError, match="password") as refused:
+        debian.mirrors()
+    assert "s3cret" not in str(refused.value)
+
+
 # --- Renewing
+
+DATE = datetime(2026, 10, 30, 8, 8, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -210,42 +231,55 @@ class Archive:
         valid: timedelta = timedelta(days=7),
         by_hash: bool = True,
         codename: str = "sid",
+        date: datetime = DATE,
+        more: Mapping[str, str] | None = None,
     ) -> None:
-        """Make `packages` the index of a suite."""
-        index = lzma.compress(packages.encode())
-        sha256 = hashlib.sha256(index).hexdigest()
-        date = datetime(2026, 10, 30, 8, 8, 1, tzinfo=UTC)
+        """Make `packages` the index of a suite's main, for both architectures; `more` has other indices by folder."""
+        texts = {"main/binary-amd64": packages, "main/binary-arm64": packages} | dict(more or {})
+        listing = ""
+        for folder, text in texts.items():
+            index = lzma.compress(text.encode())
+            sha256 = hashlib.sha256(index).hexdigest()
+            listing += f" {sha256} {len(index)} {folder}/Packages.xz\n"
+            place = f"by-hash/SHA256/{sha256}" if by_hash else "Packages.xz"
+            self.server.files[f"/debian/dists/{suite}/{folder}/{place}"] = index
         release = (
             f"Origin: Test\nSuite: {suite}\nCodename: {codename}\nDate: {date:%a, %d %b %Y %H:%M:%S} UTC\n"
             f"Valid-Until: {datetime.now(UTC) + valid:%a, %d %b %Y %H:%M:%S} UTC\n"
             f"Acquire-By-Hash: {'yes' if by_hash else 'no'}\n"
-            f"SHA256:\n {sha256} {len(index)} main/binary-amd64/Packages.xz\n"
+            f"SHA256:\n{listing}"
         )
-        place = f"by-hash/SHA256/{sha256}" if by_hash else "Packages.xz"
-        self.server.files[f"/debian/dists/{suite}/main/binary-amd64/{place}"] = index
         self.server.files[f"/debian/dists/{suite}/InRelease"] = self.gpg("--clearsign", data=release.encode())
 
 
-ROOTS = ("llama.cpp-tools", "python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static", "ca-certificates")
+TOOLS = ("python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static")
 
 
-def stanza(name: str, version: str = "1.0-1", depends: str = "") -> str:
+def stanza(name: str, version: str = "1.0-1", depends: str = "", component: str = "main") -> str:
     return (
         f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nDepends: {depends}\n"
-        f"Filename: pool/main/{name[0]}/{name}_{version}_amd64.deb\nSize: {len(name)}\n"
+        f"Filename: pool/{component}/{name[0]}/{name}_{version}_amd64.deb\nSize: {len(name)}\n"
         f"SHA256: {hashlib.sha256(name.encode()).hexdigest()}\n"
     )
 
 
 INDEX = "\n".join(
     [
-        *(stanza(name) for name in ROOTS[1:]),
+        *(stanza(name) for name in (*TOOLS, "base-files")),
+        stanza("ca-certificates", depends="openssl (>= 3)"),
         stanza("llama.cpp-tools", "1:2.0+dfsg~1-1", "libfuture99 (>= 3), debconf, wget | curl"),
         stanza("libfuture99", "2.9-1"),
         stanza("libfuture99", "3.0-1"),
         "Package: not-in-the-pool\nVersion: 1\n",
     ]
 )
+
+
+ENGINE = ("base-files", "ca-certificates", "libfuture99", "llama.cpp-tools")
+GPUS = {
+    "contrib/binary-amd64": stanza("libggml0-backend-cuda", "1-1", "libcublas99, libcuda1 (>= 440) | x", "contrib"),
+    "non-free/binary-amd64": stanza("libcublas99", "1-1", "llama.cpp-tools", "non-free"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +301,7 @@ def signed_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive
 def archive(signed_archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
     monkeypatch.delenv("http_proxy", raising=False)
     signed_archive.server.files.clear()
+    signed_archive.server.failures.clear()
     signed_archive.publish(INDEX)
     return signed_archive
 
@@ -281,9 +316,12 @@ def test_a_lock_follows_the_signed_index(archive: Archive, tmp_path: Path) -> No
     lock = renew(archive)
     assert (lock.suite, lock.date) == ("sid", "2026-10-30T08:08:01Z")
     assert lock.snapshot == "20261030T200801Z"
-    assert lock.engine == ("libfuture99", "llama.cpp-tools")
-    assert lock.tools == tuple(sorted(ROOTS[1:]))
-    assert lock.packages["libfuture99"].version == "3.0-1"
+    assert list(lock.architectures) == ["amd64", "arm64"]
+    for architecture in lock.architectures.values():
+        assert architecture.engine == ENGINE
+        assert architecture.accelerators == {}
+        assert architecture.tools == tuple(sorted(TOOLS))
+        assert architecture.packages["libfuture99"].version == "3.0-1"
 
     lock.write(tmp_path / "new/lock.json")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["lock.json"]
@@ -293,14 +331,47 @@ def test_a_lock_follows_the_signed_index(archive: Archive, tmp_path: Path) -> No
 
 def test_an_archive_without_by_hash_is_read(archive: Archive) -> None:
     archive.publish(INDEX, by_hash=False)
-    assert renew(archive).engine == ("libfuture99", "llama.cpp-tools")
+    assert renew(archive).architectures["amd64"].engine == ENGINE
 
 
-def test_an_expired_index_is_a_warning(archive: Archive) -> None:
+def test_what_a_gpu_needs_is_a_group_of_its_own(archive: Archive) -> None:
+    archive.publish(INDEX, more=GPUS)
+    lock = renew(archive)
+    assert lock.architectures["arm64"].accelerators == {}
+    amd64 = lock.architectures["amd64"]
+    assert amd64.accelerators == {"cuda": ("libcublas99", "libggml0-backend-cuda")}
+    assert [p.name for p in amd64.image("cuda")] == [*ENGINE, "libcublas99", "libggml0-backend-cuda"]
+    assert [p.name for p in amd64.image("avx2")] == list(ENGINE)
+    written = json.loads(lock.to_json())["architectures"]["amd64"]["packages"]
+    components = {name: entry["component"] for name, entry in written.items() if entry["component"] != "main"}
+    assert components == {"libcublas99": "non-free", "libggml0-backend-cuda": "contrib"}
+
+
+def test_an_expired_index_is_refused_unless_told(archive: Archive) -> None:
     archive.publish(INDEX, valid=timedelta(days=-3))
-    _, warnings = debian.renew(archive.mirror, keyring=archive.keyring)
-    assert [warning.code for warning in warnings] == ["mirror-outdated"]
-    assert "30 October 2026" in warnings[0].message
+    with pytest.raises(AikitError, match=r"30 October 2026 and was valid until .*--allow-older"):
+        renew(archive)
+    _, warnings = debian.renew(archive.mirror, keyring=archive.keyring, allow_older=True)
+    assert [warning.code for warning in warnings] == ["old-index"]
+
+
+def test_a_step_back_is_refused_unless_told(archive: Archive) -> None:
+    pinned = DATE + timedelta(minutes=1)
+    with pytest.raises(AikitError, match=r"older than the packages that are pinned now .*--allow-older"):
+        debian.renew(archive.mirror, pinned, keyring=archive.keyring)
+    _, warnings = debian.renew(archive.mirror, pinned, keyring=archive.keyring, allow_older=True)
+    assert [warning.code for warning in warnings] == ["old-index"]
+    assert debian.renew(archive.mirror, DATE, keyring=archive.keyring)[1] == ()
+
+
+def test_the_date_of_a_lock_is_read_whatever_its_format(tmp_path: Path) -> None:
+    file = tmp_path / "lock.json"
+    assert debian.Lock.date_of(file) is None
+    for text in ("", "[]", "{}", '{"date": 3}', '{"date": "2026-10-30"}', "[" * 100_000):
+        file.write_text(text)
+        assert debian.Lock.date_of(file) is None
+    file.write_text('{"date": "2026-10-30T08:08:01Z"}')
+    assert debian.Lock.date_of(file) == DATE
 
 
 def test_a_changed_release_is_refused(archive: Archive) -> None:
@@ -329,7 +400,7 @@ def test_a_missing_keyring_is_named(archive: Archive, tmp_path: Path) -> None:
 
 
 def test_a_changed_index_is_refused(archive: Archive) -> None:
-    (path,) = (path for path in archive.server.files if "by-hash" in path)
+    path = next(path for path in archive.server.files if "binary-amd64/by-hash" in path)
     archive.server.files[path] = lzma.compress(INDEX.replace("3.0-1", "3.0-9").encode())
     with pytest.raises(AikitError, match="not what the signed index says"):
         renew(archive)
@@ -340,7 +411,13 @@ def test_a_changed_index_is_refused(archive: Archive) -> None:
     [
         (INDEX.replace("Package: patchelf", "Package: patcheld"), "what it needs .patchelf"),
         (INDEX.replace("pool/main/p/patch", "../../etc/p/patch"), "cannot be read: patchelf"),
+        (INDEX.replace("pool/main/p/patch", "pool/main/../../patch"), "cannot be read: patchelf"),
+        (INDEX.replace("pool/main/p/patch", "pool/other/patch"), "cannot be read: patchelf"),
         (INDEX.replace("Size: 8", "Size: huge"), "cannot be read: patchelf"),
+        (INDEX.replace("Size: 8", "Size: -8"), "cannot be read: patchelf"),
+        (INDEX.replace("Version: 1.0-1", "Version: x:1", 1), "cannot be read: python3-minimal"),
+        (INDEX.replace("Version: 1.0-1", f"Version: {'9' * 5000}:1", 1), "cannot be read: python3-minimal"),
+        (INDEX.replace("(>= 3)", "(>= x:1)"), "dependency that cannot be read"),
         ("", "cannot give"),
     ],
 )
@@ -378,19 +455,79 @@ def test_an_index_of_another_suite_is_refused(archive: Archive) -> None:
 
 
 def test_a_mirror_without_the_suite_is_named() -> None:
-    with file_server.serve() as server, pytest.raises(AikitError, match=r"InRelease: HTTP Error 404.*--mirror"):
+    with file_server.serve() as server, pytest.raises(AikitError, match=r"InRelease answered 404.*--mirror"):
         debian.renew(f"{server.url}/ubuntu")
     with pytest.raises(AikitError, match="--mirror"):
         debian.renew("http://127.0.0.1:1/debian")
-    with pytest.raises(AikitError, match="only http"):
+    with pytest.raises(AikitError, match="no http:// or https://"):
         debian.renew("file:///etc")
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (file_server.Failure(endless=True), "more than 65,536 bytes"),
+        (file_server.Failure(drip=0.2), "too slow"),
+        (file_server.Failure(flood=b"HTTP/1.1 100 Continue\r\n\r\n"), "too slow|no sense|broke"),
+        (file_server.Failure(flood=b"X: y\r\n"), "InRelease"),
+        (file_server.Failure(raw=b"HTTP/1.1 huh\r\n\r\n"), "InRelease"),
+        (file_server.Failure(raw=b"\xff" * 100), "InRelease"),
+        (file_server.Failure(status=302, headers={"Location": "ftp://127.0.0.1/x"}), "only http"),
+        (file_server.Failure(status=302, headers={"Location": "file:///etc/passwd"}), "only http"),
+    ],
+)
+def test_nothing_that_a_mirror_says_has_no_end(
+    archive: Archive, failure: file_server.Failure, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debian_archive, "_RELEASE_LIMIT", 1 << 16)
+    monkeypatch.setattr(debian_archive, "_FOR_RELEASE", http.Patience(answer=1, attempts=2, first_wait=0))
+    archive.server.failures["/debian/dists/sid/InRelease"] = [failure] * 2
+    with pytest.raises(AikitError, match=message):
+        renew(archive)
+
+
+def test_a_message_that_unpacks_to_more_is_not_unpacked(archive: Archive) -> None:
+    """gpgv would write the whole of it, whoever signed it."""
+    packed = archive.gpg("--sign", "--armor", data=bytes(50_000_000))
+    assert len(packed) < 1_000_000
+    signature = packed.replace(b"PGP MESSAGE", b"PGP SIGNATURE")
+    clear = archive.server.files["/debian/dists/sid/InRelease"]
+    for answer in (packed, clear[: clear.index(b"-----BEGIN PGP SIG")] + signature, clear + packed, b"x\n" + clear):
+        archive.server.files["/debian/dists/sid/InRelease"] = answer
+        with pytest.raises(AikitError, match="not signed by a key of"):
+            renew(archive)
+
+
+def test_a_text_is_what_was_signed(archive: Archive) -> None:
+    """Lines that begin with a dash are escaped, and blanks at their ends are not signed."""
+    path = "/debian/dists/sid/InRelease"
+    signed = archive.gpg("--clearsign", data=b"Suite: sid  \n- a\n-----b\nDate: x\n")
+    archive.server.files[path] = signed
+    with pytest.raises(AikitError, match="no date that can be read"):
+        renew(archive)
+    archive.server.files[path] = signed.replace(b"- -----b", b"-----b")
+    with pytest.raises(AikitError, match="not signed by a key of"):
+        renew(archive)
+
+
+def test_an_index_that_is_longer_than_signed_is_not_read_to_its_end(archive: Archive) -> None:
+    path = next(path for path in archive.server.files if "binary-amd64/by-hash" in path)
+    archive.server.failures[path] = [file_server.Failure(endless=True)] * 2
+    with pytest.raises(AikitError, match="answered with more than"):
+        renew(archive)
+
+
+def test_an_index_that_unpacks_to_more_is_refused(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian_archive, "_INDEX_LIMIT", 100)
+    with pytest.raises(AikitError, match="unpacks to more than 100 bytes"):
+        renew(archive)
 
 
 # --- What is still there
 
 
 def offer(archive: Archive, lock: debian.Lock, *but: str) -> None:
-    for pinned in lock.packages.values():
+    for pinned in lock.packages():
         if pinned.name not in but:
             archive.server.files[f"/debian/{pinned.filename}"] = b"x" * pinned.size
 
@@ -404,7 +541,8 @@ def no_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_no_mirror_has_is_missing(archive: Archive) -> None:
     lock = renew(archive)
     offer(archive, lock, "patchelf")
-    archive.server.files[f"/debian/{lock.packages['busybox-static'].filename}"] += b"changed"
+    packages = lock.architectures["amd64"].packages
+    archive.server.files[f"/debian/{packages['busybox-static'].filename}"] += b"changed"
     gone = debian.missing(lock, ["http://127.0.0.1:1/debian", archive.mirror])
     assert [package.name for package in gone] == ["busybox-static", "patchelf"]
     assert {request.method for request in archive.server.requests[-6:]} == {"HEAD"}
@@ -415,13 +553,14 @@ def test_the_snapshot_archive_counts(archive: Archive, monkeypatch: pytest.Monke
     monkeypatch.setattr(debian, "SNAPSHOT", f"{archive.server.url}/snapshot")
     offer(archive, lock, "patchelf")
     assert [package.name for package in debian.missing(lock, [archive.mirror])] == ["patchelf"]
-    path = f"/snapshot/{lock.snapshot}/{lock.packages['patchelf'].filename}"
-    archive.server.files[path] = b"x" * lock.packages["patchelf"].size
+    patchelf = lock.architectures["amd64"].packages["patchelf"]
+    archive.server.files[f"/snapshot/{lock.snapshot}/{patchelf.filename}"] = b"x" * patchelf.size
     assert debian.missing(lock, [archive.mirror]) == []
 
 
 @pytest.mark.usefixtures("no_snapshot")
 def test_the_command_checks_and_renews(archive: Archive, tmp_path: Path) -> None:
+    archive.publish(INDEX, date=datetime.now(UTC))
     done = aikit_nix("debian-lock", "--mirror", archive.mirror, cwd=tmp_path)
     assert done.returncode == 1
     assert "not signed by a key of" in done.stderr
@@ -435,6 +574,15 @@ def test_the_command_checks_and_renews(archive: Archive, tmp_path: Path) -> None
 # --- The lock file
 
 
+ARCHITECTURE: dict[str, object] = {"engine": [], "accelerators": {}, "tools": [], "packages": {}}
+LOCK = {
+    "suite": "sid",
+    "date": "2026-10-30T08:08:01Z",
+    "snapshot": "20261030T200801Z",
+    "architectures": {"amd64": ARCHITECTURE, "arm64": ARCHITECTURE},
+}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -442,7 +590,12 @@ def test_the_command_checks_and_renews(archive: Archive, tmp_path: Path) -> None
         "[]",
         "{}",
         '{"suite": "sid", "date": "", "snapshot": "", "engine": ["a"], "tools": [], "packages": {}}',
-        '{"suite": "sid", "date": "", "snapshot": "", "engine": [], "tools": [], "packages": {"a": {}}}',
+        json.dumps(LOCK | {"suite": "${x}"}),
+        json.dumps(LOCK | {"snapshot": "../x"}),
+        json.dumps(LOCK | {"architectures": {"amd64": ARCHITECTURE}}),
+        json.dumps(LOCK | {"architectures": {"amd64": ARCHITECTURE | {"engine": ["a"]}, "arm64": ARCHITECTURE}}),
+        json.dumps(LOCK | {"architectures": {"amd64": ARCHITECTURE | {"packages": {"a": {}}}, "arm64": ARCHITECTURE}}),
+        "[" * 100_000,
     ],
 )
 def test_what_is_no_lock_is_refused(text: str, tmp_path: Path) -> None:
@@ -454,18 +607,22 @@ def test_what_is_no_lock_is_refused(text: str, tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     lock = debian.Lock.read(debian.LOCK)
-    with pytest.raises(AikitError, match="cannot be written"):
+    with pytest.raises(AikitError, match="cannot write"):
         lock.write(tmp_path / "file/lock.json")
 
 
 def test_the_shipped_lock_is_whole() -> None:
     lock = debian.Lock.read(debian.LOCK)
     assert lock.to_json() == debian.LOCK.read_text()
-    assert {"llama.cpp-tools", "libc6"} <= set(lock.engine)
-    assert "busybox-static" in lock.tools
-    assert set(lock.packages) == {*lock.engine, *lock.tools}
-    # What the image's programs are fetched as: under 15 MB.
-    assert sum(lock.packages[name].size for name in lock.engine) < 15_000_000
+    for name, architecture in lock.architectures.items():
+        assert {"llama.cpp-tools", "libc6", "base-files", "ca-certificates"} <= set(architecture.engine)
+        assert "busybox-static" in architecture.tools
+        assert set(architecture.packages) == {package for group in architecture.groups() for package in group}
+        assert set(architecture.accelerators) == {"cuda", "vulkan", *(["rocm"] if name == "amd64" else [])}
+        outside = {package.name for package in architecture.packages.values() if package.component != "main"}
+        assert outside == set(architecture.accelerators["cuda"])
+        # What the image's programs are fetched as: under 15 MB.
+        assert sum(package.size for package in architecture.image("cpu")) < 15_000_000
 
 
 def test_no_mirror_is_named_in_the_shipped_files() -> None:

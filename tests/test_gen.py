@@ -97,7 +97,28 @@ def test_defaults_follow_the_packages(tmp_path: Path) -> None:
     assert gen(tmp_path)["engine"] == "localai"
     plan = gen(tmp_path, "--packages", "debian", "--runtime", "avx512")
     assert plan["engine"] == "llama-server"
-    assert plan["systems"] == {"x86_64-linux": {"default": "avx512", "runtimes": ["avx", "avx2", "avx512"]}}
+    assert plan["systems"] == {"x86_64-linux": {"default": "avx512", "runtimes": DEBIAN_X86}}
+
+
+DEBIAN_X86 = ["cpu", "avx", "avx2", "avx512", "cuda", "vulkan", "rocm"]
+
+
+@pytest.mark.parametrize("runtime", ["", "cuda", "vulkan", "rocm", "avx2"])
+def test_debian_has_arm64_where_the_runtime_is_not_x86s(tmp_path: Path, runtime: str) -> None:
+    write(tmp_path, model(more=f"runtime: '{runtime}'"))
+    systems = gen(tmp_path, "--packages", "debian")["systems"]
+    assert systems["x86_64-linux"] == {"default": runtime or "avx", "runtimes": DEBIAN_X86}
+    arm = {"default": runtime or "cpu", "runtimes": ["cpu", "cuda", "vulkan"]}
+    assert systems.get("aarch64-linux") == (None if runtime in ("rocm", "avx2") else arm)
+
+
+@pytest.mark.parametrize("packages", ["debian", "nixpkgs"])
+def test_nvidias_licence_is_named(tmp_path: Path, packages: str) -> None:
+    write(tmp_path, model(more="runtime: cuda"))
+    done = aikit_nix("gen", "--packages", packages, "-o", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "note: aikitfile.yaml:" in done.stderr
+    assert "https://docs.nvidia.com/cuda/eula/" in done.stderr
 
 
 def test_an_image_is_named_after_its_model(tmp_path: Path) -> None:
@@ -147,7 +168,9 @@ def test_a_local_model_is_pinned_by_what_it_holds(tmp_path: Path) -> None:
 
 
 BAD = {
-    "cuda on debian": (model(more="runtime: cuda"), ["--packages", "debian"], "1:1|no CUDA build"),
+    "rocm on nixpkgs": (model(more="runtime: rocm"), [], "built from Debian's packages only: use `--packages debian`"),
+    "vulkan on nixpkgs": (model(), ["--runtime", "vulkan"], "built from Debian's packages only"),
+    "applesilicon": (model(more="runtime: applesilicon"), ["--packages", "debian"], "leave `runtime` out for arm64"),
     "localai on debian": (model(), ["--packages", "debian", "--engine", "localai"], "no LocalAI"),
     "exllama": (model(more="backends: [exllama]"), [], "LocalAI dropped it in v2.21"),
     "exllama2": (model(more="runtime: cuda\nbackends: [exllama2]"), [], "the last AIKit that has it is v0.20"),

@@ -19,6 +19,8 @@ class Runtime(StrEnum):
     AVX2 = "avx2"
     AVX512 = "avx512"
     CUDA = "cuda"
+    ROCM = "rocm"
+    VULKAN = "vulkan"
 
 
 class Backend(StrEnum):

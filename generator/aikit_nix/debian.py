@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aikit_nix import data
@@ -22,7 +21,7 @@ from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from aikit_nix.debian_archive import Index
+    from aikit_nix.debian_archive import Release
     from aikit_nix.debian_index import Package
 
 MIRROR = "AIKIT_DEBIAN_MIRROR"  # read here and by the fetching derivations: URLs separated by blanks
@@ -33,21 +32,36 @@ LOCK = data.NIX / "packages/debian/lock.json"
 # in the middle of a transition.
 SUITES = ("sid", "testing")
 
-# What the image holds, and what builds it: root packages, whose dependencies follow.
-_ROOTS = {
-    "engine": ("llama.cpp-tools",),
-    "tools": ("python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static", "ca-certificates"),
+# Debian's names of the architectures, by Nix system.
+ARCHITECTURES = {"x86_64-linux": "amd64", "aarch64-linux": "arm64"}
+
+# Root packages, whose dependencies follow: what every image holds, what it holds besides for an accelerator, and what
+# builds it (on a machine of that architecture). An architecture that lacks an accelerator's root packages goes without.
+_ENGINE = ("llama.cpp-tools", "base-files", "ca-certificates")
+_ACCELERATORS = {
+    "cuda": ("libggml0-backend-cuda",),
+    "rocm": ("libggml0-backend-hip",),
+    # Vulkan's loader finds the hardware's drivers: Mesa has those of AMD, Intel and others.
+    "vulkan": ("libggml0-backend-vulkan", "mesa-vulkan-drivers"),
 }
+_TOOLS = ("python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static")
 
 # Dependencies that nothing here uses. A name that leaves Debian does no harm, a new dependency is just added.
 _LEFT_OUT = frozenset(
     {
+        "awk",  # for maintainer scripts
         "debconf",  # asks questions at installation
         "wget",  # for llama.cpp's conversion scripts
         "curl",
         "libc-gconv-modules-extra",  # character sets beyond UTF-8
         "openssl-provider-legacy",  # outdated ciphers
         "openssl",  # update-ca-certificates
+        "libcuda1",  # NVIDIA's driver: the host's is mounted into the container
+        "libclang-common-21-dev",  # headers, for compiling HIP code from source
+    }
+)
+_LEFT_OUT_OF_TOOLS = frozenset(
+    {
         # Modules of Python's library that the image tool does not import.
         "media-types",
         "netbase",
@@ -85,6 +99,10 @@ def machine_mirror(apt: Path = Path("/etc/apt")) -> str | None:
     return max(candidates, key=_Source.likeness).uri.rstrip("/") if candidates else None
 
 
+def _has_password(mirror: str) -> bool:
+    return re.match(r"[^/]*//[^/?#]*@", mirror) is not None
+
+
 @dataclass(frozen=True)
 class _Source:
     """One archive that apt reads packages from."""
@@ -102,6 +120,7 @@ class _Source:
     def is_main_archive(self) -> bool:
         return (
             self.uri.startswith(("http://", "https://"))
+            and not _has_password(self.uri)
             and "main" in self.components
             and "-" not in self.suite  # bookworm-security, bookworm-updates, bookworm-pgdg
             and not urlsplit(self.uri).path.rstrip("/").endswith("-security")
@@ -150,95 +169,175 @@ def _apt_sources(file: Path) -> list[_Source]:
 
 
 @dataclass(frozen=True)
-class Lock:
-    """lock.json: the pinned .debs by name; `engine` are those in the image, `tools` only build it."""
+class Architecture:
+    """The pinned .debs of one architecture, by name; each is in one or more of the groups.
 
-    suite: str
-    date: str  # of the index, ISO 8601
-    snapshot: str  # a time at which the snapshot archive has all of the files
+    `engine` is in every image, `accelerators` by runtime is what one of those needs besides, `tools` only build.
+    """
+
     engine: tuple[str, ...]
+    accelerators: Mapping[str, tuple[str, ...]]
     tools: tuple[str, ...]
     packages: Mapping[str, Package]
 
     @classmethod
-    def read(cls, file: Path) -> Lock:
-        """Raises AikitError when the file is no lock."""
+    def parse(cls, content: Mapping[str, Any]) -> Architecture:
+        """Raises ValueError, KeyError, TypeError, AttributeError or AikitError."""
         from aikit_nix.debian_index import Package
 
+        packages = {
+            name: Package.parse({"package": name, **{key: str(value) for key, value in entry.items()}})
+            for name, entry in content["packages"].items()
+        }
+        accelerators = {runtime: tuple(map(str, names)) for runtime, names in content["accelerators"].items()}
+        found = cls(tuple(map(str, content["engine"])), accelerators, tuple(map(str, content["tools"])), packages)
+        if not all(name in packages for group in found.groups() for name in group):
+            raise ValueError("it lacks packages that it names")
+        return found
+
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        return (self.engine, *self.accelerators.values(), self.tools)
+
+    def image(self, runtime: str) -> tuple[Package, ...]:
+        """The packages that the image of a runtime is made from."""
+        return tuple(self.packages[name] for name in (*self.engine, *self.accelerators.get(runtime, ())))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "engine": self.engine,
+            "accelerators": self.accelerators,
+            "tools": self.tools,
+            "packages": {name: package.to_json() for name, package in sorted(self.packages.items())},
+        }
+
+
+@dataclass(frozen=True)
+class Lock:
+    """lock.json: the .debs pinned from one index, by Debian's name of the architecture."""
+
+    suite: str
+    date: str  # of the index, ISO 8601
+    snapshot: str  # a time at which the snapshot archive has all of the files
+    architectures: Mapping[str, Architecture]
+
+    @classmethod
+    def read(cls, file: Path) -> Lock:
+        """Raises AikitError when the file is no lock."""
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-            packages = {
-                name: Package.parse({"package": name, **{key: str(value) for key, value in entry.items()}})
-                for name, entry in content["packages"].items()
-            }
-            groups = {group: tuple(map(str, content[group])) for group in _ROOTS}
-            if not all(name in packages for group in groups.values() for name in group):
-                raise ValueError("it lacks packages that it names")
-            return cls(content["suite"], content["date"], content["snapshot"], packages=packages, **groups)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, AikitError) as exception:
+            return cls.parse(file.read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, AikitError) as exception:
             raise error(
                 f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`"
             ) from None
 
+    @classmethod
+    def parse(cls, text: bytes) -> Lock:
+        content = json.loads(text)
+        architectures = {name: Architecture.parse(content["architectures"][name]) for name in ARCHITECTURES.values()}
+        found = cls(content["suite"], content["date"], content["snapshot"], architectures)
+        if not re.fullmatch(r"[a-z-]+", found.suite) or not re.fullmatch(r"\d{8}T\d{6}Z", found.snapshot):
+            raise ValueError("its suite or its snapshot is none")
+        return found
+
+    @staticmethod
+    def date_of(file: Path) -> datetime | None:
+        """When the index of a lock of any format was made; None where the file is no lock."""
+        from datetime import datetime
+
+        try:
+            date = datetime.fromisoformat(json.loads(file.read_bytes())["date"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return date if date.tzinfo else None
+
+    def packages(self) -> list[Package]:
+        """All packages, each file once: some are of every architecture."""
+        found = {p.filename: p for each in self.architectures.values() for p in each.packages.values()}
+        return [found[filename] for filename in sorted(found)]
+
     def to_json(self) -> str:
-        packages = {
-            name: {"version": p.version, "filename": p.filename, "sha256": p.sha256, "size": p.size}
-            for name, p in sorted(self.packages.items())
-        }
         content = {
             "suite": self.suite,
             "date": self.date,
             "snapshot": self.snapshot,
-            "engine": self.engine,
-            "tools": self.tools,
-            "packages": packages,
+            "architectures": {name: each.to_json() for name, each in self.architectures.items()},
         }
         return json.dumps(content, indent=2) + "\n"
 
     def write(self, file: Path) -> None:
-        """All or nothing."""
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
-                new.write(self.to_json())
-            Path(new.name).chmod(0o644)
-            Path(new.name).replace(file)
-        except OSError as exception:
-            raise error(f"{file} cannot be written ({exception.strerror}): name another file with -o") from None
+        """All or nothing. Raises AikitError."""
+        from aikit_nix.files import write_atomic
+
+        write_atomic(file, self.to_json().encode(), 0o644)
 
 
 def renew(
-    mirror: str, *, suites: Sequence[str] = SUITES, keyring: Path | None = None
+    mirror: str,
+    replaced: datetime | None = None,
+    *,
+    suites: Sequence[str] = SUITES,
+    keyring: Path | None = None,
+    allow_older: bool = False,
 ) -> tuple[Lock, tuple[Diagnostic, ...]]:
     """What to pin now, by a mirror's index, and warnings: from the first suite that has all that is needed.
 
-    Raises AikitError where the mirror, the signature, a hash or every suite's dependencies do not do.
+    An index that has expired, or is older than that of the lock to be `replaced`, may hide security updates: it is
+    refused unless `allow_older`. Raises AikitError also where the mirror, the signature, a hash or every suite's
+    dependencies do not do.
     """
-    from aikit_nix.debian_archive import KEYRING, read_index
+    from aikit_nix.debian_archive import KEYRING, Archive
 
-    warnings: list[Diagnostic] = []
-    for suite in suites:
-        index = read_index(mirror.rstrip("/"), suite, keyring or KEYRING)
-        warnings += index.warnings
-        try:
-            return _lock(index), tuple(warnings)
-        except AikitError as exception:
-            problem = exception
-            warnings += [replace(each, severity=Severity.WARNING) for each in exception.diagnostics]
-    raise problem
+    with Archive(mirror, keyring or KEYRING) as archive:
+        warnings: list[Diagnostic] = []
+        for suite in suites:
+            release = archive.release(suite)
+            for problem in _ages(release, mirror, replaced):
+                if not allow_older:
+                    raise error(
+                        f"{problem}: name another with --mirror, or take it with --allow-older", code="old-index"
+                    )
+                warnings.append(Diagnostic(Severity.WARNING, "old-index", problem))
+            indices = {name: archive.packages(release, name) for name in ARCHITECTURES.values()}
+            try:
+                return _lock(release, indices), tuple(warnings)
+            except AikitError as exception:
+                problem_of_suite = exception
+                warnings += [replace(each, severity=Severity.WARNING) for each in exception.diagnostics]
+        raise problem_of_suite
 
 
-def _lock(index: Index) -> Lock:
+def _ages(release: Release, mirror: str, replaced: datetime | None) -> Iterator[str]:
+    from datetime import UTC, datetime
+
+    if release.valid_until and release.valid_until < datetime.now(UTC):
+        yield (
+            f"the index of {mirror} is of {release.date:%d %B %Y} and was valid until {release.valid_until:%d %B %Y}: "
+            "the mirror is behind"
+        )
+    if replaced and release.date < replaced:
+        yield (
+            f"the index of {mirror} is of {release.date:%d %B %Y %H:%M}, older than the packages that are pinned now "
+            f"({replaced:%d %B %Y %H:%M})"
+        )
+
+
+def _lock(release: Release, indices: Mapping[str, Mapping[str, Package]]) -> Lock:
+    architectures = {name: _architecture(index) for name, index in indices.items()}
+    return Lock(release.codename, release.date.strftime("%Y-%m-%dT%H:%M:%SZ"), _snapshot(release.date), architectures)
+
+
+def _architecture(index: Mapping[str, Package]) -> Architecture:
     from aikit_nix.debian_index import closure
 
-    groups = {group: tuple(closure(roots, _LEFT_OUT, index.packages)) for group, roots in _ROOTS.items()}
-    return Lock(
-        index.codename,
-        index.date.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        _snapshot(index.date),
-        packages={name: index.packages[name] for group in groups.values() for name in group},
-        **groups,
-    )
+    engine = tuple(closure(_ENGINE, _LEFT_OUT, index))
+    accelerators = {
+        runtime: tuple(name for name in closure(roots, _LEFT_OUT, index) if name not in engine)
+        for runtime, roots in _ACCELERATORS.items()
+        if all(root in index for root in roots)
+    }
+    tools = tuple(closure(_TOOLS, _LEFT_OUT | _LEFT_OUT_OF_TOOLS, index))
+    names = {*engine, *tools, *(name for group in accelerators.values() for name in group)}
+    return Architecture(engine, accelerators, tools, {name: index[name] for name in names})
 
 
 def _snapshot(date: datetime) -> str:
@@ -264,16 +363,12 @@ def missing(lock: Lock, mirrors: Sequence[str]) -> list[Package]:
 
     A mirror has a file when it offers one of the pinned size; a mirror that does not answer has none.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    from aikit_nix.debian_archive import having
 
-    from aikit_nix.debian_archive import answers, has
-
-    left = sorted(lock.packages.values(), key=lambda package: package.name)
+    left = lock.packages()
     for mirror in (*mirrors, f"{SNAPSHOT}/{lock.snapshot}"):
-        if left and answers(mirror):
-            with ThreadPoolExecutor(8) as pool:
-                here = list(pool.map(lambda package, mirror=mirror: has(mirror, package), left))
-            left = [package for package, found in zip(left, here, strict=True) if not found]
+        here = having(mirror, left) if left else set()
+        left = [package for package in left if package not in here]
     return left
 
 
@@ -282,6 +377,11 @@ def mirrors(given: Iterable[str] = ()) -> list[str]:
     found = list(given) or os.environ.get(MIRROR, "").split()
     if not found and (own := machine_mirror()):
         found = [own]
+    if any(map(_has_password, found)):
+        raise error(
+            "a mirror with a user or a password in its address cannot be used: what fetches the packages would show it "
+            "to every user of this machine. Name one that needs none, or a proxy that adds it (http_proxy)"
+        )
     if not found:
         raise error(f"this machine has no Debian mirror in /etc/apt: set {MIRROR} or --mirror (http://MIRROR/debian)")
     return found

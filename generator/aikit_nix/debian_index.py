@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from aikit_nix.errors import error
+from aikit_nix.reader import short
 
 
 def stanzas(text: str) -> Iterator[dict[str, str]]:
@@ -42,14 +43,18 @@ def _order(part: str) -> list[tuple[int, ...]]:
     key: list[tuple[int, ...]] = []
     for text, digits in re.findall(r"(\D*)(\d*)", part):
         rank = [-1 if c == "~" else ord(c) + (0 if c.isalpha() else 256) for c in text]
-        key += [(*rank, 0), (int(digits or 0),)]
+        number = digits.lstrip("0")  # which may have any length
+        key += [(*rank, 0), (len(number), *map(ord, number))]
     return key
+
+
+_VERSION = r"(?:[0-9]{1,9}:[A-Za-z0-9.+~:-]+|[A-Za-z0-9.+~-]+)"
 
 
 @functools.total_ordering
 @dataclass(frozen=True, eq=False)
 class Version:
-    """A Debian version, ordered as dpkg orders them."""
+    """A Debian version (`_VERSION`), ordered as dpkg orders them."""
 
     text: str
 
@@ -77,7 +82,7 @@ _COMPARE = {
     ">=": lambda a, b: a >= b,
     ">>": lambda a, b: a > b,
 }
-_RELATION = re.compile(r"^([a-z0-9][a-z0-9+.-]*)(?::\w+)?\s*(?:\(\s*(<<|<=|=|>=|>>)\s*([^\s)]+)\s*\))?$")
+_RELATION = re.compile(rf"([a-z0-9][a-z0-9+.-]*)(?::\w+)?\s*(?:\(\s*(<<|<=|=|>=|>>)\s*({_VERSION})\s*\))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -99,11 +104,14 @@ def relations(field: str) -> Iterator[tuple[Relation, ...]]:
     for group in filter(None, (part.strip() for part in field.split(","))):
         alternatives = []
         for text in group.split("|"):
-            match = _RELATION.match(text.strip())
+            match = _RELATION.fullmatch(text.strip())
             if not match:
-                raise error(f"Debian's index has a dependency that cannot be read: {text.strip()!r}")
+                raise error(f"Debian's index has a dependency that cannot be read: {short(text)}")
             alternatives.append(Relation(match[1], match[2], match[3]))
         yield tuple(alternatives)
+
+
+_LARGEST = 1 << 34  # bytes of a .deb
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,20 @@ class Package:
     depends: str = ""
     provides: str = ""
 
+    @property
+    def component(self) -> str:
+        """The part of the archive: main, contrib (free, but needs what is not) or non-free."""
+        return self.filename.split("/")[1]
+
+    def to_json(self) -> dict[str, str | int]:
+        return {
+            "version": self.version,
+            "component": self.component,
+            "filename": self.filename,
+            "sha256": self.sha256,
+            "size": self.size,
+        }
+
     @classmethod
     def parse(cls, fields: dict[str, str]) -> Package:
         try:
@@ -130,13 +152,24 @@ class Package:
                 ", ".join(filter(None, (fields.get("pre-depends"), fields.get("depends")))),
                 fields.get("provides", ""),
             )
-        except (KeyError, ValueError) as e:
-            raise error(f"Debian's index has a package that cannot be read: {fields.get('package')}: {e}") from None
-        if not re.fullmatch(r"[0-9a-f]{64}", package.sha256) or not re.fullmatch(
-            r"pool/[\w/.+~:-]+\.deb", package.filename
+        except (KeyError, ValueError) as problem:
+            raise error(_unreadable(fields, f"{type(problem).__name__} {problem}")) from None
+        if not (
+            re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", package.name)
+            and re.fullmatch(_VERSION, package.version)
+            and re.fullmatch(r"[0-9a-f]{64}", package.sha256)
+            and re.fullmatch(r"pool/(main|contrib|non-free)/[\w/.+~:-]+\.deb", package.filename, re.ASCII)
+            and ".." not in package.filename
+            and 0 < package.size < _LARGEST
         ):
-            raise error(f"Debian's index has a package that cannot be read: {package.name}")
+            raise error(_unreadable(fields, "a field is malformed"))
         return package
+
+
+def _unreadable(fields: Mapping[str, str], why: str) -> str:
+    return (
+        f"Debian's index has a package that cannot be read: {short(fields.get('package', '(no name)'))}: {short(why)}"
+    )
 
 
 def closure(roots: Iterable[str], left_out: frozenset[str], index: Mapping[str, Package]) -> list[str]:
@@ -174,10 +207,10 @@ def _providers(wanted: Relation, index: Mapping[str, Package]) -> Iterator[str]:
                     yield package.name
 
 
-def newest(index: str) -> dict[str, Package]:
-    """The packages of a Packages file by name; of several versions the newest."""
+def newest(*indices: str) -> dict[str, Package]:
+    """The packages of Packages files by name; of several versions the newest."""
     found: dict[str, Package] = {}
-    for fields in stanzas(index):
+    for fields in (fields for index in indices for fields in stanzas(index)):
         if "filename" in fields:
             package = Package.parse(fields)
             known = found.get(package.name)

@@ -30,8 +30,24 @@ def _image(planned: plan.Plan, models: int) -> Iterator[str]:
         others = ", ".join(runtime for runtime in platform.runtimes if runtime != platform.default)
         yield f"  default {planned.image.name}:{tag} on {system}{f' (others: {others})' if others else ''}"
     yield f"  runs    {' '.join([_ENTRYPOINTS[planned.engine], *planned.entrypoint, *planned.cmd])}, as user 65532, on port 8080"
+    if planned.packages is plan.Packages.DEBIAN:
+        yield from _debian(planned)
     if planned.backends:
         yield f"  backend {', '.join(planned.backends)}, besides llama-cpp"
+
+
+def _debian(planned: plan.Plan) -> Iterator[str]:
+    """What is fetched for the image, and what of it is not in Debian proper."""
+    from aikit_nix import debian
+
+    lock = debian.Lock.read(debian.LOCK)
+    for system, platform in planned.systems.items():
+        packages = lock.architectures[debian.ARCHITECTURES[system]].image(platform.default)
+        size = sum(package.size for package in packages) / 1e6
+        yield f"  debian  {len(packages)} packages of {lock.suite} for {system}, {size:.0f} MB to fetch"
+        for component in ("contrib", "non-free"):
+            if names := [package.name for package in packages if package.component == component]:
+                yield f"          {component}: {', '.join(names)}"
 
 
 def _models(parsed: Aikitfile, written: Aikitfile, folder: Path) -> Iterator[str]:

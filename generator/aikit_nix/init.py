@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from aikit_nix import gguf, hub, sources
+from aikit_nix import gguf, hub, schema, sources
 from aikit_nix.errors import AikitError, error
 from aikit_nix.files import open_regular
 from aikit_nix.sources import HubFile, HubRepository, Web, huggingface
@@ -49,7 +49,7 @@ def ask(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
     if not sys.stdin.isatty():
         raise error("no model: give --model URL, NAMESPACE/REPO on Hugging Face, or a GGUF file")
     model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, or a file)", type=str).strip()
-    chosen = runtime or click.prompt("Runtime", type=click.Choice(["avx", "avx2", "avx512", "cuda"]), default="avx2")
+    chosen = runtime or click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default="avx2")
     return (model,), chosen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -165,7 +165,7 @@ def make(
         env=launch.env,
         cudaCapabilities=_cuda_capabilities(options.cuda_capabilities),
     )
-    return plan, launch.warnings
+    return plan, (*_licences(*_runtime(aikitfile, options)), *launch.warnings)
 
 
 def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
@@ -197,17 +197,13 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
             aikitfile.models[MOST_MODELS].at,
         )
     runtime, runtime_at = _runtime(aikitfile, options)
-    if options.packages is Packages.DEBIAN:
-        if runtime is Runtime.CUDA:
-            refuse(
-                "the debian packages have no CUDA build: use `--packages nixpkgs`, or a CPU runtime (avx2)",
-                runtime_at,
-            )
-        if engine is Engine.LOCALAI:
-            refuse(
-                "Debian has no LocalAI: use `--packages nixpkgs`, or `--engine llama-server` with debian",
-                None,
-            )
+    if options.packages is Packages.NIXPKGS and runtime in (Runtime.ROCM, Runtime.VULKAN):
+        refuse(f"runtime {runtime} is built from Debian's packages only: use `--packages debian`", runtime_at)
+    if options.packages is Packages.DEBIAN and engine is Engine.LOCALAI:
+        refuse(
+            "Debian has no LocalAI: use `--packages nixpkgs`, or `--engine llama-server` with debian",
+            None,
+        )
     for backend in aikitfile.backends:
         if backend.value in _GONE:
             refuse(
@@ -232,12 +228,25 @@ def _runtime(aikitfile: Aikitfile, options: Options) -> tuple[Runtime | None, Po
     return None, None
 
 
+def _licences(runtime: Runtime | None, at: Position | None) -> Iterator[Diagnostic]:
+    if runtime is Runtime.CUDA:
+        text = (
+            "runtime cuda puts NVIDIA's CUDA libraries (cuBLAS, CUDA runtime) into the image, under NVIDIA's licence and "
+            "not a free one: who passes the image on is bound by https://docs.nvidia.com/cuda/eula/"
+        )
+        yield Diagnostic(Severity.NOTE, "licence", text, at)
+
+
 def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
     """Where the image can be built. An aikitfile without a runtime is avx on x86-64 (AIKit's spec page)."""
     runtime, _ = _runtime(aikitfile, options)
     x86 = [Runtime.AVX, Runtime.AVX2, Runtime.AVX512]
     if options.packages is Packages.DEBIAN:
-        return {"x86_64-linux": Platform(runtime or Runtime.AVX, tuple(x86))}
+        gpus = (Runtime.CUDA, Runtime.VULKAN)
+        systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, ("cpu", *x86, *gpus, Runtime.ROCM))}
+        if runtime in (None, *gpus):
+            systems["aarch64-linux"] = Platform(runtime or "cpu", ("cpu", *gpus))
+        return systems
     systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, (*x86, Runtime.CUDA))}
     if runtime in (None, Runtime.CUDA):
         systems["aarch64-linux"] = Platform(runtime or "cpu", ("cpu", Runtime.CUDA))

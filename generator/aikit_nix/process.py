@@ -24,13 +24,14 @@ def run(
     stdin: bytes | None = None,
     check: bool = True,
     secret: bool = False,
+    timeout: float | None = None,
 ) -> str:
     """Run a program to its end and return what it wrote to stdout.
 
-    `env` is added to the environment. Raises AikitError when the program is missing or (with `check`) fails,
-    with the last lines of its stderr, unless those are `secret`.
+    `env` is added to the environment. Raises AikitError when the program is missing, takes more than `timeout` seconds or
+    (with `check`) fails, with the last lines of its stderr, unless those are `secret`.
     """
-    done = _finish(argv, cwd=cwd, env=env, stdin=stdin)
+    done = _finish(argv, cwd=cwd, env=env, stdin=stdin, timeout=timeout)
     if check and done.returncode != 0:
         raise failure(argv, done.returncode, "" if secret else done.stderr.decode(errors="replace"))
     return done.stdout.decode(errors="replace")
@@ -106,6 +107,7 @@ def _finish(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
+    timeout: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     console.trace(_shown(argv))
     try:
@@ -117,6 +119,9 @@ def _finish(
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             check=False,
+            timeout=timeout,
         )
+    except subprocess.TimeoutExpired:
+        raise error(f"`{Path(argv[0]).name}` was not done after {timeout:g} s", code="subprocess") from None
     except (FileNotFoundError, PermissionError):
         raise missing(Path(argv[0]).name) from None

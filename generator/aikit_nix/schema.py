@@ -8,7 +8,7 @@ from typing import Any
 TOP = {
     "apiVersion": "Version of this format. The only one is v1alpha1.",
     "debug": "Whether the server prints debug logs.",
-    "runtime": "What the engine is compiled for: an instruction set, or cuda for NVIDIA GPUs. The default is avx.",
+    "runtime": "What the engine is compiled for: an instruction set, or cuda (NVIDIA), rocm (AMD), vulkan (any GPU); default avx.",
     "backends": "Inference backends besides llama-cpp, which is always there.",
     "models": "The models in the image, a file each.",
     "config": "The text of /config.yaml: LocalAI's list of model configurations.",
@@ -25,7 +25,7 @@ TEMPLATE = {
     "template": "The template: Go's text/template, with LocalAI's fields.",
 }
 
-RUNTIMES = ("avx", "avx2", "avx512", "cuda")
+RUNTIMES = ("avx", "avx2", "avx512", "cuda", "rocm", "vulkan")
 BACKENDS = ("stablediffusion", "exllama", "exllama2")
 IMPLIED_BACKENDS = ("llama-cpp", "llama")
 REFUSED_BACKENDS = {
@@ -34,8 +34,7 @@ REFUSED_BACKENDS = {
     "vllm": "(Python, downloads what it needs at run time) has no pinned build here: use a GGUF of the model",
 }
 REFUSED_RUNTIMES = {
-    "applesilicon": "(Vulkan in a virtual machine on a Mac) has no build here: use avx2; on arm64 it becomes the plain CPU engine",
-    "rocm": "(AMD GPUs) has no build here: use avx2 or avx512",
+    "applesilicon": "(a patched Vulkan driver in a virtual machine on a Mac) has no build here: leave `runtime` out for arm64",
     "cpu": "is not a word of the format: leave `runtime` out, or write avx, avx2 or avx512",
 }
 

@@ -28,7 +28,7 @@ def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
             return None
         names = ", ".join(package.name for package in gone[:4]) + (", …" if len(gone) > 4 else "")
         say(f"{len(gone)} of the pinned Debian packages ({names}) are in neither the mirror nor the archive")
-        lock, _ = debian.renew(mirrors[0])
+        lock, _ = debian.renew(mirrors[0], allow_older=True)
     except AikitError as problem:
         say(f"the pinned Debian packages are kept: {problem}")
         return None
@@ -39,15 +39,17 @@ def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
     return path
 
 
-def prefetch(lock: debian.Lock, mirror: str) -> None:
-    """Put the packages into the store of a Nix daemon, which cannot be told this machine's mirror.
+def prefetch(lock: debian.Lock, mirror: str, runtime: str = "cpu") -> None:
+    """Put what a runtime's images need into the store of a Nix daemon, which cannot be told this machine's mirror.
 
     A fixed output is found by its name and hash, whoever brought it. What the mirror lacks the archive will have.
     """
     if not nix_env.daemon():
         return
     with tempfile.TemporaryDirectory() as scratch:
-        for package in lock.packages.values():
+        architectures = lock.architectures.values()
+        tools = [each.packages[name] for each in architectures for name in each.tools]
+        for package in {*tools, *(package for each in architectures for package in each.image(runtime))}:
             name = store_name(package.filename)
             if store.store_path(name, package.sha256).exists():
                 continue

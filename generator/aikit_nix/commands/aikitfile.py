@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aikit_nix import console
+from aikit_nix import schema as language
 from aikit_nix.commands import options
 from aikit_nix.console import report, say
 
@@ -79,8 +80,6 @@ def schema() -> None:
     In VS Code and other editors with the YAML language server, begin the file with
     `# yaml-language-server: $schema=PATH`.
     """
-    from aikit_nix import schema as language
-
     console.write(language.as_json())
 
 
@@ -161,7 +160,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
     help="An https URL of a GGUF, NAMESPACE/REPO[:PATTERN] on Hugging Face, or a file.",
 )
 @click.option("--name", help="Name of the model.  [default: what the GGUF says]")
-@click.option("--runtime", type=click.Choice(["avx", "avx2", "avx512", "cuda"]), help="What to compile for.")
+@click.option("--runtime", type=click.Choice(language.RUNTIMES), help="What to compile for.")
 @click.option("--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, where its server does not tell it.")
 @click.option("--download", is_flag=True, help="Read the whole file behind a URL, to compute its SHA-256.")
 @click.option(

@@ -22,23 +22,24 @@ from aikit_nix.errors import error
     show_default=True,
     help="The lock to write; with --check the lock to look at, if it is there.",
 )
-def debian_lock(check: bool, mirror: str | None, output: Path) -> None:
+@click.option("--allow-older", is_flag=True, help="Take an index that has expired, or is older than the lock's.")
+def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool) -> None:
     """Pin the Debian packages that a mirror has now, by its signed index."""
     from aikit_nix import debian
 
     mirrors = debian.mirrors([mirror] if mirror else [])
+    pinned = output if output.is_file() else debian.LOCK
     if check:
-        pinned = output if output.is_file() else debian.LOCK
         if gone := debian.missing(debian.Lock.read(pinned), mirrors):
             names = ", ".join(f"{package.name} {package.version}" for package in gone)
             raise error(f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`")
         say(f"all packages of {pinned} can be had")
         return
     say(f"reading the index of {mirrors[0]}", err=True)
-    lock, warnings = debian.renew(mirrors[0])
+    lock, warnings = debian.renew(mirrors[0], debian.Lock.date_of(pinned), allow_older=allow_older)
     report(warnings)
     lock.write(output)
-    say(f"pinned {len(lock.packages)} packages of {lock.suite}, {lock.date}, in {output}")
+    say(f"pinned {len(lock.packages())} packages of {lock.suite}, {lock.date}, in {output}")
     say(f"next: aikit-nix gen --packages debian --debian-lock {shlex.quote(str(output))}")
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from aikit_nix import schema
+
 FILE = click.Path(path_type=Path, dir_okay=False)
 DEFAULT = Path("aikitfile.yaml")
 AIKITFILE = click.argument("aikitfile", type=FILE, default=DEFAULT)
@@ -18,7 +20,7 @@ ESCAPES = click.option(
 )
 RUNTIME = click.option(
     "--runtime",
-    type=click.Choice(["avx", "avx2", "avx512", "cuda"]),
+    type=click.Choice(schema.RUNTIMES),
     help="What to compile for.  [default: the file's runtime, else avx]",
 )
 ENGINE = click.option(

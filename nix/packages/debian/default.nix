@@ -2,9 +2,11 @@
 #
 # Returns { pkgs, engine }:
 #   pkgs    the part of nixpkgs' interface that the image uses (see the end of this file)
-#   engine  package, bin, name, env as every engine, and `root`: files for the image's root that say where the programs
-#           come from. /var/lib/dpkg/status.d and /etc/os-release are what scanners read (as in distroless images), and
-#           /usr/share/doc/*/copyright are the licences.
+#   engine  package, bin, name, env as every engine, and `root`: the image's files, engine included, at Debian's own places
+#           and as Debian made them, byte for byte (NVIDIA's licence allows nothing else). So no path of the Nix store is
+#           in the image; scanners find the packages (/var/lib/dpkg/status.d, as in distroless images) and
+#           /usr/lib/os-release; the licences are in /usr/share/doc/*/copyright.
+#           `package` is the same engine to be started from the Nix store: for checks.
 #
 # A sandbox starts empty, so programs come in three steps:
 #   seed     a small static program (seed/seed.c) that fetches a .deb from the first mirror that has it, and opens it;
@@ -13,24 +15,41 @@
 #   tools    Debian's Python and patchelf, each started by the glibc beside it
 # builtin:fetchurl could fetch the .debs, but neither reads the user's mirror from the environment nor falls back to
 # the snapshot archive when the mirror has dropped a file.
+#
+# Two systems: the image is for `system`, and meanwhile programs of `buildSystem` run. Debian's files are unpacked, not
+# compiled, so an image for arm64 needs no arm64 machine. A flake's pure evaluation does not know the machine that it is
+# on: there it is x86-64 that builds. `nix build --impure` takes the machine's own programs. The image is the same, as
+# nothing of them is in it.
 {
   system,
   runtime,
+  buildSystem ? builtins.currentSystem or "x86_64-linux",
   plan ? null,
 }:
 
 let
   lock = builtins.fromJSON (builtins.readFile ./lock.json);
 
-  # Debian ships ggml's CPU backend once per processor type; which one is here decides the instruction set.
-  backend =
+  seeds = {
+    x86_64-linux = ./seed/x86_64-linux.txt;
+  };
+  builder = if seeds ? ${buildSystem} then buildSystem else "x86_64-linux";
+
+  architecture = {
+    x86_64-linux = "amd64";
+    aarch64-linux = "arm64";
+  };
+  pinned = lock.architectures.${architecture.${system}};
+  builderPinned = lock.architectures.${architecture.${builder}};
+
+  backends =
     (import ../../runtimes.nix).${runtime}.debian
       or (throw "the debian packages have no runtime ${runtime}: use nixpkgs");
 
   # Made here or fetched from the mirror in a moment: no binary cache has it (asking one that cannot be reached takes
   # seconds), and no remote builder is worth sending the models to.
   local = {
-    inherit system;
+    system = builder;
     allowSubstitutes = false;
     preferLocalBuild = true;
   };
@@ -51,16 +70,13 @@ let
   seed = unpacked "seed" (
     builtins.path {
       name = "seed.txt";
-      path = ./seed/seed.txt;
+      path = seeds.${builder};
     }
   );
 
   # One .deb. Its store path follows from its name and hash alone, so `nix-store --add-fixed sha256 FILE` also gives it.
   deb =
-    name:
-    let
-      package = lock.packages.${name};
-    in
+    name: package:
     derivation (
       local
       // {
@@ -71,6 +87,7 @@ let
         outputHashAlgo = "sha256";
         outputHash = package.sha256;
         inherit (package) sha256;
+        size = toString package.size;
         package = "${name} ${package.version}";
         path = package.filename;
         # Where the files of a Debian archive stay for good.
@@ -83,7 +100,7 @@ let
       }
     );
 
-  debs = map deb;
+  debsOf = { packages, ... }: map (name: deb name packages.${name});
 
   busybox = unpacked "busybox" (
     derivation (
@@ -92,7 +109,7 @@ let
         name = "busybox.tar.xz";
         builder = "${seed}/seed";
         args = [ "member" ];
-        archive = deb "busybox-static";
+        archive = deb "busybox-static" builderPinned.packages.busybox-static;
         member = "data.tar.xz";
       }
     )
@@ -145,32 +162,33 @@ let
       passAsFile = [ "text" ]; # an environment variable may hold 128 KiB at most
     } "cat $textPath > $out";
 
-  # `unpack FOLDER DEB...`; FOLDER/control then has one file a package.
+  # `unpack FOLDER DEB...`; FOLDER/control/PACKAGE then has what each package says of itself.
   unpack = ''
     unpack() {
       root=$1
       shift
-      mkdir -p $root/control
       for deb; do
+        mkdir -p $root control
         ar p $deb data.tar.xz | xz -dc | tar -x -C $root
-        ar p $deb control.tar.xz | xz -dc | tar -xO ./control > control
-        mv control $root/control/$(sed -n 's/^Package: //p' control)
+        ar p $deb control.tar.xz | xz -dc | tar -x -C control
+        package=$(sed -n 's/^Package: //p' control/control)
+        mkdir -p $root/control
+        mv control $root/control/$package
       done
     }
   '';
 
-  # `take FILE FOLDER`: copies a library or program into FOLDER (of $out), and into $out/lib what it is linked with.
-  take = ''
-    take() {
-      to=$out/$2/$(basename $1)
-      if [ -e $to ]; then return; fi
-      mkdir -p $out/$2
-      cp -L $1 $to
-      chmod u+w $to
-      for needed in $(patchelf --print-needed $to); do
-        found=$(find root/usr/lib -name $needed | sort | head -n 1)
-        if [ -z "$found" ]; then echo "error: $1 needs $needed, which no pinned package has"; exit 1; fi
-        take $found lib
+  # `needed FILE`: what a library or program of `root` is linked with, as paths in `root`. The driver's libcuda is the host's.
+  needed = ''
+    needed() {
+      for name in $(patchelf --print-needed $1); do
+        if [ $name = libcuda.so.1 ]; then continue; fi
+        found=$(find root/usr/lib -name $name | sort | head -n 1)
+        if [ -z "$found" ]; then
+          echo "error: $1 needs $name, which no pinned package has" >&2
+          return 1
+        fi
+        echo $found
       done
     }
   '';
@@ -189,11 +207,18 @@ let
   '';
 
   # Debian's Python and patchelf.
-  tools = runCommand "tools" { debs = debs lock.tools; } ''
+  tools = runCommand "tools" { debs = debsOf builderPinned builderPinned.tools; } ''
     ${unpack}
-    ${take}
+    ${needed}
     ${start}
     unpack root $debs
+
+    # Copies a library or program into a folder, and into $out/lib what it is linked with.
+    take() {
+      if [ -e $2/$(basename $1) ]; then return; fi
+      cp -L $1 $2
+      for library in $(needed $1); do take $library $out/lib; done
+    }
 
     # patchelf cannot be asked yet what it is linked with itself.
     mkdir -p $out/lib
@@ -206,88 +231,210 @@ let
     python=$(readlink root/usr/bin/python3)
     cp -r root/usr/lib/$python $out/lib
     rm -rf $out/lib/$python/test $out/lib/$python/sitecustomize.py
-    take root/usr/bin/$python lib/$python
+    take root/usr/bin/$python $out/lib/$python
     for module in $out/lib/$python/lib-dynload/*.so; do
       # A module whose libraries are not pinned cannot be imported.
-      for needed in $(patchelf --print-needed $module); do
-        found=$(find root/usr/lib -name $needed | sort | head -n 1)
-        if [ -z "$found" ]; then
-          rm $module
-          break
-        fi
-        take $found lib
-      done
+      if needed $module > libraries 2> missing; then
+        for library in $(cat libraries); do take $library $out/lib; done
+      else
+        rm $module
+      fi
     done
     # -B: root can write to the store, and Python would leave its caches there.
     start $out/lib/$python/$python python3 -B
     $out/bin/python3 -c 'import json, hashlib, tarfile, ssl'
   '';
 
-  cacert = runCommand "ca-certificates" { debs = debs [ "ca-certificates" ]; } ''
-    ${unpack}
-    unpack root $debs
-    mkdir -p $out/etc/ssl/certs
-    find root/usr/share/ca-certificates -name '*.crt' | LC_ALL=C sort | while read -r certificate; do
-      cat "$certificate"
-      echo
-    done > $out/etc/ssl/certs/ca-bundle.crt
+  # `certificates FILE`: all certificates of Debian's ca-certificates in `root`, as one file.
+  certificates = ''
+    certificates() {
+      mkdir -p $(dirname $1)
+      find root/usr/share/ca-certificates -name '*.crt' | LC_ALL=C sort | while read -r certificate; do
+        cat "$certificate"
+        echo
+      done > $1
+    }
   '';
+
+  cacert = runCommand "ca-certificates" { debs = debsOf pinned [ "ca-certificates" ]; } ''
+    ${unpack}
+    ${certificates}
+    unpack root $debs
+    certificates $out/etc/ssl/certs/ca-bundle.crt
+  '';
+
+  # What is loaded by name only, so that no library says that it is needed, and files that those read.
+  loaded =
+    {
+      rocm = [ "libamd_comgr.so.*" ];
+      vulkan = map (driver: "libvulkan_${driver}.so") drivers;
+    }
+    .${runtime} or [ ];
+  read =
+    {
+      rocm = [
+        "usr/lib/*/rocblas"
+        "usr/share/libdrm"
+      ];
+      vulkan = map (driver: "usr/share/vulkan/icd.d/${driver}_icd.json") drivers ++ [
+        "usr/share/libdrm"
+      ];
+    }
+    .${runtime} or [ ];
+
+  # Mesa's for the hardware that there is with this processor. lvp is Vulkan on the processor itself: ggml leaves it alone
+  # unless GGML_VK_VISIBLE_DEVICES=0 asks for it, which tries the image out where there is no GPU.
+  drivers =
+    {
+      amd64 = [
+        "intel"
+        "intel_hasvk"
+        "lvp"
+        "nouveau"
+        "radeon"
+        "virtio"
+      ];
+      arm64 = [
+        "asahi"
+        "broadcom"
+        "freedreno"
+        "lvp"
+        "nouveau"
+        "panfrost"
+        "powervr_mesa"
+        "radeon"
+        "virtio"
+      ];
+    }
+    .${architecture.${system}};
+
+  accelerator =
+    if
+      builtins.elem runtime [
+        "cuda"
+        "rocm"
+        "vulkan"
+      ]
+    then
+      pinned.accelerators.${runtime}
+        or (throw "the pinned Debian packages have no ${runtime} for ${system}")
+    else
+      [ ];
+
+  root =
+    runCommand "debian-${runtime}"
+      {
+        debs = debsOf pinned (pinned.engine ++ accelerator);
+        nativeBuildInputs = [ tools ];
+        inherit backends loaded read;
+      }
+      ''
+        ${unpack}
+        ${needed}
+        ${certificates}
+        unpack root $debs
+
+        # Copies programs and libraries of `root` as they are, with what they are linked with.
+        take() {
+          local path to libraries
+          for path; do
+            to=$out/''${path#root/}
+            if [ -e $to ]; then continue; fi
+            mkdir -p $(dirname $to)
+            cp -P $path $to
+            if [ -L $path ]; then
+              libraries=$(readlink -f $path)
+              take root/''${libraries#$PWD/root/}
+            else
+              libraries=$(needed $path)
+              take $libraries
+            fi
+          done
+        }
+        copy() {
+          local path
+          for path; do
+            mkdir -p $out/$(dirname $path)
+            cp -R root/$path $out/$path
+          done
+        }
+
+        # The links from / to /usr, before anything is found through them.
+        (cd root; echo bin lib* sbin) > links
+        copy $(cat links)
+        take root/usr/bin/llama-server
+        take root/usr$(patchelf --print-interpreter root/usr/bin/llama-server)
+        for backend in $backends; do
+          found=$(find root/usr/lib/*/ggml/backends* -name "libggml-$backend.so")
+          if [ -z "$found" ]; then echo "error: Debian has no ggml backend $backend for this processor" >&2; exit 1; fi
+          take $found
+        done
+        for library in $loaded; do take root/usr/lib/*/$library; done
+        for path in $read; do
+          for found in root/$path; do copy ''${found#root/}; done
+        done
+        copy etc/os-release usr/lib/os-release etc/debian_version usr/share/common-licenses usr/share/ca-certificates
+        certificates $out/etc/ssl/certs/ca-certificates.crt
+
+        # The packages that something was taken from.
+        status=$out/var/lib/dpkg/status.d
+        mkdir -p $status
+        for package in root/control/*; do
+          name=$(basename $package)
+          while read -r _ path; do
+            if [ -e "$out/$path" ]; then
+              cp $package/control $status/$name
+              cp $package/md5sums $status/$name.md5sums
+              mkdir -p $out/usr/share/doc/$name
+              cp -L root/usr/share/doc/$name/copyright $out/usr/share/doc/$name
+              break
+            fi
+          done < $package/md5sums
+        done
+      '';
 
   engine =
     runCommand "llama-server-${runtime}"
       {
-        debs = debs lock.engine;
         nativeBuildInputs = [ tools ];
+        inherit root;
       }
       ''
-        ${unpack}
-        ${take}
-        unpack root $debs
-        take root/usr/bin/llama-server bin
-        # ggml looks for backends beside the running program; with one of them there, that one is used.
-        take $(echo root/usr/lib/*/ggml/backends*/libggml-cpu-${backend}.so) bin
-        # Its own glibc starts it, also when it starts itself again (/proc/self/exe: one process a model).
-        patchelf --set-interpreter $out/lib/$(basename $(patchelf --print-interpreter $out/bin/llama-server)) \
-          $out/bin/llama-server
+        mkdir -p $out/bin $out/lib
+        libraries=$(dirname $root/usr/lib/*/libc.so.6)
+        cp $root/usr/bin/llama-server $out/bin
         # An rpath of the program is enough for all but libraries that Debian gave a path of their own.
-        for file in $out/bin/llama-server $out/lib/*.so*; do
-          if [ $file = $out/bin/llama-server ] || [ -n "$(patchelf --print-rpath $file)" ]; then
-            patchelf --force-rpath --set-rpath $out/lib $file
-          fi
+        for library in $libraries/*.so* $libraries/llama/*.so*; do
+          if [ -L $library ]; then continue; fi
+          case $(patchelf --print-rpath $library) in
+            /*) cp $library $out/lib/$(patchelf --print-soname $library) ;;
+          esac
         done
-        $out/bin/llama-server --version
-      '';
-
-  provenance =
-    runCommand "debian-provenance"
-      {
-        debs = debs (lock.engine ++ [ "ca-certificates" ]);
-        inherit (lock) suite date;
-      }
-      ''
-        ${unpack}
-        unpack root $debs
-        mkdir -p $out/var/lib/dpkg $out/etc
-        cp -r root/control $out/var/lib/dpkg/status.d
-        for copyright in root/usr/share/doc/*/copyright; do
-          folder=$out/usr/share/doc/$(basename $(dirname $copyright))
-          mkdir -p $folder
-          cp -L $copyright $folder/copyright
+        for file in $out/bin/* $out/lib/*; do
+          chmod u+w $file
+          patchelf --force-rpath --set-rpath $out/lib:$libraries $file
         done
-        cat > $out/etc/os-release <<EOF
-        PRETTY_NAME="Debian GNU/Linux $suite, packages of $date"
-        NAME="Debian GNU/Linux"
-        ID=debian
-        VERSION_CODENAME=$suite
-        HOME_URL="https://www.debian.org/"
-        EOF
+        # Its own glibc starts it, also when it starts itself again (/proc/self/exe: one process a model).
+        patchelf --set-interpreter $root$(patchelf --print-interpreter $out/bin/llama-server) $out/bin/llama-server
+        # ggml looks for backends beside the running program.
+        ln -s $libraries/ggml/backends*/* $out/bin
+        ${if builder == system then "$out/bin/llama-server --version" else ""}
       '';
 
   pkgs = {
     inherit cacert runCommand writeText;
     python3 = tools;
 
-    stdenv.hostPlatform.system = system;
+    stdenv = {
+      hostPlatform = {
+        inherit system;
+        go.GOARCH = architecture.${system};
+      };
+      buildPlatform = {
+        system = builder;
+        canExecute = host: host.system == builder;
+      };
+    };
 
     # A file by its hash, through Nix's own downloader.
     fetchurl =
@@ -338,8 +485,33 @@ in
     package = engine;
     bin = "${engine}/bin/llama-server";
     name = "llama-server";
-    license = "MIT";
+    license = if runtime == "cuda" then "MIT AND LicenseRef-NVIDIA-CUDA-Toolkit" else "MIT";
+    # What is in the image and not in Debian proper.
+    labels = builtins.listToAttrs (
+      builtins.concatMap
+        (
+          component:
+          let
+            names = builtins.filter (name: pinned.packages.${name}.component == component) (
+              pinned.engine ++ accelerator
+            );
+          in
+          if names == [ ] then
+            [ ]
+          else
+            [
+              {
+                name = "aikit-nix.debian.${component}";
+                value = builtins.concatStringsSep " " names;
+              }
+            ]
+        )
+        [
+          "contrib"
+          "non-free"
+        ]
+    );
     env = { };
-    root = provenance;
+    inherit root;
   };
 }

@@ -14,7 +14,7 @@ let
       includeStorePaths ? true,
       maxLayers ? 100, # at most 127: what Docker's overlay driver can mount
       created ? "1970-01-01T00:00:01Z",
-      architecture ? "amd64",
+      architecture ? pkgs.stdenv.hostPlatform.go.GOARCH,
     }:
     let
       configuration = writeText "${name}-config.json" (
