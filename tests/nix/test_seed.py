@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data
+from aikit_nix import data, debian, http
 from support.file_server import Failure, FileServer
 
 SEED = data.NIX / "packages/debian/seed"
@@ -43,26 +43,31 @@ def carried(text: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("seed") / "seed"
-    program.write_bytes(carried((SEED / "seed.txt").read_text()))
+    return write(tmp_path_factory.mktemp("seed") / "seed", "x86_64-linux")
+
+
+def write(program: Path, system: str) -> Path:
+    program.write_bytes(carried((SEED / f"{system}.txt").read_text()))
     program.chmod(0o755)
     return program
 
 
 def fetch(
-    seed: Path, out: Path, *mirrors: str, fallback: str = "http://127.0.0.1:1/archive", **env: str
+    seed: Path | list[str | Path], out: Path, *mirrors: str, fallback: str = "http://127.0.0.1:1/archive", **env: str
 ) -> subprocess.CompletedProcess[str]:
     environment = {
         "AIKIT_DEBIAN_MIRROR": " ".join(mirrors),
         "mirrors": fallback,
         "path": PATH.removeprefix("/debian/"),
         "sha256": hashlib.sha256(DATA).hexdigest(),
+        "size": str(len(DATA)),
         "package": "libx 1:1~2",
         "renew": "renew-command",
         "out": str(out),
     }
+    program = seed if isinstance(seed, list) else [seed]
     return subprocess.run(
-        [seed, "fetch"], env={**environment, **env}, capture_output=True, text=True, check=False, timeout=60
+        [*program, "fetch"], env={**environment, **env}, capture_output=True, text=True, check=False, timeout=60
     )
 
 
@@ -242,9 +247,47 @@ def test_a_malformed_mirror_is_passed_over(seed: Path, files: FileServer, tmp_pa
 def test_the_hash_is_sha256(seed: Path, files: FileServer, tmp_path: Path, size: int) -> None:
     files.files[PATH] = (DATA * 4)[:size]
     sha256 = hashlib.sha256(files.files[PATH]).hexdigest()
-    done = fetch(seed, tmp_path / "out", f"{files.url}/debian", sha256=sha256)
+    done = fetch(seed, tmp_path / "out", f"{files.url}/debian", sha256=sha256, size=str(size))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out").read_bytes() == files.files[PATH]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Failure(endless=True),
+        Failure(flood=b"HTTP/1.1 200 OK\r\n\r\n" + DATA),
+        Failure(flood=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" + bytes(0x1000) + b"\r\n"),
+        Failure(length=1 << 40),
+    ],
+)
+def test_no_more_is_written_than_was_pinned(seed: Path, files: FileServer, tmp_path: Path, answer: Failure) -> None:
+    files.files[PATH] = DATA + b"x"
+    files.failures[PATH] = [answer] * 2
+    limit = 2 * len(DATA)  # bytes; what exceeds it is killed
+    program: list[str | Path] = ["prlimit", f"--fsize={limit}", seed]
+    done = fetch(program, tmp_path / "out", f"{files.url}/debian", PATH=os.environ["PATH"])
+    assert done.returncode == 1, done
+    assert "longer than the pinned one" in done.stderr or "malformed chunk" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "answer", [Failure(drip=0.1), Failure(flood=b"X: y\r\n"), Failure(raw=b"HTTP/1.1 200 OK\r\n"), Failure(drip=30)]
+)
+def test_a_server_that_never_ends_is_left(seed: Path, files: FileServer, tmp_path: Path, answer: Failure) -> None:
+    files.files[PATH] = DATA
+    files.failures[PATH] = [answer] * 2
+    done = fetch(seed, tmp_path / "out", f"{files.url}/debian", patience="1", size="1000")
+    assert done.returncode == 1
+    assert files.url in done.stderr
+
+
+def test_a_password_and_what_steers_a_terminal_are_not_shown(seed: Path, files: FileServer, tmp_path: Path) -> None:
+    files.failures[PATH] = [Failure(raw=b"HTTP/1.1 404 \x1b]0;x\x07\xc2\x9b2J\r\n\r\n")]
+    done = fetch(seed, tmp_path / "out", "http://me:s3cret@a.example/debian", f"{files.url}/debian")
+    assert "s3cret" not in done.stderr
+    assert "a.example/debian: an address with a user or a password cannot be used" in done.stderr
+    assert "HTTP/1.1 404 ?]0;x???2J" in done.stderr
 
 
 def ar(**members: bytes) -> bytes:
@@ -264,13 +307,17 @@ def test_a_member_of_an_archive_is_written(seed: Path, tmp_path: Path, member: s
     assert (tmp_path / "out").read_bytes() == content[member]
 
 
+# A member of size -60: the next header is this one again.
+NEGATIVE = b"!<arch>\n%-16s%-12d%-6d%-6d%-8s%-10d`\n" % (b"other", 0, 0, 0, b"100644", -60)
+
+
 @pytest.mark.parametrize(
-    "archive", [b"", b"!<arch>\n", b"PK\3\4xxxxxxxx", ar(other=b"x"), ar(data=DATA)[:-5], ar(dat=b"")]
+    "archive", [b"", b"!<arch>\n", b"PK\3\4xxxxxxxx", ar(other=b"x"), ar(data=DATA)[:-5], ar(dat=b""), NEGATIVE]
 )
 def test_an_archive_without_the_member_is_an_error(seed: Path, tmp_path: Path, archive: bytes) -> None:
     (tmp_path / "a").write_bytes(archive)
     env = {"archive": str(tmp_path / "a"), "member": "data", "out": str(tmp_path / "out")}
-    done = subprocess.run([seed, "member"], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([seed, "member"], env=env, capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path}/a")
 
@@ -285,6 +332,46 @@ def test_the_seed_is_what_its_source_gives() -> None:
     musl = subprocess.run(["dpkg-query", "-Wf", "${Version}", "musl-dev"], capture_output=True, text=True, check=False)
     if musl.stdout != "1.2.3-1":
         pytest.skip(f"the seed was linked with Debian's musl 1.2.3-1, this is {musl.stdout or 'another'}")
+    assert_built("x86_64-linux", PATH=os.environ["PATH"])
+
+
+def assert_built(system: str, **env: str) -> None:
+    built = subprocess.run([SEED / "build.sh", system], capture_output=True, text=True, check=True, env=env).stdout
+    assert carried(built) == carried((SEED / f"{system}.txt").read_text())
+
+
+def test_the_seed_for_arm64_is_what_its_source_gives(tmp_path: Path) -> None:
+    """Cross-compiled: with Debian 12's compiler, and its musl as it is for arm64, from the machine's mirror."""
+    compiler = "aarch64-linux-gnu-gcc"
+    if not shutil.which(compiler) or not shutil.which("dpkg-deb"):
+        pytest.skip(f"{compiler} is not installed: apt-get install gcc-aarch64-linux-gnu")
+    said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    if "12.2.0" not in said:
+        pytest.skip(f"the seed was built by gcc 12.2.0, this is {said.splitlines()[0]}")
+    mirror = debian.machine_mirror()
+    try:
+        with http.Client(http.Patience(attempts=1)) as client:
+            (tmp_path / "musl.deb").write_bytes(client.get(f"{mirror}/{MUSL_ARM64}").body)
+    except http.HttpError as problem:
+        pytest.skip(f"musl for arm64 cannot be had: {problem.message}")
+    subprocess.run(["dpkg-deb", "-x", tmp_path / "musl.deb", tmp_path / "musl"], check=True)
+    assert_built("aarch64-linux", PATH=os.environ["PATH"], MUSL=str(tmp_path / "musl"))
+
+
+MUSL_ARM64 = "pool/main/m/musl/musl-dev_1.2.3-1_arm64.deb"
+
+
+def test_the_seed_for_arm64_fetches_too(files: FileServer, tmp_path: Path) -> None:
+    if not shutil.which(EMULATOR):
+        pytest.skip(f"{EMULATOR} is not installed: apt-get install qemu-user-static")
+    program: list[str | Path] = [EMULATOR, write(tmp_path / "seed", "aarch64-linux")]
+    files.files[PATH] = DATA
     env = {"PATH": os.environ["PATH"]}
-    built = subprocess.run([SEED / "build.sh"], capture_output=True, text=True, check=True, env=env).stdout
-    assert carried(built) == carried((SEED / "seed.txt").read_text())
+    arrives(fetch(program, tmp_path / "out", f"{files.url}/none", f"{files.url}/debian", **env), tmp_path / "out")
+    files.files[PATH] = DATA[::-1]
+    done = fetch(program, tmp_path / "out", f"{files.url}/debian", **env)
+    assert done.returncode == 1
+    assert f"another file, of sha256 {hashlib.sha256(DATA[::-1]).hexdigest()}" in done.stderr
+
+
+EMULATOR = "qemu-aarch64-static"

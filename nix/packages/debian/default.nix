@@ -32,6 +32,7 @@ let
 
   seeds = {
     x86_64-linux = ./seed/x86_64-linux.txt;
+    aarch64-linux = ./seed/aarch64-linux.txt;
   };
   builder = if seeds ? ${buildSystem} then buildSystem else "x86_64-linux";
 

@@ -3,11 +3,13 @@
    A sandbox on a bare machine holds no program at all, and Nix's own builtins neither read an environment variable
    (the user's mirror) nor try a second address nor open a .deb. This does those three things and no more:
 
-     seed fetch   $AIKIT_DEBIAN_MIRROR $mirrors $path $sha256 $package  ->  $out, the verified file
-     seed member  $archive $member                                     ->  $out, one file of an ar archive
+     seed fetch   $AIKIT_DEBIAN_MIRROR $mirrors $path $sha256 $size $package  ->  $out, the verified file
+     seed member  $archive $member                                           ->  $out, one file of an ar archive
 
    fetch tries every mirror in turn (http only: the hash, not the transport, says what is right), honours http_proxy
-   and follows redirects, as Debian's snapshot archive makes them. Built by build.sh against musl (MIT licence), which brings a real resolver. */
+   and follows redirects, as Debian's snapshot archive makes them. No server keeps it longer than $patience seconds (30)
+   without a byte, or makes it wait for a file at less than 16 KiB/s, or writes more than $size bytes to the disk.
+   Built by build.sh against musl (MIT licence), which brings a real resolver. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -17,9 +19,10 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { URL = 2048, LINE = 4096, BLOCK = 65536, REDIRECTS = 8, TIMEOUT = 30 /* seconds without a byte */ };
+enum { URL = 2048, LINE = 4096, BLOCK = 65536, REDIRECTS = 8, PATIENCE = 30, SLOWEST = 16384 /* bytes a second */ };
 
 enum outcome { DONE, NO, AGAIN /* broken off half-way: worth a second try */ };
 
@@ -31,11 +34,24 @@ static const char *env(const char *name) {
     return value ? value : "";
 }
 
+/* One line on the error output, where nothing of a server's or a user's steers the terminal. */
 static void say(const char *a, const char *b, const char *c, const char *d) {
-    const char *part[] = { a, b, c, d, "\n" };
-    for (int i = 0; i < 5; i++)
-        if (write(2, part[i], strlen(part[i])) < 0) return;
+    static char text[4 * URL];
+    const char *part[] = { a, b, c, d };
+    size_t n = 0;
+    for (int i = 0; i < 4; i++)
+        for (const char *p = part[i]; *p && n < sizeof text - 1; p++) text[n++] = *p < ' ' || *p > '~' ? '?' : *p;
+    text[n++] = '\n';
+    if (write(2, text, n) < 0) return;
 }
+
+static long now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (long)t.tv_sec;
+}
+
+static long patience, deadline; /* seconds; of now()'s clock */
 
 static int put(int fd, const void *data, size_t n) {
     for (const char *p = data; n;) {
@@ -160,7 +176,7 @@ static int dial(const char *host, const char *port, const char **why) {
         return -1;
     }
     for (a = all; a; a = a->ai_next) {
-        struct timeval limit = { .tv_sec = TIMEOUT };
+        struct timeval limit = { .tv_sec = patience };
         fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
         if (fd < 0) { *why = strerror(errno); continue; }
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -176,6 +192,7 @@ static int dial(const char *host, const char *port, const char **why) {
 /* The bytes that are ready, at least one; 0 at the end of the stream, -1 on an error. */
 static ssize_t ready(int fd) {
     if (at < end) return (ssize_t)(end - at);
+    if (now() > deadline) return -1;
     ssize_t got = take(fd, block, BLOCK);
     at = 0, end = got > 0 ? (size_t)got : 0;
     return got;
@@ -191,20 +208,26 @@ static int line(int fd, char to[LINE]) {
     return -1;
 }
 
-/* n bytes of the body (all up to the end of the stream where `any`) go into the hash and the file. */
-static enum outcome copy(int fd, int out, uint64_t n, int any, const char **why) {
+static enum outcome broken(const char **why) {
+    return *why = now() > deadline ? "too slow" : "the connection broke off", AGAIN;
+}
+
+/* n bytes of the body (all up to the end of the stream where `any`) go into the hash and the file, which has at most
+   `size`. */
+static enum outcome copy(int fd, int out, uint64_t n, int any, uint64_t size, const char **why) {
     ssize_t got = 1;
     while ((any || n) && (got = ready(fd)) > 0) {
-        size_t now = any || (uint64_t)got < n ? (size_t)got : (size_t)n;
-        sha_add(block + at, now);
-        if (put(out, block + at, now)) return *why = strerror(errno), NO;
-        at += now, n -= any ? 0 : now;
+        size_t part = any || (uint64_t)got < n ? (size_t)got : (size_t)n;
+        if (part > size - sha.n) return *why = "another file, longer than the pinned one", NO;
+        sha_add(block + at, part);
+        if (put(out, block + at, part)) return *why = strerror(errno), NO;
+        at += part, n -= any ? 0 : part;
     }
-    return got < 0 || (!any && n) ? (*why = "the connection broke off", AGAIN) : DONE;
+    return got < 0 || (!any && n) ? broken(why) : DONE;
 }
 
 /* The answer on fd: its body in `out`, or where it points to in `next` (empty otherwise). */
-static enum outcome answer(int fd, int out, char next[URL], const char **why) {
+static enum outcome answer(int fd, int out, uint64_t size, char next[URL], const char **why) {
     static char text[LINE], status[128];
     int chunked = 0, any = 1;
     uint64_t length = 0;
@@ -215,7 +238,7 @@ static enum outcome answer(int fd, int out, char next[URL], const char **why) {
     strncat(strcpy(status, ""), text, sizeof status - 1);
     int code = atoi(text + 9);
     do {
-        if (line(fd, text)) return *why = "the connection broke off", AGAIN;
+        if (line(fd, text)) return broken(why);
         char *value = text + strcspn(text, ":");
         if (*value) *value++ = 0;
         value += strspn(value, " \t");
@@ -229,14 +252,14 @@ static enum outcome answer(int fd, int out, char next[URL], const char **why) {
     if (code != 200) return *why = status, code >= 500 ? AGAIN : NO;
     if (ftruncate(out, 0) || lseek(out, 0, SEEK_SET)) return *why = strerror(errno), NO;
     sha_start();
-    if (!chunked) return copy(fd, out, length, any, why);
+    if (!chunked) return copy(fd, out, length, any, size, why);
     do {
         char *rest;
-        if (line(fd, text)) return *why = "the connection broke off", AGAIN;
+        if (line(fd, text)) return broken(why);
         length = strtoull(text, &rest, 16);
         if (rest == text) return *why = "a malformed chunk", AGAIN;
-        if (length) result = copy(fd, out, length, 0, why);
-        if (result == DONE && length && line(fd, text)) return *why = "the connection broke off", AGAIN;
+        if (length) result = copy(fd, out, length, 0, size, why);
+        if (result == DONE && length && line(fd, text)) return broken(why);
     } while (result == DONE && length);
     return result;
 }
@@ -254,11 +277,12 @@ static int follow(char url[URL], const char *next) {
 }
 
 /* The file at the URL `start`, verified, into `out`; `why` says what went wrong. */
-static enum outcome get(const char *start, const char *sha256, int out, const char **why) {
+static enum outcome get(const char *start, const char *sha256, uint64_t size, int out, const char **why) {
     static char url[URL], next[URL], request[2 * URL + 256], changed[128];
     char host[256], port[8], via[256], via_port[8], hex[65];
     const char *proxy = env("http_proxy");
     if (join(url, URL, start, "", "")) return *why = "the URL is too long", NO;
+    deadline = now() + patience + (long)(size / SLOWEST);
     for (int hop = 0; hop < REDIRECTS; hop++) {
         for (const char *p = url; *p; p++)
             if (*p <= ' ' || *p == 127) return *why = "the URL holds a blank or a control character", NO;
@@ -271,7 +295,7 @@ static enum outcome get(const char *start, const char *sha256, int out, const ch
         int fd = *proxy ? dial(via, via_port, why) : dial(host, port, why);
         if (fd < 0) return NO;
         enum outcome result = put(fd, request, strlen(request)) ? (*why = "the connection broke off", AGAIN)
-                                                                  : answer(fd, out, next, why);
+                                                                  : answer(fd, out, size, next, why);
         close(fd);
         if (result != DONE) return result;
         if (*next) {
@@ -289,6 +313,9 @@ static enum outcome get(const char *start, const char *sha256, int out, const ch
 static int fetch(void) {
     static char list[8192], url[URL];
     const char *why = "", *path = env("path");
+    uint64_t size = strtoull(env("size"), NULL, 10);
+    patience = atol(env("patience"));
+    if (patience <= 0) patience = PATIENCE;
     int out = open(env("out"), O_RDWR | O_CREAT | O_TRUNC, 0644);
     if (out < 0) return say("error: ", env("out"), ": ", strerror(errno)), 1;
     if (join(list, sizeof list, env("AIKIT_DEBIAN_MIRROR"), " ", env("mirrors")))
@@ -297,9 +324,14 @@ static int fetch(void) {
     for (char *mirror = strtok(list, " \t\n"); mirror; mirror = strtok(NULL, " \t\n")) {
         size_t n = strlen(mirror);
         while (n && mirror[n - 1] == '/') mirror[--n] = 0;
+        char *host = strstr(mirror, "://"), *at_sign = host ? memchr(host + 3, '@', strcspn(host + 3, "/?#")) : NULL;
+        if (at_sign) {
+            say("  ", at_sign + 1, ": ", "an address with a user or a password cannot be used");
+            continue;
+        }
         if (join(url, sizeof url, mirror, "/", path)) continue;
-        enum outcome result = get(url, env("sha256"), out, &why);
-        if (result == AGAIN) result = get(url, env("sha256"), out, &why);
+        enum outcome result = get(url, env("sha256"), size, out, &why);
+        if (result == AGAIN) result = get(url, env("sha256"), size, out, &why);
         if (result == DONE) return 0;
         say("  ", url, ": ", why);
     }
@@ -321,6 +353,7 @@ static int member(void) {
         return say("error: ", env("archive"), ": not an ar archive", ""), 1;
     while (take(in, head, 60) == 60) {
         off_t size = strtoll(head + 48, NULL, 10);
+        if (size < 0) break;
         size_t n = strlen(want);
         if (n < 16 && !strncmp(head, want, n) && (head[n] == ' ' || head[n] == '/')) {
             while (size) {
