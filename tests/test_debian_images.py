@@ -91,7 +91,17 @@ def test_a_cuda_image_answers_where_the_driver_has_no_gpu(cuda: tuple[image.Imag
         pytest.skip("gcc is not installed: it compiles the stub of NVIDIA's driver")
     read, root = cuda
     driver = root / "usr/lib/x86_64-linux-gnu/libcuda.so.1"
-    argv = ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", tmp_path / "driver", STUB]
+    argv: list[str | Path] = [
+        "gcc",
+        "-Wall",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        "-Wl,-soname,libcuda.so.1",
+        "-o",
+        tmp_path / "driver",
+        STUB,
+    ]
     subprocess.run(argv, check=True)
     driver.parent.chmod(0o755)
     shutil.copy(tmp_path / "driver", driver)

@@ -5,6 +5,7 @@ The bounds are for 2 cores with nothing else running.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -139,7 +140,7 @@ def debian_images(folder: Path) -> Iterator[Result]:
         size = read.size - (folder / "tiny.gguf").stat().st_size
         yield Result(f"debian, {runtime} on {system}: image without models", size / 1e6, "MB")
         again = made(flake, f"{output}.oci", (f"-debian-{runtime}.drv", "-engine-layers.drv"))
-        seconds = elapsed(lambda again=again: call(["nix-store", "--realise", "--check", *again]))
+        seconds = elapsed(functools.partial(call, ["nix-store", "--realise", "--check", *again]))
         yield Result(f"debian, {runtime} on {system}: unpacking and layers", seconds, "s")
 
 

@@ -77,8 +77,8 @@ def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tup
         "--port",
         "LLAMA_ARG_PORT",
     ]
-    script = (base[1] / "usr/bin/llama-server").read_text()
-    assert script.startswith("#!/usr/libexec/aikit-nix start\nexec /nix/store/")
+    script = (base[1] / "usr/local/bin/llama-server").read_text()
+    assert script.startswith("#!/usr/libexec/aikit-nix start\nexec /usr/bin/llama-server\n")
     assert script.endswith("\nfor avx\nneeds avx\n")
 
 
