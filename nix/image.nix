@@ -75,16 +75,6 @@ let
 
   # Checks the processor before the server starts, and asks the server whether it is well: there is no shell to do it.
   starter = "/usr/libexec/aikit-nix";
-  starterProgram =
-    import
-      {
-        debian = ./start/debian;
-        nixpkgs = ./start/nixpkgs.nix;
-      }
-      .${plan.packages}
-      { inherit pkgs; };
-  # What is started; where the image has a distribution's files, those are left as they are.
-  entry = if engine ? root then "/usr/libexec/${engine.name}" else "/usr/bin/${engine.name}";
   runtimes = import ./runtimes.nix;
 
   # What follows from the engine alone: its store paths, and in a last layer the image's fixed files and the engine's own
@@ -109,7 +99,8 @@ let
         text = "127.0.0.1 localhost\n::1 localhost\n";
       }
       {
-        path = entry;
+        # First on the PATH where the server has its own file in /usr/bin.
+        path = "/usr/${if engine ? root then "local/bin" else "bin"}/${engine.name}";
         executable = true;
         text = ''
           #!${starter} start
@@ -119,16 +110,30 @@ let
         '';
       }
     ];
-    links =
+    links = [
+      {
+        path = starter;
+        target =
+          import
+            {
+              debian = ./start/debian;
+              nixpkgs = ./start/nixpkgs.nix;
+            }
+            .${plan.packages}
+            { inherit pkgs; };
+      }
+    ]
+    ++ (
       if engine ? root then
-        [ ]
+        [ ] # has them
       else
         [
           {
             path = "/etc/ssl/certs/ca-certificates.crt";
             target = "${pkgs.cacert}/etc/ssl/certs/ca-bundle.crt";
           }
-        ];
+        ]
+    );
   };
   engineLayers = layers "engine" {
     # The texts are one more.
@@ -139,11 +144,7 @@ let
       builtins.concatStringsSep "" (
         map copy ([ (tree "engine-root" engineTree) ] ++ (if engine ? root then [ engine.root ] else [ ]))
       )
-      + ''
-        mkdir -p usr/libexec
-        cp ${starterProgram} .${starter}
-        chmod 1777 tmp
-      '';
+      + "chmod 1777 tmp\n";
   };
 
   textLayer = layers "texts" {
@@ -193,7 +194,7 @@ let
       created = "1970-01-01T00:00:01Z";
       config = {
         # All settings, so that a user's arguments come on top of them.
-        Entrypoint = [ (if engine ? root then entry else engine.name) ] ++ plan.entrypoint;
+        Entrypoint = [ engine.name ] ++ plan.entrypoint;
         Cmd = plan.cmd;
         # Docker's and podman's; in nanoseconds.
         Healthcheck = {

@@ -115,7 +115,7 @@ def test_debian_has_arm64_where_the_runtime_is_not_x86s(tmp_path: Path, runtime:
 @pytest.mark.parametrize("packages", ["debian", "nixpkgs"])
 def test_nvidias_licence_is_named(tmp_path: Path, packages: str) -> None:
     write(tmp_path, model(more="runtime: cuda"))
-    done = aikit_nix("gen", "--packages", packages, "-o", "out", cwd=tmp_path)
+    done = aikit_nix("gen", "--packages", packages, "--elsewhere", "-o", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "note: aikitfile.yaml:" in done.stderr
     assert "https://docs.nvidia.com/cuda/eula/" in done.stderr

@@ -5,6 +5,7 @@ The bounds are for 2 cores with nothing else running.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -126,7 +127,33 @@ def transfer(folder: Path) -> Iterator[Result]:
         yield Result(*number)
 
 
-BENCHMARKS = (gen, check, build, transfer, speed, localai)
+def debian_images(folder: Path) -> Iterator[Result]:
+    """Each runtime of the Debian packages: the image's size, and its build where the .debs are in the store already."""
+    tiny_gguf.make(folder / "tiny.gguf")
+    flake = generate(folder, "tiny.gguf")
+    for system, runtime in (
+        *(("x86_64-linux", runtime) for runtime in ("avx2", "cpu", "cuda", "vulkan", "rocm")),
+        *(("aarch64-linux", runtime) for runtime in ("cpu", "cuda", "vulkan")),
+    ):
+        output = f"packages.{system}.image-{runtime}"
+        read = image.unpack(Path(nix_build(flake, f"{output}.oci")))
+        size = read.size - (folder / "tiny.gguf").stat().st_size
+        yield Result(f"debian, {runtime} on {system}: image without models", size / 1e6, "MB")
+        again = made(flake, f"{output}.oci", (f"-debian-{runtime}.drv", "-engine-layers.drv"))
+        seconds = elapsed(functools.partial(call, ["nix-store", "--realise", "--check", *again]))
+        yield Result(f"debian, {runtime} on {system}: unpacking and layers", seconds, "s")
+
+
+def made(flake: Path, output: str, ends: tuple[str, ...]) -> list[str]:
+    """The derivations with these ends of names that one of the flake's packages is made by."""
+    argv = ["nix", "eval", "--raw", f"path:{flake}#{output}.drvPath"]
+    drv = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    argv = ["nix-store", "--query", "--requisites", drv]
+    needed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    return [path for path in needed if path.endswith(ends)]
+
+
+BENCHMARKS = (gen, check, build, transfer, speed, debian_images, localai)
 
 
 def demo_model() -> Path | None:

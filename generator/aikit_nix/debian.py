@@ -350,22 +350,14 @@ def _snapshot(date: datetime) -> str:
     return (date + timedelta(hours=12)).strftime("%Y%m%dT%H%M%SZ")
 
 
-def download_size(lock: Lock, system: str, runtime: str) -> int:
-    """How many bytes the first build of an image for a system and a runtime downloads on a machine like this."""
-    image, builder = lock.architectures[ARCHITECTURES[system]], lock.architectures[_own_architecture()]
+def download_size(lock: Lock, system: str, runtime: str, builder: str = "x86_64-linux") -> int:
+    """How many bytes a first build of a runtime's image for a Nix system downloads: the image's packages and the tools."""
+    tools = lock.architectures[ARCHITECTURES[builder]]
     packages = {
-        package.filename: package.size
-        for pinned, names in (
-            (image, (*image.engine, *image.accelerators.get(runtime, ()))),
-            (builder, builder.tools),
-        )
-        for package in map(pinned.packages.__getitem__, names)
+        *lock.architectures[ARCHITECTURES[system]].image(runtime),
+        *(tools.packages[name] for name in tools.tools),
     }
-    return sum(packages.values())
-
-
-def _own_architecture() -> str:
-    return "arm64" if os.uname().machine == "aarch64" else "amd64"
+    return sum(package.size for package in packages)
 
 
 # --- What is still there

@@ -140,7 +140,8 @@ def _cost(planned: Plan) -> str:
 
         system, platform = next(iter(planned.systems.items()))
         size = debian.download_size(debian.Lock.read(debian.LOCK), system, platform.default) / 1e6
-        return f"the first build downloads {size:.0f} MB of Debian packages and takes seconds"
+        time = "seconds" if size < 50 else "a minute" if size < 400 else "minutes"
+        return f"the first build downloads {size:.0f} MB of Debian packages and takes {time}"
     gpu = any(platform.default == "cuda" for platform in planned.systems.values())
     what = "LocalAI and llama.cpp" if planned.engine is Engine.LOCALAI else "llama.cpp"
     time = "hours, unless a binary cache has CUDA's kernels" if gpu else "about 10 minutes on 2 cores"

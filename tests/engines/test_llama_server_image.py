@@ -66,7 +66,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[image.Image, Path]:
 
 def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tuple[image.Image, Path]) -> None:
     run = base[0].run
-    assert run["Entrypoint"][:2] == ["/usr/libexec/llama-server", "--host"]
+    assert run["Entrypoint"][:2] == ["llama-server", "--host"]
     assert "/models/base.gguf" in run["Entrypoint"]
     assert not run.get("Cmd")
     assert run["Healthcheck"]["Test"][1:] == [
@@ -77,7 +77,7 @@ def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tup
         "--port",
         "LLAMA_ARG_PORT",
     ]
-    script = (base[1] / "usr/libexec/llama-server").read_text()
+    script = (base[1] / "usr/local/bin/llama-server").read_text()
     assert script.startswith("#!/usr/libexec/aikit-nix start\nexec /usr/bin/llama-server\n")
     assert script.endswith("\nfor avx\nneeds avx\n")
 

@@ -89,11 +89,13 @@ def start(
     timeout: float = 120,
     port: int = 8080,
     waiting: Callable[[], None] = lambda: None,
+    emulator: str | None = None,
 ) -> Iterator[Container]:
     """Run the image that was unpacked into `root`, wait until it is ready, and stop it at the end.
 
     `arguments` come after the image's own, `env` is added to the image's; `timeout` is in seconds;
-    `port` is the one that the server listens on. `waiting` is called ten times a second until the server is ready. Raises ContainerError.
+    `port` is the one that the server listens on. `waiting` is called ten times a second until the server is ready.
+    `emulator` is a static program that runs those of another processor (qemu-user). Raises ContainerError.
     """
     config = image.run
     command = [*config.get("Entrypoint", []), *config.get("Cmd", []), *arguments]
@@ -112,7 +114,11 @@ def start(
     ):
         log_file = Path(scratch) / "log"
         argv = [*_namespace(), sys.executable, relay.__file__, str(listener.fileno()), str(port)]
-        argv += [*sandbox, "--", *command]
+        if emulator:
+            sandbox += ["--ro-bind", emulator, "/tmp/emulator"]
+            argv += [*sandbox, "--", "/tmp/emulator", f"/usr/bin/{command[0]}", *command[1:]]
+        else:
+            argv += [*sandbox, "--", *command]
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listener.fileno()]

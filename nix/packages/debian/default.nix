@@ -3,8 +3,8 @@
 # Returns { pkgs, engine }:
 #   pkgs    the part of nixpkgs' interface that the image uses (see the end of this file)
 #   engine  package, bin, name, env as every engine, and `root`: the image's files, engine included, at Debian's own places
-#           and as Debian made them, byte for byte (NVIDIA's licence allows nothing else). So no path of the Nix store is
-#           in the image; scanners find the packages (/var/lib/dpkg/status.d, as in distroless images) and
+#           and as Debian made them, byte for byte (NVIDIA's licence allows nothing else). So no path of the builder's
+#           is in the image; scanners find the packages (/var/lib/dpkg/status.d, as in distroless images) and
 #           /usr/lib/os-release; the licences are in /usr/share/doc/*/copyright.
 #           `package` is the same engine to be started from the Nix store: for checks.
 #
