@@ -291,3 +291,20 @@ def test_where_nix_is_too_old_for_nixpkgs_gen_says_so_before_it_writes(tmp_path:
     assert (done.returncode, "need Nix 2.18" in done.stderr, "--packages debian" in done.stderr) == (1, True, True)
     assert not (tmp_path / "flake.nix").exists()
     assert aikit_nix("gen", "--elsewhere", cwd=tmp_path, env=env).returncode == 0
+
+
+@pytest.mark.usefixtures("nix")
+def test_the_thin_form_is_the_same_image(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("this is no git repository, which the flake input names")
+    drvs = []
+    for name, more in (("own", []), ("thin", ["--input", f"git+file://{root}"])):
+        (tmp_path / name).mkdir()
+        write_aikitfile(tmp_path / name)
+        done = aikit_nix("gen", "--packages", "debian", *more, cwd=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        argv = ["nix", "eval", "--raw", f"path:{tmp_path / name}#default.drvPath"]
+        drvs.append(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    assert {path.name for path in (tmp_path / "thin/aikit").iterdir()} == {"plan.json", "choices.json", "seals.json"}
+    assert drvs[0] == drvs[1]

@@ -247,7 +247,7 @@ def test_builds_outside_of_a_sandbox_are_warned_of(tmp_path: Path, settings: str
     (tmp_path / "etc/nix.conf").write_text(settings)
     (tmp_path / "etc/other.conf").write_text("\nsandbox = false\n")
     env = {**os.environ, "NIX_CONF_DIR": str(tmp_path / "etc"), "NIX_CONFIG": "", "XDG_CONFIG_HOME": str(tmp_path)}
-    done = aikit_nix("gen", "-o", "out", cwd=tmp_path, env=env)
+    done = aikit_nix("gen", "--packages", "debian", "-o", "out", cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     warned = [line for line in done.stderr.splitlines() if "sandbox" in line]
     assert [says in line for line in warned] == ([True] if says else []), done.stderr
