@@ -16,6 +16,7 @@ from aikit_nix.hashing import BLOCK
 from aikit_nix.redact import shown
 from aikit_nix.store_stream import StoreStream
 
+_LINK = ".aikit-nix-link-"
 _AT_ONCE = 1000  # paths in one command line
 _NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
@@ -85,7 +86,8 @@ def _added(file: Path, name: str) -> Path:
     if file.name == name:
         return _add_fixed(file)
     try:
-        with tempfile.TemporaryDirectory(prefix=".aikit-nix-", dir=file.parent) as folder:
+        _remove_left_links(file.parent)
+        with tempfile.TemporaryDirectory(prefix=f"{_LINK}{os.getpid()}-", dir=file.parent) as folder:
             os.link(file, Path(folder) / name)
             return _add_fixed(Path(folder) / name)
     except OSError:
@@ -93,6 +95,14 @@ def _added(file: Path, name: str) -> Path:
         with tempfile.TemporaryDirectory(prefix="aikit-nix-") as folder:
             shutil.copyfile(file, Path(folder) / name)
             return _add_fixed(Path(folder) / name)
+
+
+def _remove_left_links(folder: Path) -> None:
+    """Remove the links that runs left which were killed: their process is gone."""
+    for left in folder.glob(f"{_LINK}*-*"):
+        process_id = left.name.removeprefix(_LINK).partition("-")[0]
+        if process_id.isdigit() and not Path("/proc", process_id).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _add_fixed(file: Path) -> Path:

@@ -39,7 +39,7 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
     if check:
         if found := locking.missing(written, old):
             raise AikitError(*found)
-        console.say(f"{path} covers {aikitfile}: {len(written.models)} models")
+        console.say(f"{path} covers {aikitfile}: {_models(len(written.models))}")
         return
     names = {model.name.value for model in written.models}
     if unknown := sorted(set(update) - names - {"*"}):
@@ -59,9 +59,9 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
         console.say(str(change))
     if old is None or changes:
         files.write_atomic(path, new.to_json().encode())
-        console.say(f"wrote {path}: {len(new.entries)} models")
+        console.say(f"wrote {path}: {_models(len(new.entries))}")
     else:
-        console.say(f"{path} is up to date: {len(new.entries)} models")
+        console.say(f"{path} is up to date: {_models(len(new.entries))}")
 
 
 @click.command()
@@ -96,3 +96,7 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
         return
     count = flakes.fetch_inputs(flake, generate.environment())
     console.say(f"what the flake in {flake.resolve()} downloads is in the Nix store, {count} files of it new")
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'' if count == 1 else 's'}"
