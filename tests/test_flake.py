@@ -71,7 +71,12 @@ def test_a_reference_that_is_none_cannot_become_nix_code(reference: str) -> None
 
 @pytest.mark.parametrize(
     "reference",
-    ["git+https://user:hunter2@h/x", "git+https://h/x?access_token=hunter2", "https://h/x.tar.gz?sig=hunter2"],
+    [
+        "git+https://user:hunter2@h/x",
+        "git+https://hunter2@h/x",
+        "git+https://h/x?access_token=hunter2",
+        "https://h/x.tar.gz?sig=hunter2",
+    ],
 )
 def test_a_secret_does_not_enter_the_flake(reference: str) -> None:
     with pytest.raises(AikitError, match="access-tokens") as raised:

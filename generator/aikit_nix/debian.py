@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from aikit_nix import data
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.files import read_bounded
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MIRROR = "AIKIT_DEBIAN_MIRROR"  # read here and by the fetching derivations: URLs separated by blanks
 SNAPSHOT = "http://snapshot.debian.org/archive/debian"  # keeps every file that Debian ever published
+_MOST_BYTES = 16 << 20  # of a lock
 LOCK = data.NIX / "packages/debian/lock.json"
 
 # The suites that have llama.cpp with one backend a CPU type. sid's fixes come first; testing is whole when sid is
@@ -223,9 +225,10 @@ class Lock:
     @classmethod
     def read(cls, file: Path) -> Lock:
         """Raises AikitError when the file is no lock."""
+        text = read_bounded(file, _MOST_BYTES)
         try:
-            return cls.parse(file.read_bytes())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, AikitError) as exception:
+            return cls.parse(text)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AikitError) as exception:
             raise error(
                 f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`"
             ) from None

@@ -22,7 +22,9 @@ _FORMER = " (former)"
 DEBIAN_LOCK = f"{AIKIT}/packages/debian/lock.json"
 # What a flake reference may hold here: it is the one value that stands in Nix code.
 _FLAKE_REF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9/._~+:@?=&%-]+")
-_SECRET = re.compile(r"//[^/@]*:[^/@]*@|[?&]([^=&]*(token|secret|password|key|sig)[^=&]*)=", re.IGNORECASE)
+_SECRET = re.compile(
+    r"//[^/@]*:[^/@]*@|https?://[^/@]*@|[?&]([^=&]*(token|secret|password|key|sig)[^=&]*)=", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
