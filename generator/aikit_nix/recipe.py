@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from aikit_nix.aikitfile import Layer, Pin
 from aikit_nix.debian_index import Package
 from aikit_nix.errors import AikitError, error
 from aikit_nix.lock import Entry, Lock, Origin
-from aikit_nix.plan import FORMAT_VERSION, Engine, Image, ModelFile, Packages, Plan, Platform, TextFile
+from aikit_nix.plan import FORMAT_VERSION, Engine, Image, ModelFile, Packages, Plan, Platform, SourceFile, TextFile
 
 T = TypeVar("T")
 
@@ -225,7 +225,7 @@ def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
 def _plan(value: Mapping[str, Any]) -> Plan:
     if value["formatVersion"] != FORMAT_VERSION:
         raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {FORMAT_VERSION}")
-    own = {field.name: value[field.name] for field in fields(Plan)}
+    own = {field.name: value[field.name] for field in fields(Plan) if field.name in value or field.default is MISSING}
     return Plan(
         **own
         | {
@@ -237,6 +237,8 @@ def _plan(value: Mapping[str, Any]) -> Plan:
             },
             "models": tuple(_model_file(each) for each in value["models"]),
             "files": tuple(TextFile(each["path"], each["text"]) for each in value["files"]),
+            "probe": tuple(map(str, value["probe"])),
+            "sources": tuple(SourceFile(each["path"], each["sha256"]) for each in value.get("sources", ())),
         }
     )
 
