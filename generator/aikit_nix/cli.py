@@ -27,6 +27,7 @@ _COMMANDS = {
     "fetch": "lock",
     "gen": "gen",
     "push": "image",
+    "k8s": "kubernetes",
     "verify": "proof",
     "reproduce": "proof",
     "sbom": "proof",

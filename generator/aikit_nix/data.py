@@ -10,3 +10,19 @@ _ROOT = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parents[
 
 NIX = _ROOT / "nix"
 TEMPLATES = _ROOT / "templates"
+
+
+def template(file: str, /, **values: object) -> str:
+    """A template with values, which it writes as JSON or which were checked before: it is no HTML that would be escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    return environment.get_template(file).render(**values)

@@ -53,7 +53,7 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
         nixpkgs = _nixpkgs(choices.nixpkgs) if choices.nixpkgs else _pinned_reference(pinned)
         lock = None if choices.nixpkgs or choices.input else pinned
     library_input = _reference(choices.input, "--input") if choices.input else None
-    content["flake.nix"] = _template("flake.nix.j2", nixpkgs=nixpkgs, library=library_input).encode()
+    content["flake.nix"] = data.template("flake.nix.j2", nixpkgs=nixpkgs, library=library_input).encode()
     content[SEALS] = _seals(content)
     return Files(content, lock)
 
@@ -85,19 +85,6 @@ def _seals(content: Mapping[str, bytes]) -> bytes:
 
 def _seal(text: bytes) -> str:
     return hashlib.sha256(b"".join(text.split())).hexdigest()[:32]
-
-
-def _template(name: str, **values: object) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(data.TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 (Nix, not HTML; values are checked before)
-    )
-    return environment.get_template(name).render(**values)
 
 
 def _pinned_reference(lock: bytes) -> str:

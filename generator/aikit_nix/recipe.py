@@ -10,16 +10,16 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aikit_nix import files, lock, store
+from aikit_nix import debian, files, lock, store
 from aikit_nix.aikitfile import Layer, Pin
 from aikit_nix.debian_index import Package
 from aikit_nix.errors import AikitError, error
 from aikit_nix.lock import Entry, Lock, Origin
-from aikit_nix.plan import FORMAT_VERSION, Engine, Image, ModelFile, Packages, Plan, Platform, TextFile
+from aikit_nix.plan import FORMAT_VERSION, Engine, Image, ModelFile, Packages, Plan, Platform, SourceFile, TextFile
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Recipe:
     models: tuple[Model, ...]
     inputs: Mapping[str, str]
     lock_digest: str | None
-    debian_lock: Mapping[str, Any] | None
+    debian_lock: debian.Lock | None
     pins: Mapping[str, Any]
     flake_lock: Mapping[str, Any] | None
 
@@ -100,20 +100,29 @@ class Recipe:
         """NAME:TAG of a system's default image."""
         return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
 
-    def debs(self, system: str, group: str = "engine") -> list[Package]:
-        """The .debs that a system's default image is made of (`engine`), or the `tools` that make it; sorted by name."""
+    def debs(self, system: str) -> list[Package]:
+        """The .debs that a system's default image is made from, sorted by name. Raises AikitError."""
         if self.plan.packages is not Packages.DEBIAN:
             return []
+        return sorted(self._debian.architectures[ARCHITECTURES[system]].image(self.runtime(system)), key=_by_name)
+
+    def tools(self) -> list[Package]:
+        """The .debs whose programs put the image together, sorted by name. Raises AikitError."""
+        if self.plan.packages is not Packages.DEBIAN:
+            return []
+        # Of the machine that builds: nix/packages/debian
+        builder = self._debian.architectures[ARCHITECTURES["x86_64-linux"]]
+        return sorted((builder.packages[name] for name in builder.tools), key=_by_name)
+
+    def deb_url(self, package: Package) -> str:
+        """Where a .deb is for good."""
+        return f"{debian.SNAPSHOT}/{self._debian.snapshot}/{package.filename}"
+
+    @property
+    def _debian(self) -> debian.Lock:
         if self.debian_lock is None:
             raise self._elsewhere()
-        architecture = self.debian_lock["architectures"][ARCHITECTURES[system]]
-        names = set(architecture[group])
-        if group == "engine":
-            names |= set(architecture.get("accelerators", {}).get(self.runtime(system), ()))
-        return [
-            Package.parse({"package": name} | {k: str(v) for k, v in architecture["packages"][name].items()})
-            for name in sorted(names)
-        ]
+        return self.debian_lock
 
     def _elsewhere(self) -> AikitError:
         return error(
@@ -125,7 +134,7 @@ class Recipe:
     @property
     def debian_suite(self) -> str:
         """Debian's name of the suite that the .debs are from."""
-        return str(self.debian_lock["suite"]) if self.debian_lock else ""
+        return self.debian_lock.suite if self.debian_lock else ""
 
     def sources(self) -> list[Source]:
         """nixpkgs, and what is pinned beside it: LocalAI and its backends."""
@@ -195,7 +204,7 @@ def read(folder: Path, lock_path: Path | None = None) -> Recipe:
         tuple(_model(file, *known.get((file.path, file.sha256), (None, None))) for file in plan.models),
         _inputs(folder),
         hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
-        _parsed(folder / _DEBIAN_LOCK, content[_DEBIAN_LOCK], _debian_lock),
+        debian.Lock.read(folder / _DEBIAN_LOCK) if content[_DEBIAN_LOCK] else None,
         _parsed(folder / _PINS, content[_PINS], dict) or {},
         _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], dict),
     )
@@ -225,7 +234,7 @@ def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
 def _plan(value: Mapping[str, Any]) -> Plan:
     if value["formatVersion"] != FORMAT_VERSION:
         raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {FORMAT_VERSION}")
-    own = {field.name: value[field.name] for field in fields(Plan)}
+    own = {field.name: value[field.name] for field in fields(Plan) if field.name in value or field.default is MISSING}
     return Plan(
         **own
         | {
@@ -237,6 +246,8 @@ def _plan(value: Mapping[str, Any]) -> Plan:
             },
             "models": tuple(_model_file(each) for each in value["models"]),
             "files": tuple(TextFile(each["path"], each["text"]) for each in value["files"]),
+            "probe": tuple(map(str, value["probe"])),
+            "sources": tuple(SourceFile(each["path"], each["sha256"]) for each in value.get("sources", ())),
         }
     )
 
@@ -247,12 +258,8 @@ def _model_file(value: Mapping[str, Any]) -> ModelFile:
     return ModelFile(**known | {"layer": layer})
 
 
-def _debian_lock(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "architectures" in value:
-        return value
-    # Format of locks before there was more than one architecture
-    own = {**value, "engine": sorted({*value["engine"], "ca-certificates"})}
-    return {**value, "architectures": {"amd64": own}}
+def _by_name(package: Package) -> str:
+    return package.name
 
 
 def _known(found: Lock | None) -> dict[tuple[str, str], tuple[Entry | None, Pin | None]]:

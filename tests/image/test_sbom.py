@@ -98,7 +98,7 @@ def test_provenance_names_every_input(tmp_path: Path) -> None:
     assert inputs["aikit.lock"]["digest"]["sha256"] == recipes.sha256((tmp_path / "aikit.lock").read_bytes())
     assert inputs["aikit/plan.json"]["digest"]["sha256"] == recipes.sha256((tmp_path / "aikit/plan.json").read_bytes())
     assert inputs["libllama0"]["downloadLocation"].startswith(debian.SNAPSHOT)
-    assert inputs["patchelf"]["annotations"] == {"role": "tools"}
+    assert inputs["patchelf"]["annotations"] == {"role": "tool"}
     given = found["buildDefinition"]["externalParameters"]
     assert given["aikitfile"]["digest"]["sha256"] == recipes.sha256((tmp_path / "aikitfile.yaml").read_bytes())
     assert found["runDetails"]["builder"]["version"]["nix"] == "nix (Nix) 2.8.0"

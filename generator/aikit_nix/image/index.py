@@ -22,8 +22,9 @@ def make(images: Sequence[Layout]) -> bytes:
     platforms = [entry["platform"]["architecture"] for entry in entries]
     if len(set(platforms)) < len(platforms):
         raise error(f"an index has one image an architecture, and these are for {', '.join(platforms)}", code="index")
-    labels = images[0].image.labels
-    notes = {key: labels[key] for key in labels if key.startswith("org.opencontainers.")}
+    # What all of them say
+    common = set.intersection(*(set(each.image.labels.items()) for each in images))
+    notes = {key: value for key, value in sorted(common) if key.startswith("org.opencontainers.")}
     return artifact.encode({"schemaVersion": 2, "mediaType": INDEX[0], "manifests": entries, "annotations": notes})
 
 

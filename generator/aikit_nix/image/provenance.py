@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from aikit_nix import __version__, debian
+from aikit_nix import __version__
 from aikit_nix.image import sbom
 from aikit_nix.recipe import ARCHITECTURES, Recipe
 
@@ -79,14 +79,17 @@ def _dependencies(recipe: Recipe, system: str) -> Iterator[dict[str, Any]]:
         if model.url and purl:
             found["downloadLocation"] = model.url
         yield found
-    for group in ("engine", "tools"):
-        for package in recipe.debs(system, group):
+    for role, architecture, packages in (
+        ("image", ARCHITECTURES[system], recipe.debs(system)),
+        ("tool", ARCHITECTURES["x86_64-linux"], recipe.tools()),
+    ):
+        for package in packages:
             yield {
                 "name": package.name,
-                "uri": str(sbom.deb_purl(package, ARCHITECTURES[system], recipe.debian_suite)),
+                "uri": str(sbom.deb_purl(package, architecture, recipe.debian_suite)),
                 "digest": {"sha256": package.sha256},
-                "downloadLocation": f"{debian.SNAPSHOT}/{(recipe.debian_lock or {})['snapshot']}/{package.filename}",
-                "annotations": {"role": group},
+                "downloadLocation": recipe.deb_url(package),
+                "annotations": {"role": role},
             }
     for source in recipe.sources():
         kind = "sha256" if source.is_file else "narSha256"

@@ -164,9 +164,7 @@ def _deb(package: Package, architecture: str, suite: str) -> Component:
         bom_ref=f"deb:{package.name}",
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=package.sha256)],
         purl=deb_purl(package, architecture, suite),
-        properties=_properties(
-            {"debian:component": package.filename.split("/")[1], "debian:filename": package.filename}
-        ),
+        properties=_properties({"debian:component": package.component, "debian:filename": package.filename}),
     )
 
 

@@ -331,11 +331,10 @@ def in_store(recipe: Recipe, system: str, report: Report) -> None:
             report.compare(f"BLAKE3 of {file}", "as locked" if right else "another", "as locked")
         else:
             report.compare(f"sha256 of {file}", hashing.hash_file(file).sha256, model.file.sha256)
-    for group in ("engine", "tools"):
-        for package in recipe.debs(system, group):
-            file = store.store_path(store.name(posixpath.basename(package.filename)), package.sha256)
-            if file.exists():
-                report.compare(f"sha256 of {file}", hashing.hash_file(file).sha256, package.sha256)
+    for package in {each.sha256: each for each in (*recipe.debs(system), *recipe.tools())}.values():
+        file = store.store_path(store.name(posixpath.basename(package.filename)), package.sha256)
+        if file.exists():
+            report.compare(f"sha256 of {file}", hashing.hash_file(file).sha256, package.sha256)
 
 
 def _as_layer(path: str, file: Path) -> Blocks:

@@ -1,0 +1,38 @@
+"""What docs/proof.md and docs/kubernetes.md show: commands that there are, and manifests that are whole."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from aikit_nix.cli import cli
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = ["proof.md", "kubernetes.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_are_commands(page: str) -> None:
+    lines = re.findall(r"^    aikit-nix (.*)$", (DOCS / page).read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        name, *arguments = shlex.split(line, comments=True)
+        assert isinstance(cli, click.Group)
+        command = cli.get_command(click.Context(cli), name)
+        assert command, name
+        command.make_context(name, list(arguments))  # raises UsageError
+
+
+def test_the_manifests_are_yaml_of_their_kinds() -> None:
+    found = [
+        yaml.safe_load(text)
+        for text in re.findall(r"```yaml\n(.*?)```", (DOCS / "kubernetes.md").read_text(), re.DOTALL)
+    ]
+    assert [each["kind"] for each in found] == ["Pod", "InferenceService", "Workspace"]
+    schema = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (PyPI, 110 MB)")
+    schema.validate(found[0], "1.36", strict=True)
