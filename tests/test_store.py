@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 import threading
 from pathlib import Path
@@ -174,15 +173,3 @@ def test_a_newer_nix_takes_the_stream_too(tmp_path: Path, nix: None, monkeypatch
     assert Path(f"{tmp_path}/root{path}").read_bytes() == data
     process.run(["nix-store", "--verify-path", path])
     Path(f"{tmp_path}/root/nix/store").chmod(0o755)  # for pytest to remove it
-
-
-@pytest.mark.usefixtures("nix")
-def test_what_a_killed_run_left_beside_a_model_is_removed(tmp_path: Path) -> None:
-    name = "my model~2.gguf"
-    (tmp_path / name).write_bytes(f"{tmp_path}".encode())
-    dead = 2**22 + 1  # more than any process has (pid_max)
-    for process_id in (dead, os.getpid()):
-        (tmp_path / f".aikit-nix-link-{process_id}-x").mkdir()
-        os.link(tmp_path / name, tmp_path / f".aikit-nix-link-{process_id}-x" / "model")
-    assert add(f"'{name}'", tmp_path) == [tmp_path / name]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f".aikit-nix-link-{os.getpid()}-x", name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -16,7 +15,6 @@ from aikit_nix.hashing import BLOCK
 from aikit_nix.redact import shown
 from aikit_nix.store_stream import StoreStream
 
-_LINK = ".aikit-nix-link-"
 _AT_ONCE = 1000  # paths in one command line
 _NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
@@ -82,27 +80,12 @@ def _streamed(file: Path, name: str) -> Path | None:
 
 
 def _added(file: Path, name: str) -> Path:
-    """`nix-store --add-fixed` names a store path by its file: another name goes through a link of that name."""
+    """`nix-store --add-fixed` names a store path by its file: another name goes through a copy of that name."""
     if file.name == name:
         return _add_fixed(file)
-    try:
-        _remove_left_links(file.parent)
-        with tempfile.TemporaryDirectory(prefix=f"{_LINK}{os.getpid()}-", dir=file.parent) as folder:
-            os.link(file, Path(folder) / name)
-            return _add_fixed(Path(folder) / name)
-    except OSError:
-        # A read-only folder, or a file system without hard links.
-        with tempfile.TemporaryDirectory(prefix="aikit-nix-") as folder:
-            shutil.copyfile(file, Path(folder) / name)
-            return _add_fixed(Path(folder) / name)
-
-
-def _remove_left_links(folder: Path) -> None:
-    """Remove the links that runs left which were killed: their process is gone."""
-    for left in folder.glob(f"{_LINK}*-*"):
-        process_id = left.name.removeprefix(_LINK).partition("-")[0]
-        if process_id.isdigit() and not Path("/proc", process_id).exists():
-            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as folder:
+        shutil.copyfile(file, Path(folder) / name)
+        return _add_fixed(Path(folder) / name)
 
 
 def _add_fixed(file: Path) -> Path:
