@@ -44,7 +44,9 @@ def test_the_five_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_completion_lines_work() -> None:
-    for shell in re.findall(r"_AIKIT_NIX_COMPLETE=(\w+)_source aikit-nix", PAGE.read_text()):
+    shells = re.findall(r"_AIKIT_NIX_COMPLETE=(\w+)_source aikit-nix", PAGE.read_text())
+    assert shells == ["bash", "zsh", "fish"]
+    for shell in shells:
         result = CliRunner().invoke(cli, prog_name="aikit-nix", env={"_AIKIT_NIX_COMPLETE": f"{shell}_source"})
         assert "_AIKIT_NIX_COMPLETE" in result.stdout, shell
 

@@ -150,7 +150,7 @@ def test_check_and_gen_refuse_the_same_at_the_same_place(
             (HEAD + MODEL.replace("name: m", 'name: "a\\eb"')).encode(),
             "3:11: the model's name holds the character U+001B",
         ),
-        (b"\xff\xfea\0", "no-api-version"),
+        (b"\xff\xfea\0", "an aikitfile is a mapping"),
         (b"x" * (17 << 20), "more than 16777216 bytes"),
     ],
 )
@@ -159,7 +159,7 @@ def test_bytes_that_are_no_aikitfile(folder: Path, data: bytes, says: str) -> No
     done = aikit_nix("check", cwd=folder)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert says in done.stderr or says == "no-api-version"
+    assert says in done.stderr
 
 
 def test_without_libyaml_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
