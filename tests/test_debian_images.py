@@ -37,7 +37,7 @@ def folder(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         for name, value in debian.build_environment().items():
             patch.setenv(name, value)
-        if path := debian_lock.usable(folder, print):
+        if path := debian_lock.usable(folder, print, None):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(path))
         lock = debian.Lock.read(path or debian.LOCK)
         if debian.missing(lock, mirrors):

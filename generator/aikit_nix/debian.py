@@ -200,6 +200,10 @@ class Architecture:
     def groups(self) -> tuple[tuple[str, ...], ...]:
         return (self.engine, *self.accelerators.values(), self.tools)
 
+    def builders(self) -> tuple[Package, ...]:
+        """The packages that build images on a machine of this architecture."""
+        return tuple(self.packages[name] for name in self.tools)
+
     def image(self, runtime: str) -> tuple[Package, ...]:
         """The packages that the image of a runtime is made from."""
         return tuple(self.packages[name] for name in (*self.engine, *self.accelerators.get(runtime, ())))
@@ -366,14 +370,14 @@ def download_size(lock: Lock, system: str, runtime: str, builder: str = "x86_64-
 # --- What is still there
 
 
-def missing(lock: Lock, mirrors: Sequence[str]) -> list[Package]:
-    """The pinned .debs that none of the mirrors has, nor the snapshot archive.
+def missing(lock: Lock, mirrors: Sequence[str], wanted: Iterable[Package] | None = None) -> list[Package]:
+    """The pinned .debs, or those `wanted` of them, that none of the mirrors has, nor the snapshot archive.
 
     A mirror has a file when it offers one of the pinned size; a mirror that does not answer has none.
     """
     from aikit_nix.debian_archive import having
 
-    left = lock.packages()
+    left = lock.packages() if wanted is None else list(wanted)
     for mirror in (*mirrors, f"{SNAPSHOT}/{lock.snapshot}"):
         here = having(mirror, left) if left else set()
         left = [package for package in left if package not in here]

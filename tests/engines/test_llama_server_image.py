@@ -12,6 +12,7 @@ import pytest
 
 from aikit_nix import debian
 from aikit_nix.engines.gojinja import Prompt
+from aikit_nix.engines.llama_server import BASE
 from engines.test_gojinja import CONVERSATIONS, PROMPTS, render
 from support import container, debian_lock, image, tiny_gguf
 from support.command import aikit_nix
@@ -127,7 +128,7 @@ def test_translated_templates_give_the_same_prompts_in_llama_server(tmp_path: Pa
                 got = server.ask("/apply-template", {"model": name, **talk})["prompt"]
                 assert (name, got.replace('": ', '":').replace(', "', ',"')) == (
                     name,
-                    render(prompt, talk).replace('": ', '":').replace(', "', ',"'),
+                    render(prompt if prompt != Prompt() else BASE, talk).replace('": ', '":').replace(', "', ',"'),
                 )
         tools = CONVERSATIONS[2] | {"model": "model-5", "max_tokens": 8}
         assert server.ask("/v1/chat/completions", tools)["choices"]

@@ -59,7 +59,7 @@ def usable_lock(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         for name, value in debian.build_environment().items():
             patch.setenv(name, value)
-        yield debian_lock.usable(tmp_path_factory.mktemp("lock"), print) or debian.LOCK
+        yield debian_lock.usable(tmp_path_factory.mktemp("lock"), print, None) or debian.LOCK
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import re
 import tempfile
 import urllib.request
@@ -14,15 +15,17 @@ from aikit_nix.errors import AikitError
 from support import nix_env
 
 
-def usable(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """None when the project's own lock will do, else one of today's versions, written into `folder`.
+def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu") -> Path | None:
+    """None when the project's own lock will do for a runtime's images of this machine's architecture, or for all (None);
+    else a lock of today's versions, written into `folder`.
 
     Says what it does. Where no mirror answers there is nothing to renew from: Nix may have the files already.
     """
     try:
         mirrors = debian.mirrors()
         lock = debian.Lock.read(debian.LOCK)
-        gone = debian.missing(lock, mirrors)
+        own = lock.architectures[debian.ARCHITECTURES[f"{platform.machine()}-linux"]]
+        gone = debian.missing(lock, mirrors, {*own.builders(), *own.image(runtime)} if runtime else None)
         if not gone:
             prefetch(lock, mirrors[0])
             return None

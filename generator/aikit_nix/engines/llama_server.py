@@ -22,7 +22,7 @@ from aikit_nix.reader import short
 
 PRESETS_PATH = "/models.ini"
 # The chat template for a model that has none: the texts of the messages, for the model to go on with.
-BASE = gojinja.Prompt()
+BASE = gojinja.Prompt(chat="{{.Input}}\n")
 
 # AIKit's images listen on this port too. The image is complete, so nothing is ever downloaded.
 _BASE_ARGS = ("--host", "0.0.0.0", "--port", "8080", "--offline")  # noqa: S104
