@@ -73,7 +73,7 @@ let
     cuda_cudart = from "cuda_runtime" (old: {
       prePatch = (old.prePatch or "") + ''
         mkdir -p lib/stubs
-        $CC -shared -fPIC -Wl,-soname,libcuda.so.1 -o lib/stubs/libcuda.so ${./libcuda.c}
+        $CC -shared -fPIC -Wl,-soname,libcuda.so.1 -o lib/stubs/libcuda.so ${../fixtures/libcuda.c}
       '';
     }) previous.cuda_cudart;
 
