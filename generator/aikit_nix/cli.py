@@ -5,7 +5,9 @@ A command's module is imported when the command is used: `gen` must not pay for 
 
 from __future__ import annotations
 
+import errno
 import gc
+import signal
 import sys
 from importlib import import_module
 
@@ -87,17 +89,29 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point. Exit status: 0 done, 1 something that the user can mend, 2 a wrong command line, 130 interrupted."""
+    """Entry point. Exit status: 0 done, 1 something that the user can mend, 2 a wrong command line, 130 interrupted,
+    143 and 129 terminated and hung up.
+    """
     # A process this short: collecting garbage costs more than it frees
     gc.disable()
     console.prepare()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the latter
+            signal.signal(number, _terminated)
     try:
         try:
             cli.main(sys.argv[1:] or ["--help"], prog_name="aikit-nix", standalone_mode=False)
         except OSError as failed:
-            if failed.filename is None:  # click printed its own help or version
+            if failed.filename is not None:
+                raise error(f"{failed.filename}: {(failed.strerror or str(failed)).lower()}") from None
+            if failed.errno in (
+                errno.EPIPE,
+                errno.ENOSPC,
+                errno.EIO,
+                errno.EBADF,
+            ):  # click printed its own help or version
                 raise console.unwritable(failed) from None
-            raise error(f"{failed.filename}: {(failed.strerror or str(failed)).lower()}") from None
+            raise
         console.flush()
     except AikitError as exception:
         console.report(exception.diagnostics)
@@ -108,6 +122,11 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         console.say("interrupted", err=True)
         sys.exit(130)
+
+
+def _terminated(number: int, _: object) -> None:
+    """Leave as for an error: programs that run are ended, temporary files removed."""
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
