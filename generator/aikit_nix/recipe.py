@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from aikit_nix.debian_index import Package
 from aikit_nix.errors import AikitError, error
 from aikit_nix.lock import Entry, Lock, Origin
 from aikit_nix.plan import FORMAT_VERSION, Engine, Image, ModelFile, Packages, Plan, Platform, SourceFile, TextFile
+from aikit_nix.sources import MODELS
 
 T = TypeVar("T")
 
@@ -89,6 +91,8 @@ class Recipe:
         systems = sorted(self.plan.systems)
         if wanted and wanted not in systems:
             raise error(f"{self.folder / PLAN} has no image for {wanted}: it has {', '.join(systems)}")
+        if not systems:
+            raise error(f"{self.folder / PLAN} has no image for any system: run `aikit-nix gen` again")
         own = f"{platform.machine()}-linux"
         return wanted or (own if own in systems else systems[0])
 
@@ -238,14 +242,24 @@ def _plan(value: Mapping[str, Any]) -> Plan:
     return Plan(
         **own
         | {
-            "image": Image(value["image"]["name"], value["image"]["tag"], value["image"]["labels"]),
+            "image": Image(
+                str(value["image"]["name"]),
+                str(value["image"]["tag"]) if value["image"]["tag"] is not None else None,
+                {str(key): str(label) for key, label in value["image"]["labels"].items()},
+            ),
+            "backends": tuple(map(str, value["backends"])),
+            "entrypoint": tuple(map(str, value["entrypoint"])),
+            "cmd": tuple(map(str, value["cmd"])),
+            "env": {str(key): str(each) for key, each in value["env"].items()},
             "packages": Packages(value["packages"]),
             "engine": Engine(value["engine"]),
             "systems": {
-                name: Platform(each["default"], tuple(each["runtimes"])) for name, each in value["systems"].items()
+                name: Platform(str(each["default"]), tuple(map(str, each["runtimes"])))
+                for name, each in value["systems"].items()
+                if name in ARCHITECTURES
             },
             "models": tuple(_model_file(each) for each in value["models"]),
-            "files": tuple(TextFile(each["path"], each["text"]) for each in value["files"]),
+            "files": tuple(TextFile(str(each["path"]), str(each["text"])) for each in value["files"]),
             "probe": tuple(map(str, value["probe"])),
             "sources": tuple(SourceFile(each["path"], each["sha256"]) for each in value.get("sources", ())),
         }
@@ -254,8 +268,10 @@ def _plan(value: Mapping[str, Any]) -> Plan:
 
 def _model_file(value: Mapping[str, Any]) -> ModelFile:
     known = {field.name: value[field.name] for field in fields(ModelFile)}
-    layer = Layer(value["layer"]["digest"], value["layer"]["size"]) if value["layer"] else None
-    return ModelFile(**known | {"layer": layer})
+    layer = Layer(str(value["layer"]["digest"]), int(value["layer"]["size"])) if value["layer"] else None
+    if not re.fullmatch(r"[0-9a-f]{64}", known["sha256"]) or not str(known["path"]).startswith(f"{MODELS}/"):
+        raise ValueError(f"the model {str(known['path'])[:80]!r} has no sha256, or lies elsewhere")
+    return ModelFile(**known | {"layer": layer, "size": None if known["size"] is None else int(known["size"])})
 
 
 def _by_name(package: Package) -> str:
