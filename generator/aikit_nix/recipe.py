@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import platform
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from aikit_nix.debian_index import Package
 from aikit_nix.errors import AikitError, error
 from aikit_nix.lock import Entry, Lock, Origin
 from aikit_nix.plan import FORMAT_VERSION, Engine, Image, ModelFile, Packages, Plan, Platform, SourceFile, TextFile
+from aikit_nix.sources import MODELS
 
 T = TypeVar("T")
 
@@ -76,8 +78,8 @@ class Recipe:
     inputs: Mapping[str, str]
     lock_digest: str | None
     debian_lock: debian.Lock | None
-    pins: Mapping[str, Any]
-    flake_lock: Mapping[str, Any] | None
+    pinned: tuple[Source, ...]
+    nixpkgs: Source | None
 
     @property
     def aikitfile_digest(self) -> str:
@@ -137,34 +139,34 @@ class Recipe:
         return self.debian_lock.suite if self.debian_lock else ""
 
     def sources(self) -> list[Source]:
-        """nixpkgs, and what is pinned beside it: LocalAI and its backends."""
-        found = [_nixpkgs(pin)] if (pin := _locked(self.flake_lock, "nixpkgs")) else []
-        if self.plan.engine is not Engine.LOCALAI:
-            return found
-        if not self.pins:
+        """nixpkgs, and what is pinned beside it: LocalAI and its backends. Raises AikitError."""
+        if self.plan.engine is Engine.LOCALAI and not self.pinned:
             raise self._elsewhere()
-        server, llama = self.pins["localai"], self.pins["llama-cpp"]
-        found += [
-            Source("LocalAI", server["tag"], f"pkg:github/mudler/LocalAI@{server['tag']}", _hex(server["hash"])),
-            Source("llama.cpp", llama["rev"], f"pkg:github/ggml-org/llama.cpp@{llama['rev']}", _hex(llama["hash"])),
-        ]
-        if "stablediffusion" in self.plan.backends:
-            pin, name = self.pins["stablediffusion"], "stable-diffusion-cpp-python"
-            purl = f"pkg:pypi/{name}@{pin['version']}"
-            found.append(Source(name, pin["version"], purl, _hex(pin["hash"]), is_file=True))
-        return found
+        return [*([self.nixpkgs] if self.nixpkgs else []), *self.pinned]
 
 
-def _locked(flake_lock: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
-    """What flake.lock has of one of the flake's own inputs."""
-    if not flake_lock or not (node := flake_lock["nodes"][flake_lock["root"]].get("inputs", {}).get(name)):
+def _pinned(plan: Plan, pins: Mapping[str, Any]) -> tuple[Source, ...]:
+    """Of pins.json what the plan's engine is compiled from."""
+    if plan.engine is not Engine.LOCALAI:
+        return ()
+    server, llama = pins["localai"], pins["llama-cpp"]
+    found = [
+        Source("LocalAI", str(server["tag"]), f"pkg:github/mudler/LocalAI@{server['tag']}", _hex(server["hash"])),
+        Source("llama.cpp", str(llama["rev"]), f"pkg:github/ggml-org/llama.cpp@{llama['rev']}", _hex(llama["hash"])),
+    ]
+    if "stablediffusion" in plan.backends:
+        pin, name = pins["stablediffusion"], "stable-diffusion-cpp-python"
+        version = str(pin["version"])
+        found.append(Source(name, version, f"pkg:pypi/{name}@{version}", _hex(pin["hash"]), is_file=True))
+    return tuple(found)
+
+
+def _nixpkgs(flake_lock: Mapping[str, Any]) -> Source | None:
+    """nixpkgs as flake.lock has it, of whatever type: a revision on GitHub has a purl."""
+    root = flake_lock["nodes"][flake_lock["root"]]
+    if "nixpkgs" not in root.get("inputs", {}):
         return None
-    found: Mapping[str, Any] = flake_lock["nodes"][node]["locked"]
-    return found
-
-
-def _nixpkgs(locked: Mapping[str, Any]) -> Source:
-    """flake.lock's entry, of whatever type: a revision on GitHub has a purl."""
+    locked = flake_lock["nodes"][root["inputs"]["nixpkgs"]]["locked"]
     revision = str(locked.get("rev", ""))
     on_github = locked.get("type") == "github"
     purl = f"pkg:github/{locked['owner']}/{locked['repo']}@{revision}" if on_github else None
@@ -172,7 +174,9 @@ def _nixpkgs(locked: Mapping[str, Any]) -> Source:
 
 
 def _hex(text: str) -> str:
-    """The hex digits of Nix' way to write a SHA-256: `sha256-` and base64."""
+    """The hex digits of Nix' way to write a SHA-256: `sha256-` and base64. Raises ValueError, and others for other types."""
+    if len(text) != len("sha256-") + 44:
+        raise ValueError(f"{text[:80]!r} is no SHA-256")
     return base64.b64decode(text.removeprefix("sha256-"), validate=True).hex()
 
 
@@ -205,8 +209,8 @@ def read(folder: Path, lock_path: Path | None = None) -> Recipe:
         _inputs(folder),
         hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
         debian.Lock.read(folder / _DEBIAN_LOCK) if content[_DEBIAN_LOCK] else None,
-        _parsed(folder / _PINS, content[_PINS], dict) or {},
-        _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], dict),
+        _parsed(folder / _PINS, content[_PINS], lambda pins: _pinned(plan, pins)) or (),
+        _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], _nixpkgs),
     )
 
 
@@ -226,7 +230,7 @@ def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
         return parse(json.loads(content))
     except AikitError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as bad:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as bad:
         what = " ".join(str(bad).split())[:200]
         raise error(f"{path} is not what aikit-nix writes ({what}): run `aikit-nix gen` again") from None
 
@@ -235,17 +239,29 @@ def _plan(value: Mapping[str, Any]) -> Plan:
     if value["formatVersion"] != FORMAT_VERSION:
         raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {FORMAT_VERSION}")
     own = {field.name: value[field.name] for field in fields(Plan) if field.name in value or field.default is MISSING}
+    if not value["systems"].keys() & ARCHITECTURES.keys():
+        raise ValueError("it is for no system")
     return Plan(
         **own
         | {
-            "image": Image(value["image"]["name"], value["image"]["tag"], value["image"]["labels"]),
+            "image": Image(
+                str(value["image"]["name"]),
+                str(value["image"]["tag"]) if value["image"]["tag"] is not None else None,
+                {str(key): str(label) for key, label in value["image"]["labels"].items()},
+            ),
+            "backends": tuple(map(str, value["backends"])),
+            "entrypoint": tuple(map(str, value["entrypoint"])),
+            "cmd": tuple(map(str, value["cmd"])),
+            "env": {str(key): str(each) for key, each in value["env"].items()},
             "packages": Packages(value["packages"]),
             "engine": Engine(value["engine"]),
             "systems": {
-                name: Platform(each["default"], tuple(each["runtimes"])) for name, each in value["systems"].items()
+                name: Platform(str(each["default"]), tuple(map(str, each["runtimes"])))
+                for name, each in value["systems"].items()
+                if name in ARCHITECTURES
             },
             "models": tuple(_model_file(each) for each in value["models"]),
-            "files": tuple(TextFile(each["path"], each["text"]) for each in value["files"]),
+            "files": tuple(TextFile(str(each["path"]), str(each["text"])) for each in value["files"]),
             "probe": tuple(map(str, value["probe"])),
             "sources": tuple(SourceFile(each["path"], each["sha256"]) for each in value.get("sources", ())),
         }
@@ -254,8 +270,10 @@ def _plan(value: Mapping[str, Any]) -> Plan:
 
 def _model_file(value: Mapping[str, Any]) -> ModelFile:
     known = {field.name: value[field.name] for field in fields(ModelFile)}
-    layer = Layer(value["layer"]["digest"], value["layer"]["size"]) if value["layer"] else None
-    return ModelFile(**known | {"layer": layer})
+    layer = Layer(str(value["layer"]["digest"]), int(value["layer"]["size"])) if value["layer"] else None
+    if not re.fullmatch(r"[0-9a-f]{64}", known["sha256"]) or not str(known["path"]).startswith(f"{MODELS}/"):
+        raise ValueError(f"the model {str(known['path'])[:80]!r} has no sha256, or lies elsewhere")
+    return ModelFile(**known | {"layer": layer, "size": None if known["size"] is None else int(known["size"])})
 
 
 def _by_name(package: Package) -> str:

@@ -58,6 +58,22 @@ def test_what_was_pushed_is_what_is_built_again(project: Project, pushed: str) -
     assert "ok: manifest as built" in done.stdout
 
 
+def test_one_index_has_the_images_of_all_architectures(project: Project, address: str, tmp_path: Path) -> None:
+    text = (project.folder / "aikitfile.yaml").read_text().replace("runtime: avx2\n", "")
+    (tmp_path / "aikitfile.yaml").write_text(text)
+    shutil.copy(project.folder / "tiny.gguf", tmp_path)
+    other = Project(tmp_path)
+    for arguments in (["lock"], ["gen", "--packages", "debian"]):
+        assert other.run(*arguments).returncode == 0
+    done = other.run("push", "--all-systems", f"{address}/a/all:1")
+    assert done.returncode == 0, done.stderr
+    for system in ("x86_64-linux", "aarch64-linux"):
+        done = other.run("verify", "--system", system, f"{address}/a/all:1")
+        assert done.returncode == 0, done.stderr
+    index = json.loads(fetch(f"{address}/a/all:1", "manifests", "1"))
+    assert [entry["platform"]["architecture"] for entry in index["manifests"]] == ["amd64", "arm64"]
+
+
 def test_another_image_than_the_rebuilt_one_is_named(project: Project, tmp_path: Path) -> None:
     text = project.folder / "aikitfile.yaml"
     (tmp_path / "aikitfile.yaml").write_text(text.read_text().replace("avx2", "avx512"))
