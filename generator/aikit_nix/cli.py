@@ -26,6 +26,7 @@ _COMMANDS = {
     "lock": "lock",
     "fetch": "lock",
     "gen": "gen",
+    "load": "image",
     "push": "image",
     "verify": "proof",
     "reproduce": "proof",

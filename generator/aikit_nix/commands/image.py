@@ -1,6 +1,8 @@
-"""`aikit-nix push`: what is done with an image."""
+"""`aikit-nix load`, `push`: what is done with an image."""
 
 from __future__ import annotations
+
+import shlex
 
 import click
 
@@ -63,3 +65,28 @@ def push(
         console.show(f"{done.reference}@{done.digest}")
     if problems:
         raise AikitError(*problems)
+
+
+@click.command()
+@FROM
+@click.option(
+    "--with",
+    "program",
+    type=click.Choice(["docker", "podman", "nerdctl", "ctr"]),
+    help="The container engine.  [default: the first of these that works]",
+)
+def load(source: str, program: str | None) -> None:
+    """Load the flake's image into docker, podman or containerd, without a copy of it on the way."""
+    from aikit_nix.errors import error
+    from aikit_nix.image import engines, find
+    from aikit_nix.image import load as loading
+
+    engine = engines.choose(program, tuple(engines.ENGINES.values()))
+    if engine is None:
+        raise error("none of docker, podman, nerdctl and ctr works here: `podman info` says why", code="no-engine")
+    image, stream = find.stream_of(source)
+    loading.load(image, stream, engine)
+    console.say(f"loaded {image.name} into {engine.program}")
+    if engine.gpu:
+        gpu = image.labels.get("aikit-nix.runtime") == "cuda"
+        console.say(f"next: {shlex.join(engine.run(image.name, 8080, (), gpu=gpu))}")
