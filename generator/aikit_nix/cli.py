@@ -28,6 +28,8 @@ _COMMANDS = {
     "gen": "gen",
     "load": "image",
     "push": "image",
+    "inspect": "image",
+    "diff": "image",
     "verify": "proof",
     "reproduce": "proof",
     "sbom": "proof",

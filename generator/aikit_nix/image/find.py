@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,20 @@ def layout_of(text: str) -> Layout:
     if not layout.is_layout(folder):
         folder = build(text, "manifest")
     return Layout(layout.read_layout(folder), folder)
+
+
+def image_of(text: str, *, insecure: bool = False) -> Image:
+    """The image that a user names: a file that is a docker-archive, a folder with an OCI layout or a flake, or a name in
+    a registry, of several there the one for this machine. Raises AikitError.
+    """
+    if Path(text).is_dir():
+        return layout_of(text).image
+    from aikit_nix.http import Client
+    from aikit_nix.image import blobs
+
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    with Client() as client, blobs.opened(text, client, insecure=insecure, architecture=architecture) as found:
+        return found.image
 
 
 def stream_of(text: str) -> tuple[Image, Path]:
