@@ -27,18 +27,26 @@ PYTHON = VENV / "bin/python"
 NIX = ("nix", "nix-bin", "builds the image")
 BUBBLEWRAP = ("bwrap", "bubblewrap", "starts the image in isolation")
 GPGV = ("gpgv", "gpgv", "checks Debian's signature")
-CURL = ("curl", "curl", "is what fetch is measured beside")
+CURL = ("curl", "curl", "is what fetch and push are measured beside")
 OPENSSL = ("openssl", "openssl", "makes a certificate for a server on loopback")
 SKOPEO = ("skopeo", "skopeo", "reads the image as other tools do")
+REGISTRY = ("docker-registry", "docker-registry", "takes the image that is pushed")
+HTPASSWD = ("htpasswd", "apache2-utils", "makes a login for a registry")
+PODMAN = ("podman", "podman", "takes the image as users do")
+DOCKER = ("dockerd", "docker.io", "takes the image as users do")
 PATCHELF = ("patchelf", "patchelf", "makes programs that lack a library")
 VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
 
 # For each target: the programs, the dependency group of pyproject.toml, and what is run.
 TARGETS = {
     "demo": ((NIX, BUBBLEWRAP, GPGV), "demo", ["tools/demo.py"]),
-    "test": ((NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF), "dev", ["-m", "pytest"]),
+    "test": (
+        (NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF, REGISTRY, HTPASSWD, PODMAN, DOCKER),
+        "dev",
+        ["-m", "pytest"],
+    ),
     "lint": ((NIX,), "dev", ["tools/lint.py"]),
-    "bench": ((NIX, BUBBLEWRAP, CURL, GPGV), "dev", ["tools/bench.py"]),
+    "bench": ((NIX, BUBBLEWRAP, CURL, GPGV, REGISTRY), "dev", ["tools/bench.py"]),
     "fuzz": ((), "dev", ["tools/fuzz.py"]),
 }
 

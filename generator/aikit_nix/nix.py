@@ -56,11 +56,10 @@ def evaluate(reference: str, attribute: str) -> str:
     return process.run([*_NIX, "eval", "--raw", f"{reference}#{attribute}"]).strip()
 
 
-def build(reference: str, *attributes: str, env: Mapping[str, str] | None = None) -> list[Path]:
-    """The store paths of a flake's packages of this system, built if they are not there. Raises AikitError."""
-    wanted = [f"{reference}#{attribute}" for attribute in attributes]
-    said = process.run([*_NIX, "build", "--no-link", "--json", *wanted], env=env)
-    return [Path(built["outputs"]["out"]) for built in json.loads(said)]
+def build(reference: str, attribute: str, env: Mapping[str, str] | None = None) -> Path:
+    """The store path of one of a flake's packages of this system, built if it is not there. Raises AikitError."""
+    said = process.run([*_NIX, "build", "--no-link", "--json", f"{reference}#{attribute}"], env=env)
+    return Path(json.loads(said)[0]["outputs"]["out"])
 
 
 def missing_fixed_outputs(derivation: str) -> list[str]:

@@ -22,7 +22,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         pytest.skip(reason)
     (tmp_path / "registry").mkdir()
     with registry.serve(tmp_path / "registry") as found:
-        yield found
+        yield found.address
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         pytest.skip(reason)
     (tmp_path / "registry").mkdir()
     with registry.serve(tmp_path / "registry") as found:
-        yield found
+        yield found.address
 
 
 def test_the_manifest_follows_from_the_lock(tmp_path: Path) -> None:

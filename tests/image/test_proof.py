@@ -34,7 +34,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if reason := registry.missing():
         pytest.skip(reason)
     with registry.serve(tmp_path_factory.mktemp("registry")) as found:
-        yield found
+        yield found.address
 
 
 @pytest.fixture(scope="module")

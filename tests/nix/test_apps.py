@@ -143,10 +143,10 @@ def test_a_registry_gets_the_manifest_that_was_known_before(flake: Flake, tmp_pa
     if reason := registry.missing():
         pytest.skip(reason)
     (entry,) = json.loads((flake.build("manifest") / "index.json").read_text())["manifests"]
-    with registry.serve(tmp_path) as address:
-        done = flake.app("push", f"{prefix}{address}/a/tiny:1", "--dest-tls-verify=false")
+    with registry.serve(tmp_path) as server:
+        done = flake.app("push", f"{prefix}{server.address}/a/tiny:1", "--dest-tls-verify=false")
         assert done.returncode == 0, done.stderr
-        request = urllib.request.Request(f"http://{address}/v2/a/tiny/manifests/1", method="HEAD")
+        request = urllib.request.Request(f"http://{server.address}/v2/a/tiny/manifests/1", method="HEAD")
         request.add_header("Accept", entry["mediaType"])
         with urllib.request.urlopen(request) as response:
             assert response.headers["Docker-Content-Digest"] == entry["digest"]

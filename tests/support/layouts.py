@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import data
+from aikit_nix import data, store
 from aikit_nix.image import model_layer
 
 STATUS = "var/lib/dpkg/status.d"
@@ -37,6 +37,8 @@ def write(
     labels: Mapping[str, str] | None = None,
     architecture: str = "amd64",
     with_models: bool = True,
+    name: str = "llama",
+    run: Mapping[str, Any] | None = None,
 ) -> Path:
     """A layout in `folder`/layout: a layer a model (path in the image → bytes), and above them one with `files`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,17 +59,44 @@ def write(
         )
     sha256 = {path: f"sha256:{hashlib.sha256(content).hexdigest()}" for path, content in models.items()}
     spec = {
-        "name": "llama",
+        "name": name,
         "tag": "avx2",
         "architecture": architecture,
         "created": "1970-01-01T00:00:01Z",
-        "config": {"Labels": {"aikit-nix.models": json.dumps(sha256), **(labels or {})}},
+        "config": {**(run or {}), "Labels": {"aikit-nix.models": json.dumps(sha256), **(labels or {})}},
         "models": listed,
         "base": [str(base)],
     }
     (folder / "spec.json").write_text(json.dumps(spec))
     script("layout.py", folder / "spec.json", folder / "layout")
     return folder / "layout"
+
+
+def make(
+    folder: Path, models: Mapping[str, bytes], text: bytes = b"text", *, blobs: bool = False, name: str = "me/tiny"
+) -> Path:
+    """The same in the new folder itself, of an image that says how it is run; `blobs` are the models' layers."""
+    run = {
+        "Entrypoint": ["llama-server", "--model", next(iter(models), "none")],
+        "Cmd": ["--ctx-size", "512"],
+        "Env": ["HOME=/tmp", "PATH=/usr/bin"],
+        "ExposedPorts": {"8080/tcp": {}},
+        "User": "65532:65532",
+    }
+    parts = folder.with_name(folder.name + "-parts")
+    return write(parts, models, {"config.yaml": text}, with_models=blobs, name=name, run=run).rename(folder)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def add_to_store(folder: Path, name: str, content: bytes) -> Path:
+    """A model in the Nix store, as `aikit-nix fetch` puts it there."""
+    file = folder / name
+    file.write_bytes(content)
+    store.add(file, name, sha256(content))
+    return store.store_path(name, sha256(content))
 
 
 def archive(layout: Path, to: Path) -> Path:

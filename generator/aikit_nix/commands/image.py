@@ -1,13 +1,17 @@
-"""`aikit-nix push`: what is done with an image."""
+"""`aikit-nix load`, `push`, `inspect`, `diff`: what is done with an image."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from aikit_nix import console
+from aikit_nix.errors import error
 
 FROM = click.option(
     "--from",
@@ -16,13 +20,15 @@ FROM = click.option(
     metavar="FLAKE|LAYOUT",
     help="Folder or reference of the flake, or an OCI layout.  [default: the current folder]",
 )
+INSECURE = click.option("--insecure", is_flag=True, help="Speak plain HTTP with registries.")
+FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
 
 @click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @FROM
 @click.option("--mount-from", metavar="REPOSITORY", multiple=True, help="Another repository there that has some of it.")
-@click.option("--insecure", is_flag=True, help="Speak plain HTTP with the registry.")
+@INSECURE
 @click.option(
     "--chunk",
     type=click.IntRange(1, 5000),
@@ -89,7 +95,7 @@ def _push_index(references: tuple[str, ...], source: str, insecure: bool, **opti
     from aikit_nix.image.layout import read_layout
 
     systems = sorted(recipe.read(Path(source)).plan.systems)
-    folders = build(source, *(f"packages.{system}.manifest" for system in systems))
+    folders = [build(source, f"packages.{system}.manifest") for system in systems]
     images = [Layout(read_layout(folder), folder) for folder in folders]
     tag = images[0].image.name.rpartition(":")[2] or "latest"
     for text in references:
@@ -114,3 +120,87 @@ def _push_models(references: tuple[str, ...], source: str, insecure: bool) -> No
             digest, sent = modelpack.push(found, repository, target.reference)
             console.say(f"{console.size(sent)} sent", err=True)
             console.show(f"{target.name}@{digest}")
+
+
+@click.command()
+@FROM
+@click.option(
+    "--with",
+    "program",
+    type=click.Choice(["docker", "podman", "nerdctl", "ctr"]),
+    help="The container engine.  [default: the first of these that works]",
+)
+def load(source: str, program: str | None) -> None:
+    """Load the flake's image into docker, podman or containerd, without a copy of it on the way."""
+    from aikit_nix.image import engines, find
+    from aikit_nix.image import load as loading
+
+    engine = engines.choose(program, tuple(engines.ENGINES.values()))
+    if engine is None:
+        raise error("none of docker, podman, nerdctl and ctr works here: `podman info` says why", code="no-engine")
+    image, stream = find.stream_of(source)
+    loading.load(image, stream, engine)
+    console.say(f"loaded {image.name} into {engine.program}")
+    if engine.gpu:
+        gpu = image.labels.get("aikit-nix.runtime") == "cuda"
+        console.say(f"next: {shlex.join(engine.run(image.name, 8080, (), gpu=gpu))}")
+
+
+@click.command()
+@click.argument("image", metavar="[FLAKE|LAYOUT|ARCHIVE|REF]", default=".")
+@FORMAT
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the layers into a file.")
+@INSECURE
+def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
+    """Show what is in an image: layers, models and their hashes, how it is run.
+
+    Of the flake in the current folder, unless another one, an OCI layout, a docker-archive or a name in a registry is
+    given. No model is needed for it.
+    """
+    from aikit_nix import files
+    from aikit_nix.image import find
+    from aikit_nix.image import inspect as inspecting
+
+    found = find.image_of(image, insecure=insecure)
+    if svg:
+        files.write_atomic(svg, inspecting.svg(found).encode())
+    if format_ == "json":
+        console.write(json.dumps(inspecting.to_json(found), indent=2, ensure_ascii=False) + "\n")
+    else:
+        console.show(*inspecting.text(found))
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@FORMAT
+@click.option("--exit-code", is_flag=True, help="Exit with 1 where they differ.")
+@INSECURE
+def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool) -> None:
+    """Show what differs between two images, or two locks (aikit.lock).
+
+    An image is a flake, an OCI layout, a docker-archive or a name in a registry.
+    """
+    from aikit_nix import lock as locks
+    from aikit_nix.image import diff as diffing
+    from aikit_nix.image import find
+    from aikit_nix.image.layout import Image
+
+    both = [
+        locks.read(Path(side)) if side.endswith(".lock") else find.image_of(side, insecure=insecure) for side in (a, b)
+    ]
+    match both:
+        case [locks.Lock() as one, locks.Lock() as other]:
+            found = diffing.locks(one, other)
+        case [Image() as image, Image() as new]:
+            found = diffing.images(image, new)
+            if format_ == "text" and found:
+                console.say(f"who has {a} fetches {console.size(diffing.to_fetch(image, new))} for {b}", err=True)
+        case _:
+            raise error(f"{a} and {b} cannot be compared: name two images, or two locks", code="diff")
+    if format_ == "json":
+        console.write(json.dumps([each.to_json() for each in found], indent=2, ensure_ascii=False) + "\n")
+    else:
+        console.show(*(line for each in found for line in each.lines()))
+    if found and exit_code:
+        sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,16 +24,35 @@ def layout_of(text: str) -> Layout:
     """The image of an OCI layout or of a flake, which is built without its models. Raises AikitError."""
     folder = Path(text)
     if not layout.is_layout(folder):
-        (folder,) = build(text, "manifest")
+        folder = build(text, "manifest")
     return Layout(layout.read_layout(folder), folder)
 
 
-def build(text: str, *outputs: str) -> list[Path]:
-    """Outputs of a flake: of a folder that has one, or by a reference as Nix takes it. Raises AikitError."""
+def image_of(text: str, *, insecure: bool = False) -> Image:
+    """The image that a user names: a file that is a docker-archive, a folder with an OCI layout or a flake, or a name in
+    a registry, of several there the one for this machine. Raises AikitError.
+    """
+    if Path(text).is_dir():
+        return layout_of(text).image
+    from aikit_nix.http import Client
+    from aikit_nix.image import blobs
+
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    with Client() as client, blobs.opened(text, client, insecure=insecure, architecture=architecture) as found:
+        return found.image
+
+
+def stream_of(text: str) -> tuple[Image, Path]:
+    """The image of a flake, and the script that writes it as a docker-archive. Raises AikitError."""
+    return layout.read_layout(build(text, "manifest")), build(text, "stream")
+
+
+def build(text: str, output: str) -> Path:
+    """An output of a flake: of a folder that has one, or by a reference as Nix takes it. Raises AikitError."""
     from aikit_nix import debian
 
     folder = Path(text)
     if folder.is_dir() and not (folder / "flake.nix").is_file():
         raise error(f"{folder.resolve()} holds neither a flake nor an OCI layout: write one with `aikit-nix gen`")
     reference = nix.flake_reference(folder) if folder.is_dir() else text
-    return nix.build(reference, *outputs, env=debian.build_environment())
+    return nix.build(reference, output, debian.build_environment())

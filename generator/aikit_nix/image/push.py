@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aikit_nix import console, files
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.http import Client
+from aikit_nix.http import Client, Patience
 from aikit_nix.image import layout, upload
 from aikit_nix.image.layout import Image
 from aikit_nix.image.registry import Repository
@@ -88,6 +88,7 @@ def push(
     insecure: bool = False,
     chunk: int = CHUNK,
     jobs: int = 4,
+    patience: Patience | None = None,
 ) -> Outcome:
     """Bring an image, whose layout is in `folder`, to where `target` says. Raises AikitError; nothing is published then.
 
@@ -100,7 +101,7 @@ def push(
         raise error(f"{target.name}: the image has the digest {image.digest}", code="digest-mismatch")
     wanted = blobs(image, folder)
     sources = _sources(target, {blob.digest for blob in wanted}, mount_from)
-    with Client() as client, _threads(client, jobs) as pool:
+    with Client(patience) as client, _threads(client, jobs) as pool:
         repository = Repository(
             client, target.registry, target.repository, actions="pull,push", insecure=insecure, sources=list(sources)
         )

@@ -20,9 +20,7 @@ _MAX_BYTES = 16 << 20
 
 def built(recipe: Recipe, system: str) -> Image:
     """A system's default image, built without its models' bytes (`.#manifest`). Raises AikitError."""
-    (folder,) = nix.build(
-        nix.flake_reference(recipe.folder), f"packages.{system}.manifest", env=debian.build_environment()
-    )
+    folder = nix.build(nix.flake_reference(recipe.folder), f"packages.{system}.manifest", debian.build_environment())
     return layout.read_layout(folder)
 
 

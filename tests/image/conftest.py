@@ -1,0 +1,38 @@
+"""What tests of images share: a flake on Debian's packages with a tiny model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import debian
+from support import debian_lock
+from support.command import aikit_nix
+
+AIKITFILE = "apiVersion: v1alpha1\nruntime: avx\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
+
+
+@pytest.fixture(scope="session")
+def tiny_flake(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the flake; the aikitfile and the model are in the one above."""
+    folder = tmp_path_factory.mktemp("flake")
+    shutil.copy(tiny_model, folder / "tiny.gguf")
+    (folder / "aikitfile.yaml").write_text(AIKITFILE)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in debian.build_environment().items():
+            patch.setenv(name, value)
+        if lock := debian_lock.usable(folder, print):
+            patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
+        generate(folder)
+        yield folder / "flake"
+
+
+def generate(folder: Path, *options: str) -> Path:
+    """The flake of the folder's aikitfile."""
+    done = aikit_nix("gen", "--packages", "debian", "-o", "flake", *options, cwd=folder, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    return folder / "flake"
