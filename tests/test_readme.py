@@ -36,7 +36,7 @@ def test_the_example_becomes_a_flake(tmp_path: Path) -> None:
 
 
 def test_every_command_option_and_file_that_it_names_exists() -> None:
-    commands = set(re.findall(r"`aikit-nix ([a-z-]+)", README))
+    commands = set(re.findall(r"`aikit-nix ([a-z0-9-]+)", README))
     assert len(commands) > 5
     context = Context(cli)
     assert commands <= set(cli.list_commands(context))
