@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import random
+import shutil
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -99,27 +104,58 @@ def test_a_file_enters_the_store_while_it_comes(tmp_path: Path, size: int) -> No
     assert stream("x.gguf", data).finish() == path  # it is there already
 
 
+def left_in_store(name: str) -> set[str]:
+    return {entry.name for entry in Path("/nix/store").iterdir() if entry.name.endswith(name)}
+
+
+@pytest.mark.parametrize("size", [100, 20 << 20, (50 << 20) + 7])
 @pytest.mark.usefixtures("nix")
-def test_what_is_broken_off_leaves_nothing_in_the_store(tmp_path: Path) -> None:
-    data = content(tmp_path, 50 << 20)
-    before = {entry.name for entry in Path("/nix/store").iterdir()}
-    broken = stream("broken-off.gguf", data)
-    broken.abort()
-    assert broken.finish() is None
-    left = {entry.name for entry in Path("/nix/store").iterdir()} - before
-    assert not [name for name in left if "broken-off" in name]
+def test_what_is_broken_off_leaves_nothing_in_the_store(tmp_path: Path, size: int) -> None:
+    name = f"{size}-broken-off.gguf"
     threads = threading.active_count()
-    stream("broken-off.gguf", data[:100]).abort()
+    data = content(tmp_path, size)
+    for _ in range(5):
+        broken = stream(name, data)
+        broken.abort()
+        assert broken.finish() is None
+    assert left_in_store(name) == set()
     assert threading.active_count() == threads
+
+
+KILLED = """
+import sys
+from aikit_nix.store_stream import StoreStream
+stream = StoreStream(sys.argv[1])
+print(flush=True)
+while True:
+    stream.write(bytes(1234567))
+"""
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_killed_process_leaves_nothing_in_the_store(tmp_path: Path) -> None:
+    """Nix takes the end of a connection for the end of the file, if it is not told otherwise."""
+    name = "killed.gguf"
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", KILLED, name], stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            process.stdout.readline()
+            time.sleep(random.uniform(0, 0.5))
+            process.kill()
+    time.sleep(1)  # Nix cleans up
+    assert left_in_store(name) == set()
 
 
 @pytest.mark.parametrize(
     "daemon",
     [
         None,
+        "",
         "exit 1",
         "head -c 8 /dev/zero; cat > /dev/null",
         "printf 'oixd\\000\\000\\000\\000 \\001\\000\\000\\000\\000\\000\\000'; sleep 0.2",
+        # one that greets, and dies on the way
+        "printf 'oixd\\000\\000\\000\\000 \\001\\000\\000\\000\\000\\000\\000stla\\000\\000\\000\\000'; head -c 5000000 > /dev/null",
         "printf 'oixd\\000\\000\\000\\000\\005\\001\\000\\000\\000\\000\\000\\000'; cat > /dev/null",
         "cat /dev/zero",
     ],
@@ -127,10 +163,13 @@ def test_what_is_broken_off_leaves_nothing_in_the_store(tmp_path: Path) -> None:
 def test_a_daemon_of_no_use_is_said_and_nobody_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, daemon: str | None
 ) -> None:
+    if daemon is not None:
+        for tool in ("sh", "cat", "head", "tr", "sleep"):
+            (tmp_path / tool).symlink_to(str(shutil.which(tool)))
     if daemon:
         (tmp_path / "nix-daemon").write_text(f"#!/bin/sh\n{daemon}\n")
         (tmp_path / "nix-daemon").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if daemon else str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert stream("x.gguf", bytes(30 << 20)).finish() is None
 
 
@@ -172,4 +211,6 @@ def test_a_newer_nix_takes_the_stream_too(tmp_path: Path, nix: None, monkeypatch
     assert path == store.store_path("x.gguf", hashlib.sha256(data).hexdigest())
     assert Path(f"{tmp_path}/root{path}").read_bytes() == data
     process.run(["nix-store", "--verify-path", path])
+    stream("broken-off.gguf", data).abort()
+    assert not [entry for entry in Path(f"{tmp_path}/root/nix/store").iterdir() if "broken-off" in entry.name]
     Path(f"{tmp_path}/root/nix/store").chmod(0o755)  # for pytest to remove it

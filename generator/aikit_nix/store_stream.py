@@ -16,11 +16,13 @@ import queue
 import struct
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from aikit_nix import process
 from aikit_nix.errors import AikitError
+from aikit_nix.hashing import BLOCK
 
 _MAGIC = (0x6E697863, 0x6478696F)  # a client's, a daemon's
 _VERSION = (1 << 8) | 32  # what we speak: old enough for every daemon, and before the answers grew
@@ -30,6 +32,9 @@ _START, _STOP, _RESULT = 0x53545254, 0x53544F50, 0x52534C54
 _PIPE = 1 << 20  # bytes
 _WAITING = 4  # blocks that Nix may lie behind
 _LONGEST = 1 << 20  # bytes of a text in an answer
+# Nix takes a connection that ends for the end of the file, and would keep what came so far. So when we are gone, killed
+# even, this follows: the rest of a frame, and then a length that is no number. It lives until its stdin ends.
+_GUARDIAN = f"trap '' HUP INT TERM; cat; head -c {BLOCK + 16} /dev/zero | tr '\\0' '\\377'"
 
 
 class _RefusedError(Exception):
@@ -69,15 +74,27 @@ class StoreStream:
             self._thread.join()
 
     def _work(self) -> None:
-        try:
-            argv = ["nix-daemon", "--stdio"]
-            with process.start(argv, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as daemon:
-                assert daemon.stdin and daemon.stdout  # noqa: S101 (both are pipes)
-                self._path = self._add(_Connection(daemon.stdin, daemon.stdout))
-        except (AikitError, OSError, _RefusedError):
-            pass
+        with suppress(AikitError, OSError):
+            self._path = self._with_daemon()
         while self._next() is not None:
             pass  # nobody wants them, and whoever writes must not wait
+
+    def _with_daemon(self) -> Path | None:
+        numbers = os.pipe()
+        source, to = os.fdopen(numbers[0], "rb", 0), os.fdopen(numbers[1], "wb", 0)
+        # The order in which the ends are closed matters: who holds one too long lets another wait forever.
+        with source, to, process.start(["sh", "-c", _GUARDIAN], stdin=subprocess.PIPE, stdout=to) as guardian, source:
+            argv = ["nix-daemon", "--stdio"]
+            with process.start(argv, stdin=source, stderr=subprocess.DEVNULL) as daemon:
+                source.close()
+                assert daemon.stdout and guardian.stdin  # noqa: S101 (both are pipes)
+                try:
+                    return self._add(_Connection(to, daemon.stdout))
+                except (OSError, _RefusedError):
+                    return None
+                finally:
+                    to.close()
+                    guardian.stdin.close()
 
     def _next(self) -> bytes | None:
         if self._ended or (block := self._blocks.get()) is None:
@@ -89,8 +106,9 @@ class StoreStream:
         nix.greet()
         nix.send(_number(_ADD_TO_STORE), _text(self._name), _text("fixed:sha256"), _number(0), _number(0))
         while (block := self._next()) is not None:
-            if block:  # an empty frame is the end
-                nix.send(_number(len(block)), block)
+            for at in range(0, len(block), BLOCK):
+                frame = memoryview(block)[at : at + BLOCK]
+                nix.send(_number(len(frame)), frame)
         if self._aborted:
             raise _RefusedError
         nix.send(_number(0))
@@ -114,7 +132,7 @@ class _Connection:
         self.send(_number(_VERSION), _number(0), _number(0))
         self.until_done()
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         left = [memoryview(part) for part in parts]
         while left:
             sent = os.writev(self._to, left)
