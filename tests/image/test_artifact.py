@@ -1,25 +1,35 @@
-"""Referrers in a registry that has the API for them; test_proof.py has one that has not."""
+"""What is said about an image, in a registry that knows referrers and in one that does not."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from aikit_nix.http import Client
-from aikit_nix.image import artifact
+from aikit_nix.image import artifact, layout, push, reference
+from aikit_nix.image.artifact import Referrer
 from aikit_nix.image.registry import Repository
-from support.file_server import FileServer
-
-DIGEST = f"sha256:{'1' * 64}"
+from support import fake_registry, layouts
 
 
-def test_a_registry_says_whether_it_knows_referrers(files: FileServer) -> None:
-    """One that does answers for any digest, and gets no tag in their place."""
-    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}
-    files.files[f"/v2/a/knows/referrers/{DIGEST}"] = json.dumps(index).encode()
-    files.files[f"/v2/a/nonsense/referrers/{DIGEST}"] = b"[]"
-    with Client() as client:
-        found = {
-            name: artifact.knows_referrers(Repository(client, files.url.removeprefix("http://"), f"a/{name}"), DIGEST)
-            for name in ("knows", "nonsense", "lacks")
-        }
-    assert found == {"knows": True, "nonsense": False, "lacks": False}
+@pytest.mark.parametrize("knows", [True, False])
+def test_referrers_are_listed_by_the_registry_or_in_a_tag(tmp_path: Path, knows: bool) -> None:
+    folder = layouts.write(tmp_path / "image", {"/models/m.gguf": b"weights"}, {"x": b"1"})
+    with fake_registry.serve() as registry, Client() as client:
+        registry.referrers = knows
+        pushed = push.push(layout.read_layout(folder), folder, reference.parse(f"{registry.address}/a/x:1"))
+        repository = Repository(client, registry.address, "a/x", actions="pull,push")
+        subject = repository.manifest("1")
+        for content in (b"one", b"two", b"one"):  # what is there already stays once
+            (digest,) = artifact.attach(repository, subject, [Referrer("text/x", content, {"note": content.decode()})])
+            manifest = json.loads(registry.manifests["a/x", digest])
+            assert manifest["subject"]["digest"] == pushed.digest
+            assert registry.blobs["a/x", manifest["layers"][0]["digest"]] == content
+        tag = ("a/x", pushed.digest.replace(":", "-"))
+        assert (tag in registry.manifests) is not knows
+        if not knows:
+            entries = json.loads(registry.manifests[tag])["manifests"]
+            assert [entry["annotations"] for entry in entries] == [{"note": "one"}, {"note": "two"}]
+            assert {entry["artifactType"] for entry in entries} == {"text/x"}

@@ -92,12 +92,12 @@ def attach(repository: Repository, subject: Manifest, referrers: Iterable[Referr
         )
         publish(repository, [EMPTY, blob], manifest, entry["digest"], layout.MANIFEST)
         entries.append(entry)
-    if not knows_referrers(repository, subject.digest):
+    if not _knows_referrers(repository, subject.digest):
         _list_in_tag(repository, subject.digest, entries)
     return [str(entry["digest"]) for entry in entries]
 
 
-def knows_referrers(repository: Repository, digest: str) -> bool:
+def _knows_referrers(repository: Repository, digest: str) -> bool:
     """Whether the registry has the referrers API, which answers for whatever digest."""
 
     def ask(login: Mapping[str, str]) -> Answer:
