@@ -33,6 +33,7 @@ class FakeRegistry:
     chunks: bool = True  # takes PATCH
     largest: int | None = None  # bytes of one request: more are 413
     least: int | None = None  # bytes of a chunk that is not the last, said in OCI-Chunk-Min-Length
+    referrers: bool = False  # knows what refers to a manifest
     lie: str | None = None  # the digest that it says of every blob and manifest
     lose_answer: bool = False  # hangs up in place of the next answer to a PUT
 
@@ -92,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(401, {"WWW-Authenticate": challenge})
         if address.path == "/v2/":
             return self._answer(200)
+        if self.registry.referrers and (asked := re.fullmatch(r"/v2/(.+)/referrers/([^/]*)", address.path)):
+            return self._refer(*asked.groups())
         found = re.fullmatch(r"/v2/(.+)/(blobs/uploads|blobs|manifests)/([^/]*)", address.path)
         if not found:
             return self._answer(404)
@@ -127,6 +130,15 @@ class _Handler(BaseHTTPRequestHandler):
             left = self.registry.tokens.get(token, 0)
             self.registry.tokens[token] = left - 1
         return left > 0
+
+    def _refer(self, repository: str, subject: str) -> None:
+        entries = [
+            {"digest": _digest(data), "artifactType": json.loads(data)["artifactType"]}
+            for (name, reference), data in self.registry.manifests.items()
+            if name == repository and reference == _digest(data)
+            if json.loads(data).get("subject", {}).get("digest") == subject
+        ]
+        self._answer(200, body=json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
 
     def _begin(self, repository: str) -> None:
         digest, source = self.query.get("mount", ""), self.query.get("from", "")
@@ -174,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _publish(self, repository: str, name: str) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
         content = json.loads(data)
-        for blob in [content["config"], *content["layers"]]:
+        for blob in [content["config"], *content["layers"]] if "config" in content else []:  # an index has none
             if (repository, blob["digest"]) not in self.registry.blobs:
                 return self._refuse(400)
         for key in (name, _digest(data)):

@@ -97,17 +97,6 @@ def attach(repository: Repository, subject: Manifest, referrers: Iterable[Referr
     return [str(entry["digest"]) for entry in entries]
 
 
-def listed(repository: Repository, digest: str) -> list[dict[str, Any]]:
-    """The descriptors of what refers to a manifest. Raises AikitError."""
-    if _knows_referrers(repository, digest):
-        content = repository.get(f"referrers/{digest}").json()
-    else:
-        found = _tagged(repository, digest)
-        content = found.content if found else {}
-    entries = content.get("manifests") if isinstance(content, dict) else None
-    return [entry for entry in entries or () if isinstance(entry, dict)]
-
-
 def _knows_referrers(repository: Repository, digest: str) -> bool:
     """Whether the registry has the referrers API, which answers for whatever digest."""
 
