@@ -153,7 +153,9 @@ def test_who_is_told_to_end_ends_what_it_started(tmp_path: Path, number: signal.
         f"{HEAD}models: [{{name: m, source: https://h.example/m, sha256: '{'1' * 64}'}}]\n"
     )
     os.mkfifo(tmp_path / "started")
-    (tmp_path / "nix").write_text("#!/bin/sh\necho $$ > started\nexec sleep 1000\n")
+    (tmp_path / "nix").write_text(
+        "#!/bin/sh\nsleep 1 # until who started it waits for it\necho $$ > started\nexec sleep 1000\n"
+    )
     (tmp_path / "nix").chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     argv = [sys.executable, "-m", "aikit_nix.cli", "gen", "--packages", "debian", "-o", "out"]
