@@ -29,6 +29,7 @@ GOOD = (
     "{{ 1.5 }}{{ -3 }}{{ 0x1F }}{{ 'a' }}{{ '\\n' }}",
     '{{define "t"}}x{{end}}{{template "t" .}}{{block "b" .}}{{end}}',
     "{{with .A}}{{break}}{{end}}",
+    "{{if .A}}{{if .B}}{{else}}{{end}}{{else if .C}}{{if .D}}{{else}}{{end}}{{else}}{{end}}",
     "{{\n.Input\n}}",
 )
 BAD = (
@@ -37,6 +38,13 @@ BAD = (
     "{{if .A}}",
     "{{end}}",
     "{{else}}",
+    "{{if .A}}{{else}}{{else}}{{end}}",
+    "{{range .A}}{{else}}{{else}}{{end}}",
+    "{{if .A}}{{else}}{{else if .B}}{{end}}",
+    "{{range .A}}{{else if .B}}{{end}}",
+    "{{with .A}}{{else if .B}}{{end}}",
+    "{{if .A}}{{else with .B}}{{end}}",
+    "{{if .A}}{{if .B}}{{end}}{{else}}{{if .C}}{{else}}{{end}}{{else}}{{end}}",
     "{{.Input",
     "{{}}",
     "{{`raw}}",

@@ -19,6 +19,15 @@ class Defect:
     message: str
 
 
+@dataclass
+class _Block:
+    """A block that is open: the word that began it, and where; whether its last branch has begun."""
+
+    word: str
+    offset: int
+    has_else: bool = False
+
+
 class _Text:
     """A text that is searched from front to back: each word is looked for once in each place of it.
 
@@ -58,7 +67,7 @@ def defects(text: str) -> list[Defect]:
     searched = _Text(text)
     found: list[Defect] = []
     unbalanced: list[Defect] = []
-    blocks: list[tuple[str, int]] = []
+    blocks: list[_Block] = []
     at = text.find("{{")
     while at >= 0:
         comment = _COMMENT.match(text, at + 2)
@@ -75,7 +84,7 @@ def defects(text: str) -> list[Defect]:
         if wrong := _balance(words, at, blocks):
             unbalanced.append(wrong)
         at = text.find("{{", end)
-    unbalanced.extend(Defect(offset, f"{{{{{word}}}}} has no {{{{end}}}}") for word, offset in blocks)
+    unbalanced.extend(Defect(block.offset, f"{{{{{block.word}}}}} has no {{{{end}}}}") for block in blocks)
     # behind an unreadable action, the balance means little
     return found or unbalanced
 
@@ -175,20 +184,25 @@ def _quoted(text: str, at: int, pattern: re.Pattern[str], what: str) -> tuple[in
     return match.end(), None
 
 
-def _balance(words: list[str], at: int, blocks: list[tuple[str, int]]) -> Defect | None:
+def _balance(words: list[str], at: int, blocks: list[_Block]) -> Defect | None:
     """Keep the stack of open blocks, by the action's first word."""
     if not words:
         return None
     match words[0]:
         case word if word in _OPENERS:
-            blocks.append((word, at))
+            blocks.append(_Block(word, at))
         case "end":
             if not blocks:
                 return Defect(at, "an {{end}} without what it ends")
             blocks.pop()
         case "else":
-            if not blocks or blocks[-1][0] not in ("if", "range", "with", "else if"):
+            if not blocks or blocks[-1].word not in ("if", "range", "with"):
                 return Defect(at, "an {{else}} without its {{if}}, {{range}} or {{with}}")
+            if words[1:2] not in ([], [blocks[-1].word]) or (blocks[-1].word == "range" and len(words) > 1):
+                return Defect(at, f"an {{{{else {words[1]}}}}} of {{{{{blocks[-1].word}}}}}")
+            if blocks[-1].has_else:
+                return Defect(at, "a second {{else}} of one block")
+            blocks[-1].has_else = len(words) == 1
         case _:
             pass
     return None

@@ -186,6 +186,8 @@ HOSTILE = (
     "{{" + '"a"' * 5000 + "}}",
     "{{/*" * 5000,
     "{{range .Functions}}" * 30 + "{{end}}" * 30,
+    "{{if .Input}}{{else}}{{else if .Input}}{{end}}",
+    "{{range .Functions}}{{else if .Input}}{{end}}",
 )
 
 

@@ -106,13 +106,19 @@ def translate(prompt: Prompt) -> str:
 
 
 def reaches_the_model(template: str) -> bool:
-    """Whether what a user says stands in the prompt. AIKit's spec page has templates that print `.SystemPrompt` instead."""
-    import jinja2  # takes its time to load
+    """Whether what a user says stands in the prompt. AIKit's spec page has templates that print `.SystemPrompt` instead.
 
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 (a prompt)
+    Raises UntranslatableError where Jinja cannot read it after all.
+    """
+    import jinja2.sandbox  # takes its time to load
+
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     said = "0123456789"
     messages = [{"role": "user", "content": said}]
-    return said in environment.from_string(template).render(messages=messages, add_generation_prompt=True)
+    try:
+        return said in environment.from_string(template).render(messages=messages, add_generation_prompt=True)
+    except jinja2.TemplateError as bad:
+        raise UntranslatableError(f"a template that makes none ({bad})") from None
 
 
 def _answer_begins(code: str) -> str:
