@@ -80,7 +80,7 @@ def write(
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     pinned, local = pipeline.pin(project)
-    planned, warnings = plan.make(pinned, merged.options(), pipeline.headers(project))
+    planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))
     report(warnings)
     report(tuple(cpu.warnings({system: platform.default for system, platform in planned.systems.items()})))

@@ -29,7 +29,7 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
     Downloads nothing where the origin knows the SHA-256 (Hugging Face, registries); else the file, once, into the
     Nix store. Commit the lock: `gen` and `nix build` use what it says, and nothing else.
     """
-    from aikit_nix import files, locking, pipeline
+    from aikit_nix import fetch, files, locking, pipeline
     from aikit_nix import lock as locks
     from aikit_nix.errors import AikitError, error
 
@@ -59,6 +59,7 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
         console.say(str(change))
     if old is None or changes:
         files.write_atomic(path, new.to_json().encode())
+        fetch.forget(file for entry in new.entries.values() for file in entry.files)
         console.say(f"wrote {path}: {_models(len(new.entries))}")
     else:
         console.say(f"{path} is up to date: {_models(len(new.entries))}")
@@ -88,9 +89,9 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
         console.say(f"added {file} to the Nix store")
     seen = fetcher.bring_models(pinned, jobs)
     console.say(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
-    if project.lock and (fuller := project.lock.filled(seen)) != project.lock:
+    if project.lock and (fuller := project.lock.filled(seen | fetcher.read_store(pinned))) != project.lock:
         files.write_atomic(Path(project.lock.file), fuller.to_json().encode())
-        console.say(f"wrote {project.lock.file}: what the bytes say")
+        console.say(f"wrote {project.lock.file}: what the bytes say. The flake knows it after the next `aikit-nix gen`")
     if not (flake / "flake.nix").is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return
