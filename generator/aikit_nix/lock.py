@@ -152,7 +152,7 @@ def parse(data: bytes, file: str) -> Lock:
             raise error(
                 f"{file} is of version {version}, from a newer aikit-nix: upgrade this one ({VERSION})", code="lock"
             )
-        if version != VERSION:
+        if type(version) is not int or version != VERSION:
             raise ValueError(f"version {version!r} is not known")
         return Lock.of(file, (_entry(value) for value in content["models"]))
     except AikitError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
-from aikit_nix import console, fetch, pipeline
+from aikit_nix import console, fetch, files, pipeline
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.fetch import Remote
@@ -52,9 +52,9 @@ class Change:
     def __str__(self) -> str:
         if self.after is None:
             return f"- {self.before.name if self.before else ''}: no longer in the aikitfile"
-        files = [f"    {path}, {console.size(pin.size or 0)}" for path, pin in self.after.files]
-        lines = [f"{'~' if self.before else '+'} {self.after.name}: {self.after.summary()}"]
-        return "\n".join([*lines, *(files if len(files) > 1 else [])])
+        each = [f"    {path}, {console.size(pin.size or 0)}" for path, pin in self.after.files]
+        first = f"{'~' if self.before else '+'} {self.after.name}: {self.after.summary()}"
+        return "\n".join([first, *(each if len(each) > 1 else [])])
 
 
 def make(
@@ -90,6 +90,12 @@ def make(
     new = Lock.of(file, [*kept, *found])
     _collisions(aikitfile, new)
     return new, _changes(old, new)
+
+
+def write(lock: Lock) -> None:
+    """Put the lock into its file: the old one or the new one, whatever happens. Raises AikitError."""
+    files.write_atomic(Path(lock.file), lock.to_json().encode())
+    fetch.forget(file for entry in lock.entries.values() for file in entry.files)
 
 
 def missing(aikitfile: Aikitfile, lock: Lock | None) -> list[Diagnostic]:
@@ -147,7 +153,7 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) ->
             for model in models
             if isinstance(source := model.source.value, HubFile | HubRepository)
         }
-        described = _together(repositories, lambda key, _: huggingface.describe(*key))
+        described = _together(repositories, lambda key, _: huggingface.describe(*key, client))
         resolver = _Resolver(listed, described, client)
         far = {index: model for index, model in enumerate(models) if not model.is_local}
         drafts = _together(far, lambda _, model: resolver.draft(model))
@@ -311,9 +317,9 @@ def _local(model: Model, folder: Path, listed: set[str]) -> Entry:
         _completed(model, listed)
     except RefusedError as refused:
         raise AikitError(_problem("source", f"the source of `{model.name.value}` {refused}", model)) from None
-    files = tuple(
+    pins = tuple(
         (path, pipeline.hash_local(model, path, file))
         for path, file in there
         if path == model.path or path not in listed
     )
-    return Entry(model.name.value, model.source.value.text, Origin("local"), files)
+    return Entry(model.name.value, model.source.value.text, Origin("local"), pins)

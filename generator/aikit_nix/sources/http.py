@@ -17,7 +17,7 @@ _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\]")
 _URL_SAFE = "!#$%&'()*+,-./:;=?@_~"
 # Keys of a query that carry a secret: presigned URLs of the clouds, and what services call their tokens.
 _SECRET = re.compile(
-    r"(?i)(x-(amz|goog)-(signature|credential|security-token)|sig|signature|.*token|.*secret|.*password|api[_-]?key|key|awsaccesskeyid)"
+    r"(?i)(x-(amz|goog)-(signature|credential|security-token)|sig|signature|.*token|.*secret|.*password|api[_-]?key|key|auth|authorization|awsaccesskeyid)"
 )
 
 
