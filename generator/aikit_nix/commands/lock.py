@@ -80,6 +80,7 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     from aikit_nix import fetch as fetcher
     from aikit_nix import flake as flakes
     from aikit_nix import generate, locking, pipeline
+    from aikit_nix.choices import Choices
 
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
@@ -90,8 +91,12 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     seen = fetcher.bring_models(pinned, jobs)
     console.say(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
     if project.lock and (fuller := project.lock.filled(seen | fetcher.read_store(pinned))) != project.lock:
+        was_current = generate.made_from(flake, Path(project.lock.file))
         locking.write(fuller)
-        console.say(f"wrote {project.lock.file}: what the bytes say. The flake knows it after the next `aikit-nix gen`")
+        console.say(f"wrote {project.lock.file}: what the bytes say")
+        if was_current:
+            generate.write(aikitfile, flake, Choices(), lock_path=lock_path)
+            console.say(f"wrote the flake in {flake.resolve()} anew, which knows it now")
     if not (flake / "flake.nix").is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return
