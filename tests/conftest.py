@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nixpkgs import toolchain
-from support import container, file_server, nix_env, tiny_gguf
+from support import container, file_server, hugging_face, nix_env, tiny_gguf
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +39,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files() -> Iterator[file_server.FileServer]:
     """An HTTP server on loopback: put bytes into `files.files["/path"]`, fetch `files.url + "/path"`."""
     with file_server.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hugging_face.HuggingFace]:
+    """A stand-in for Hugging Face, which HF_ENDPOINT names; no token, and a cache of its own."""
+    with hugging_face.serve() as server:
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         yield server
 
 

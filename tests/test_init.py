@@ -1,4 +1,4 @@
-"""`aikit-nix init` as a user runs it, with a server on loopback in Hugging Face's place."""
+"""`aikit-nix init` as a user runs it, with a stand-in for Hugging Face on loopback."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import pytest
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.pipeline import read
 from support.command import aikit_nix
-from support.file_server import Failure, FileServer
+from support.file_server import FileServer
+from support.hugging_face import HuggingFace
 
-COMMIT = "5" * 40
+pytestmark = pytest.mark.usefixtures("hub")
 
 
 @pytest.fixture
@@ -26,9 +27,8 @@ def model(tiny_model: Path) -> bytes:
     return tiny_model.read_bytes()
 
 
-def init(folder: Path, *args: str | Path, hub: FileServer | None = None) -> CompletedProcess[str]:
-    env = {**os.environ, "HF_ENDPOINT": hub.url} if hub else None
-    return aikit_nix("init", *args, cwd=folder, env=env)
+def init(folder: Path, *args: str | Path) -> CompletedProcess[str]:
+    return aikit_nix("init", *args, cwd=folder)
 
 
 def written(folder: Path) -> Aikitfile:
@@ -37,24 +37,16 @@ def written(folder: Path) -> Aikitfile:
     return project.aikitfile
 
 
-def serve_repository(hub: FileServer, model: bytes, *paths: str) -> str:
-    """Imitate Hugging Face's description of a repository, and serve the files; gives their SHA-256."""
-    sha256 = hashlib.sha256(model).hexdigest()
-    siblings: list[dict[str, object]] = [
-        {
-            "rfilename": path,
-            "size": len(model),
-            "blobId": "1" * 40,
-            "lfs": {"sha256": sha256, "size": len(model), "pointerSize": 134},
-        }
-        for path in paths
-    ]
-    siblings.append({"rfilename": "README.md", "size": 1, "blobId": "2" * 40})
-    answer = {"id": "ns/repo", "sha": COMMIT, "siblings": siblings, "gated": False, "private": False}
-    hub.files["/api/models/ns/repo/revision/main"] = json.dumps(answer).encode()
-    for path in paths:
-        hub.files[f"/ns/repo/resolve/main/{path}"] = model
-    return sha256
+def locked(folder: Path) -> list[str]:
+    """The sha256 of every file in the lock."""
+    models = json.loads((folder / "aikit.lock").read_text())["models"]
+    return [file["sha256"] for model in models for file in model["files"]]
+
+
+def serve_repository(hub: HuggingFace, model: bytes, *paths: str) -> str:
+    """A repository with these files, and a README; gives their SHA-256."""
+    hub.repository().commit({**dict.fromkeys(paths, model), "README.md": b"x"})
+    return hashlib.sha256(model).hexdigest()
 
 
 def test_a_local_file(tmp_path: Path, model: bytes) -> None:
@@ -96,44 +88,50 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, model: bytes) -
     assert init(tmp_path, "--model", "m.gguf", "--force").returncode == 0
 
 
-def test_a_repository(tmp_path: Path, model: bytes, files: FileServer) -> None:
-    sha256 = serve_repository(files, model, "m-Q4_K_M.gguf", "m-Q8_0.gguf", "mmproj-f16.gguf")
-    done = init(tmp_path, "--model", "ns/repo", hub=files)
+def test_a_repository(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
+    sha256 = serve_repository(hub, model, "m-Q4_K_M.gguf", "m-Q8_0.gguf", "mmproj-f16.gguf")
+    done = init(tmp_path, "--model", "ns/repo")
     assert done.returncode == 0, done.stderr
     found = written(tmp_path).models[0]
     assert found.source.value.text == "https://huggingface.co/ns/repo/resolve/main/m-Q4_K_M.gguf"
-    assert found.sha256 is not None
-    assert found.sha256.value == sha256
+    assert found.sha256 is None
+    assert locked(tmp_path) == [sha256]
+    assert aikit_nix("lock", "--check", cwd=tmp_path).returncode == 0
 
 
-def test_a_file_of_a_repository_by_pattern_and_by_url(tmp_path: Path, model: bytes, files: FileServer) -> None:
-    serve_repository(files, model, "m-Q4_K_M.gguf", "m-Q8_0.gguf")
+def test_a_file_of_a_repository_by_pattern_and_by_url(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
+    serve_repository(hub, model, "m-Q4_K_M.gguf", "m-Q8_0.gguf")
     for named in ("ns/repo:Q8_0", "https://huggingface.co/ns/repo/blob/main/m-Q8_0.gguf?download=true"):
-        assert init(tmp_path, "--model", named, "--force", hub=files).returncode == 0
+        assert init(tmp_path, "--model", named, "--force").returncode == 0
         assert written(tmp_path).models[0].source.value.text.endswith("ns/repo/resolve/main/m-Q8_0.gguf")
 
 
-def test_all_parts_of_a_sharded_model(tmp_path: Path, model: bytes, files: FileServer) -> None:
-    serve_repository(files, model, *(f"q4_k_m/m-q4_k_m-0000{n}-of-00003.gguf" for n in (1, 2, 3)))
-    assert init(tmp_path, "--model", "ns/repo", hub=files).returncode == 0
+def test_all_parts_of_a_sharded_model(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
+    serve_repository(hub, model, *(f"q4_k_m/m-q4_k_m-0000{n}-of-00003.gguf" for n in (1, 2, 3)))
+    assert init(tmp_path, "--model", "ns/repo").returncode == 0
     parsed = written(tmp_path)
     assert [model.path[-20:] for model in parsed.models] == [f"-0000{n}-of-00003.gguf"[-20:] for n in (1, 2, 3)]
     assert parsed.config is not None
     assert "model: m-q4_k_m-00001-of-00003.gguf" in parsed.config.value
 
 
-def test_any_other_url_needs_its_sha256_or_one_download(tmp_path: Path, model: bytes, files: FileServer) -> None:
+def test_any_other_url_is_downloaded_once_into_the_store(
+    tmp_path: Path, model: bytes, files: FileServer, nix: None, hub: HuggingFace
+) -> None:
+    model += os.urandom(8)
     files.files["/m.gguf"] = model
     url = f"{files.url}/m.gguf"
-    done = init(tmp_path, "--model", url)
-    assert done.returncode == 1
-    assert "--sha256" in done.stderr
-    assert "--download" in done.stderr
-    assert init(tmp_path, "--model", url, "--download").returncode == 0
-    found = written(tmp_path).models[0]
-    assert found.sha256 is not None
-    assert found.sha256.value == hashlib.sha256(model).hexdigest()
-    assert init(tmp_path, "--model", url, "--sha256", "1" * 64, "--force").returncode == 0
+    sha256 = hashlib.sha256(model).hexdigest()
+    assert init(tmp_path, "--model", url).returncode == 0
+    assert written(tmp_path).models[0].sha256 is None
+    assert locked(tmp_path) == [sha256]
+    assert init(tmp_path, "--model", url).returncode == 1
+    before = len(files.requests)
+    assert init(tmp_path, "--model", url, "--sha256", sha256, "--force").returncode == 0
+    assert all("range" in request.headers for request in files.requests[before:])
+    found = written(tmp_path).models[0].sha256
+    assert found is not None
+    assert found.value == sha256
 
 
 @pytest.mark.parametrize(
@@ -144,8 +142,7 @@ def test_any_other_url_needs_its_sha256_or_one_download(tmp_path: Path, model: b
         (["--model", "cut.gguf"], "ends within its header"),
         (["--model", "../outside.gguf"], "outside"),
         (["--model", "ns/none"], "is not there"),
-        (["--model", "ns/odd"], "gave no commit"),
-        (["--model", "ns/gated"], "is not open to this user"),
+        (["--model", "ns/gated"], "it is gated, private or not there: set HF_TOKEN"),
         (["--model", "ns/repo"], "several match"),
         (["--model", "ns/repo:Q2"], "none matches"),
         (["--model", "oci://x/y"], "names no registry"),
@@ -155,16 +152,15 @@ def test_any_other_url_needs_its_sha256_or_one_download(tmp_path: Path, model: b
         ([], "no model"),
     ],
 )
-def test_what_cannot_be_had(tmp_path: Path, model: bytes, files: FileServer, args: list[str], says: str) -> None:
+def test_what_cannot_be_had(tmp_path: Path, model: bytes, hub: HuggingFace, args: list[str], says: str) -> None:
     (tmp_path / "outside.gguf").write_bytes(model)
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "bad.gguf").write_bytes(b"PK\3\4" + bytes(100))
     (folder / "cut.gguf").write_bytes(model[:100])
-    serve_repository(files, model, "a-Q4_K_M.gguf", "b-Q4_K_M.gguf")
-    files.files["/api/models/ns/odd/revision/main"] = b'{"id": "ns/odd"}'
-    files.failures["/api/models/ns/gated/revision/main"] = [Failure(status=403)]
-    done = init(folder, *args, hub=files)
+    serve_repository(hub, model, "a-Q4_K_M.gguf", "b-Q4_K_M.gguf")
+    hub.repository("ns/gated", gated=True).commit({"m-Q4_K_M.gguf": model})
+    done = init(folder, *args)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert says in done.stderr
@@ -172,8 +168,9 @@ def test_what_cannot_be_had(tmp_path: Path, model: bytes, files: FileServer, arg
     assert not (folder / "aikitfile.yaml").exists()
 
 
-def test_only_the_head_of_a_large_file_is_read(tmp_path: Path, model: bytes, files: FileServer) -> None:
-    serve_repository(files, model + bytes(1 << 20), "m-Q4_K_M.gguf")
-    assert init(tmp_path, "--model", "ns/repo", hub=files).returncode == 0
-    ranges = [request.headers.get("range") for request in files.requests if "/resolve/" in request.path]
+def test_only_the_head_of_a_large_file_is_read(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
+    serve_repository(hub, model + bytes(1 << 20), "m-Q4_K_M.gguf")
+    assert init(tmp_path, "--model", "ns/repo").returncode == 0
+    ranges = [request.headers.get("range") for request in hub.cdn_requests]
+    assert ranges
     assert all(asked and asked.startswith("bytes=0-") for asked in ranges)

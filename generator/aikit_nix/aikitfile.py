@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from aikit_nix.errors import Located, Position
+from aikit_nix.gguf import Facts
 from aikit_nix.sources import MODELS, Local, Source, several
 
 __all__ = ["Aikitfile", "Backend", "Layer", "Located", "Model", "Pin", "PromptTemplate", "Runtime"]
@@ -58,7 +59,7 @@ class Pin:
 
     `url` is where they are, at a fixed revision; None for a local file. `private` is whether only a user with the right
     to it can fetch it, or nobody but `aikit-nix fetch` (a registry's blob): Nix then takes it from the store. `member` is
-    its name in the archive that `url` gives, if it gives one.
+    its name in the archive that `url` gives, if it gives one. `gguf` is what its header says, once that was seen.
     """
 
     sha256: str
@@ -68,6 +69,7 @@ class Pin:
     url: str | None = None
     private: bool = False
     member: str | None = None
+    gguf: Facts | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class Model:
     def is_several(self) -> bool:
         """Whether this stands for files that only the lock names, and it has not been applied."""
         return self.pin is None and several(self.source.value)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the lock has it: a sha256 in the aikitfile alone says nothing of the size."""
+        return self.pin is not None and self.pin.size is not None
 
     @property
     def is_local(self) -> bool:

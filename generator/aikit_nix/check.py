@@ -25,13 +25,14 @@ def check(
         *_combinations(project, options or plan.Options()),
         *_pins(project.aikitfile),
         *_files(project),
+        *_contexts(project),
     )
 
 
 def _combinations(project: pipeline.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
     """What `gen` would refuse, or warn of."""
     try:
-        return plan.make(project.aikitfile, options, pipeline.headers(project))[1]
+        return plan.make(project.aikitfile, options, pipeline.facts(project))[1]
     except AikitError as failed:
         return failed.diagnostics
 
@@ -43,24 +44,22 @@ def _pins(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
 
 def _files(project: pipeline.Project) -> Iterator[Diagnostic]:
     local = [model for model in project.aikitfile.models if model.is_local]
-    contexts = _contexts(project.aikitfile) if local else {}
     yield from pipeline.links(local, project.folder)
     for model in local:
         try:
             for _, file in pipeline.local_files(model, project.folder):
                 if file.suffix == ".gguf":
-                    yield from _header(file, model, contexts)
+                    yield from _header(file, model)
         except AikitError as failed:
-            if not (model.pin and model.pin.size is not None):
-                yield from failed.diagnostics
+            yield from failed.diagnostics
 
 
-def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]]) -> Iterator[Diagnostic]:
+def _header(file: Path, model: Model) -> Iterator[Diagnostic]:
     from aikit_nix import gguf
 
     try:
         with files.open_regular(file) as stream:
-            header = gguf.read(stream)
+            gguf.read(stream)
     except OSError as failed:
         yield _error(
             "local-file", f"{file} cannot be read: {(failed.strerror or str(failed)).lower()}", model.source.at
@@ -68,27 +67,24 @@ def _header(file: Path, model: Model, contexts: dict[str, tuple[int, Position]])
         return
     except gguf.NotGgufError as bad:
         yield _warning("not-gguf", f"{file} is called .gguf, but {bad}: is the download complete?", model.source.at)
-        return
-    context, at = contexts.get(model.path.removeprefix(MODELS + "/"), (0, model.at))
-    if header.context_length and context > header.context_length:
-        yield _warning(
-            "context-size",
-            f"context_size {context} is more than the {header.context_length} tokens that {file.name} was trained for",
-            at,
-        )
 
 
-def _contexts(parsed: Aikitfile) -> dict[str, tuple[int, Position]]:
-    """For each model file that the config gives a context size: that size, and where it stands."""
+def _contexts(project: pipeline.Project) -> Iterator[Diagnostic]:
+    """Where the config gives a model more context than it was trained for."""
     from aikit_nix import localai_config
 
-    config = localai_config.read(parsed)
-    contexts = {}
+    known = pipeline.facts(project)
+    config = localai_config.read(project.aikitfile)
     for entry in config.entries if config and not config.errors else ():
-        size = entry.values.get("context_size")
-        if size:
-            contexts[entry.words("parameters.model")] = (size.integer(), size.at)
-    return contexts
+        name, size = entry.words("parameters.model"), entry.values.get("context_size")
+        facts = known.get(f"{MODELS}/{name}")
+        if size and facts and facts.context_length and size.integer() > facts.context_length:
+            yield _warning(
+                "context-size",
+                f"context_size {size.integer()} is more than the {facts.context_length} tokens that"
+                f" {name.rpartition('/')[2]} was trained for",
+                size.at,
+            )
 
 
 def _error(code: str, message: str, at: Position) -> Diagnostic:

@@ -48,18 +48,24 @@ class Download:
     blake3: str | None = None
     layer_of: Callable[[int], Frame] | None = None  # for a size: its layer's digest is wanted
     sink: Callable[[], Sink] | None = None  # what takes the bytes while they come, as the Nix store does
+    # for an answer 401 to these headers: others; none where there are no others
+    renew: Callable[[HttpError, Mapping[str, str]], Mapping[str, str]] = lambda _, before: {}
     at: Position | None = None  # where the user named it
     hint: Callable[[HttpError], str] = lambda _: ""  # what to do about a refusal, put after the message
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is whole, and was checked. `sunk` is where the sink has it, which may be nowhere."""
+    """A file that is whole, and was checked. `sunk` is where the sink has it, which may be nowhere.
+
+    `validator` tells this version of the file from others at its server: what If-Range takes, if there is such a thing.
+    """
 
     download: Download
     file: Path
     digests: Digests
     sunk: Path | None = None
+    validator: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,7 @@ class _Transfer:
         self._pace = pace
         self._bar = bar
         self._cancelled = cancelled
+        self._headers = dict(download.headers)
         self._total = download.size
         self._validator = ""
         self._hasher: Hasher | None = None
@@ -163,7 +170,7 @@ class _Transfer:
         """Raises AikitError that names the download."""
         download = self._download
         try:
-            return Fetched(download, download.to, self._fetch(), self._sunk)
+            return Fetched(download, download.to, self._fetch(), self._sunk, self._validator)
         except HttpError as problem:
             message = f"{download.name}: {problem.message}{download.hint(problem)}"
             raise error(message, download.at, problem.code) from None
@@ -193,12 +200,22 @@ class _Transfer:
                 except HttpError as problem:
                     if self._cancelled.is_set():
                         raise
+                    if self._renewed(problem):
+                        continue
                     if partial.size >= best + _PROGRESS:
                         best = partial.size
                         tries.progressed()
                     tries.failed(problem)
                     if not self._resumable():
                         self._restart(partial)
+
+    def _renewed(self, problem: HttpError) -> bool:
+        """Whether there are other credentials to try than those that were not taken: tokens of registries live for minutes."""
+        headers = self._download.renew(problem, self._headers) if problem.status == 401 else {}
+        if not headers or headers == self._headers:
+            return False
+        self._headers = dict(headers)
+        return True
 
     def _wait_for_other(self) -> None:
         if self._cancelled.is_set():
@@ -245,7 +262,7 @@ class _Transfer:
 
     def _receive(self, partial: Partial) -> None:
         """One attempt at the rest of the file."""
-        headers = dict(self._download.headers)
+        headers = dict(self._headers)
         if partial.size:
             headers["Range"] = f"bytes={partial.size}-"
             if self._validator:
@@ -280,8 +297,8 @@ class _Transfer:
                 self._total = int(said[2])
             if int(said[2]) != self._total:
                 return False
-        validator = _validator(answer)
-        return not (self._validator and validator and validator != self._validator)
+        said_now = validator(answer.headers)
+        return not (self._validator and said_now and said_now != self._validator)
 
     def _begin(self, answer: Stream, partial: Partial) -> None:
         """The file comes from its first byte on."""
@@ -293,7 +310,7 @@ class _Transfer:
             raise HttpError(Trouble.REFUSED, message)
         self._forget()
         self._total = stated if expected is None else expected
-        self._validator = _validator(answer)
+        self._validator = validator(answer.headers)
         self._inherited = False
         partial.begin(State(self._address(), self._validator, self._total))
         check_space([(self._download.to, self._total or 0)])
@@ -402,10 +419,10 @@ class _Transfer:
         return blank(self._download.url)
 
 
-def _validator(answer: Stream) -> str:
+def validator(headers: Mapping[str, str]) -> str:
     """What If-Range takes: a strong ETag, else the date of the last change, else nothing."""
-    etag = answer.headers.get("ETag", "").strip()
+    etag = headers.get("ETag", "").strip()
     if re.fullmatch(r'"[\x21\x23-\x7e]*"', etag):
         return etag
-    changed = answer.headers.get("Last-Modified", "").strip()
+    changed = headers.get("Last-Modified", "").strip()
     return changed if changed.isascii() and changed.isprintable() and len(changed) < 100 else ""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from aikit_nix import files, gguf, localai_config, pipeline, plan
 from aikit_nix.aikitfile import Aikitfile, Model
-from aikit_nix.errors import Located
-from aikit_nix.sources import MODELS, Local
+from aikit_nix.errors import AikitError, Located
+from aikit_nix.lock import Entry
+from aikit_nix.sources import MODELS
 
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
 
@@ -19,8 +20,8 @@ def explain(project: pipeline.Project, written: Aikitfile, options: plan.Options
     Raises AikitError for what `gen` would refuse, but for models that are not pinned yet.
     """
     parsed = project.aikitfile
-    planned, _ = plan.make(parsed, options, pipeline.headers(project))
-    return [*_image(planned, len(parsed.models)), *_models(parsed, written, project.folder), *_config(parsed, written)]
+    planned, _ = plan.make(parsed, options, pipeline.facts(project))
+    return [*_image(planned, len(parsed.models)), *_models(project, written), *_config(parsed, written)]
 
 
 def _image(planned: plan.Plan, models: int) -> Iterator[str]:
@@ -50,16 +51,16 @@ def _debian(planned: plan.Plan) -> Iterator[str]:
                 yield f"          {component}: {', '.join(names)}"
 
 
-def _models(parsed: Aikitfile, written: Aikitfile, folder: Path) -> Iterator[str]:
+def _models(project: pipeline.Project, written: Aikitfile) -> Iterator[str]:
     texts = {template.name.at: template.template for model in written.models for template in model.prompt_templates}
-    for model in parsed.models:
+    for model in project.aikitfile.models:
         yield ""
         yield f"model     {model.name.value} (line {model.at.line})"
         yield f"  file    {model.path}, a layer of its own"
         yield f"  from    {model.source.value.text}{', beside the aikitfile' if model.is_local else ''}"
         yield from _pin(model)
-        if isinstance(model.source.value, Local):
-            yield from _header(folder / model.source.value.path, model)
+        yield from _origin(project.lock.entry(model) if project.lock else None)
+        yield from _header(model, project.folder)
         for template in model.prompt_templates:
             yield ""
             yield f"template  {template.name.value} (line {template.name.at.line})"
@@ -80,15 +81,35 @@ def _pin(model: Model) -> Iterator[str]:
         yield f"  layer   {pin.layer.digest}"
 
 
-def _header(file: Path, model: Model) -> Iterator[str]:
+def _origin(entry: Entry | None) -> Iterator[str]:
+    """What the place that the model comes from says about itself, by the lock."""
+    origin = entry.origin if entry else None
+    if origin and origin.repository:
+        yield f"  origin  {origin.repository} at {origin.revision}"
+    if origin and origin.license:
+        yield f"  licence {origin.license}"
+    if origin and origin.base_models:
+        yield f"  made of {', '.join(origin.base_models)}"
+
+
+def _header(model: Model, folder: Path) -> Iterator[str]:
     try:
-        with files.open_regular(file) as stream:
-            header = gguf.read(stream)
-    except (OSError, gguf.NotGgufError) as bad:
-        if file.suffix == ".gguf":
-            yield f"  gguf    cannot be read: {files.reason(bad) if isinstance(bad, OSError) else bad}"
+        found = pipeline.local_files(model, folder) if model.is_local else []
+    except AikitError as failed:
+        yield f"  gguf    cannot be read: {failed.diagnostics[0].message}"
         return
-    yield f"  gguf    {header.architecture}, {header.context_length} tokens, {header.name or model.name.value}"
+    for _, file in found:
+        try:
+            with files.open_regular(file) as stream:
+                header = gguf.read(stream)
+        except (OSError, gguf.NotGgufError) as bad:
+            if file.suffix == ".gguf":
+                yield f"  gguf    cannot be read: {files.reason(bad) if isinstance(bad, OSError) else bad}"
+            continue
+        yield f"  gguf    {header.architecture}, {header.context_length} tokens, {header.name or model.name.value}"
+    if not found and model.pin and model.pin.gguf:
+        template = "a" if model.pin.gguf.chat_template else "no"
+        yield f"  gguf    {model.pin.gguf.context_length} tokens, {template} chat template"
 
 
 def _config(parsed: Aikitfile, written: Aikitfile) -> Iterator[str]:

@@ -7,20 +7,30 @@ Verified while they stream; nothing is in the store that is not what its sha256 
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aikit_nix import files, store
+from aikit_nix import console, files, gguf, head, store
 from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
+from aikit_nix.errors import AikitError, error
+from aikit_nix.http_connection import HttpError
 from aikit_nix.sources import Artifact, HubFile, HubRepository, huggingface, oci
 
 if TYPE_CHECKING:
     from aikit_nix.download import Download, Fetched
     from aikit_nix.hashing import Digests, Frame
-    from aikit_nix.http import Client, HttpError
+    from aikit_nix.head import Head
+    from aikit_nix.http import Client
+    from aikit_nix.image.registry import Repository
+
+_AT_ONCE = 8  # heads that are read
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Remote:
     """A model's file at its origin: where it lands in the image, and what is known of it before its bytes are seen.
 
     `private` is whether Nix cannot fetch it by itself. `is_archive` is whether the URL gives a tar that holds the files:
-    `sha256` and `size` are then the tar's.
+    `sha256` and `size` are then the tar's, and `path` is of no meaning. `is_gguf` is whether its header says something of use.
     """
 
     model: Model
@@ -38,22 +48,43 @@ class Remote:
     sha256: str | None
     private: bool = False
     is_archive: bool = False
+    is_gguf: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages and in the Nix store."""
+        return posixpath.basename(self.path)
+
+    @property
+    def key(self) -> str:
+        """A name for what is kept of it in the folder of downloads."""
+        return _key(self.url, self.sha256, self.path)
+
+
+def _key(url: str, sha256: str | None, path: str) -> str:
+    return hashlib.sha256(f"{url} {sha256} {path}".encode()).hexdigest()[:32]
 
 
 Pins = tuple[tuple[str, Pin], ...]  # path in the image, pin
 
 
-def learn(remotes: Sequence[Remote], client: Client) -> dict[str, Pins]:
-    """The pins of files, by their Remote's path. What their origin does not say is downloaded, into the store.
+def learn(remotes: Sequence[Remote], client: Client) -> dict[Remote, Pins]:
+    """The pins of files. What their origin does not say is downloaded, into the store; of GGUFs the head is read.
 
     Raises AikitError for all that cannot be had.
     """
-    known = {
-        remote.path: ((remote.path, Pin(remote.sha256, remote.size, url=remote.url, private=remote.private)),)
-        for remote in remotes
-        if remote.sha256 and remote.size is not None and not remote.is_archive
-    }
-    return known | bring([remote for remote in remotes if remote.path not in known], client)
+    origins = _Origins(client)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = dict(zip(remotes, pool.map(origins.known, remotes), strict=True))
+    known = {remote: pins for remote, pins in found.items() if pins}
+    return known | bring([remote for remote in remotes if remote not in known], client)
+
+
+def forget(pins: Iterable[tuple[str, Pin]]) -> None:
+    """What was learned of these files is in a lock now."""
+    for path, pin in pins:
+        if pin.url:
+            _note(_key(pin.url, None, path)).unlink(missing_ok=True)
 
 
 def add_local(local: Iterable[tuple[Model, Path]]) -> list[Path]:
@@ -72,8 +103,37 @@ def bring_models(aikitfile: Aikitfile, jobs: int = 4) -> dict[str, Pin]:
         return dict(pin for pins in bring(remotes, client, jobs=jobs).values() for pin in pins)
 
 
+def read_store(aikitfile: Aikitfile) -> dict[str, Pin]:
+    """What the bytes say of those files of a locked aikitfile that are in the store and were never read, by path in the image.
+
+    Raises AikitError where the store has other bytes than it says.
+    """
+    unread = [
+        (model, model.pin) for model in aikitfile.models if model.is_locked and model.pin and not model.pin.blake3
+    ]
+    there = store.present((posixpath.basename(model.path), pin.sha256) for model, pin in unread)
+    return {model.path: _stored(model, pin) for (model, pin), is_there in zip(unread, there, strict=True) if is_there}
+
+
+def _stored(model: Model, pin: Pin) -> Pin:
+    from aikit_nix import hashing
+
+    file = store.store_path(store.name(posixpath.basename(model.path)), pin.sha256)
+    digests = hashing.hash_local(file, frame_of(model.path))
+    if digests.sha256 != pin.sha256:
+        raise error(
+            f"{file} is damaged: its sha256 is {digests.sha256}. Take it away with `nix-store --delete {file}`, then fetch"
+            " again",
+            model.source.at,
+            "sha256-mismatch",
+        )
+    return replace(
+        pin, size=digests.size, blake3=digests.blake3, layer=layer_of(model.path, digests), gguf=gguf.of_file(file)
+    )
+
+
 def wanted(aikitfile: Aikitfile) -> list[Remote]:
-    """What a locked aikitfile needs from elsewhere and the store lacks; each archive once."""
+    """What a pinned aikitfile needs from elsewhere and the store lacks; each archive once."""
     far = [(model, model.pin) for model in aikitfile.models if model.pin and model.pin.url and not model.is_local]
     there = store.present((posixpath.basename(model.path), pin.sha256) for model, pin in far)
     found: dict[str, Remote] = {}
@@ -89,8 +149,8 @@ def wanted(aikitfile: Aikitfile) -> list[Remote]:
     return list(found.values())
 
 
-def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[str, Pins]:
-    """Download files into the store; gives their pins with all that their bytes say, by their Remote's path.
+def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[Remote, Pins]:
+    """Download files into the store; gives their pins with all that their bytes say.
 
     Raises AikitError for all failures together; what arrived is in the store.
     """
@@ -99,21 +159,150 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[s
     if not remotes:
         return {}
     files.make_folder(folder())
-    pins: dict[str, Pins] = {}
-    downloads = {str(item.to): (item, remote) for remote in remotes for item in [_download(remote, client)]}
+    origins = _Origins(client)
+    pins: dict[Remote, Pins] = {}
+    downloads = {item.to: (item, remote) for remote in remotes for item in [origins.download(remote)]}
 
     def then(fetched: Fetched) -> None:
-        _, remote = downloads[str(fetched.download.to)]
+        _, remote = downloads[fetched.download.to]
         if remote.is_archive:
-            pins[remote.path] = archive.add_members(fetched.file, remote)
+            pins[remote] = archive.add_members(fetched.file, remote)
         else:
             if fetched.sunk is None:
-                store.add(fetched.file, posixpath.basename(remote.path), fetched.digests.sha256)
-            pins[remote.path] = ((remote.path, pin_of(remote, fetched.digests)),)
+                store.add(fetched.file, remote.name, fetched.digests.sha256)
+            pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=gguf.of_file(fetched.file))),)
+        if remote.sha256 is None:
+            _keep(remote, pins[remote], fetched.validator)
         partial.discard(fetched.file)
 
     download.fetch_all([item for item, _ in downloads.values()], client, jobs=jobs, then=then)
     return pins
+
+
+def _note(key: str) -> Path:
+    return folder() / f"{key}.pins"
+
+
+def _keep(remote: Remote, pins: Pins, validator: str) -> None:
+    """Write down what was learned of a file: if other files fail, or the power does, it is not downloaded again."""
+    from aikit_nix import lock
+
+    note = {"validator": validator, "files": [lock.file_to_json(path, pin) for path, pin in pins]}
+    with suppress(OSError):  # nobody needs it
+        files.write_whole(_note(remote.key), json.dumps(note).encode())
+
+
+def _kept(remote: Remote) -> tuple[str, Pins] | None:
+    """What was learned of a file (and what its server called its version), if the store still has it."""
+    from aikit_nix import lock
+
+    try:
+        note = json.loads(_note(remote.key).read_bytes())
+        pins = tuple(map(lock.file_from_json, note["files"]))
+        validator = str(note["validator"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    there = store.present((posixpath.basename(path), pin.sha256) for path, pin in pins)
+    return (validator, pins) if all(there) else None
+
+
+class _Origins:
+    """How files are asked for on this machine, and with which credentials."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._repositories: dict[tuple[str, str], Repository] = {}
+        self._lock = threading.Lock()
+
+    def request(self, remote: Remote) -> tuple[str, Mapping[str, str]]:
+        """The address and the headers. A registry's are empty until it asks for a login."""
+        match remote.model.source.value:
+            case HubFile() | HubRepository():
+                return huggingface.request(remote.url)
+            case Artifact() as source:
+                return remote.url, self._repository(source).headers()
+            case _:
+                return remote.url, {}
+
+    def renewed(self, remote: Remote, refused: HttpError, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Other headers for what was answered 401; none where there are no others."""
+        source = remote.model.source.value
+        if not isinstance(source, Artifact):
+            return {}
+        there = self._repository(source)
+        try:
+            return there.headers() if there.renew(refused, headers) else {}
+        except AikitError as failed:
+            raise AikitError(*(replace(each, at=remote.model.source.at) for each in failed.diagnostics)) from None
+
+    def _repository(self, source: Artifact) -> Repository:
+        with self._lock:
+            key = source.registry, source.repository
+            if key not in self._repositories:
+                self._repositories[key] = oci.repository(source, self._client)
+            return self._repositories[key]
+
+    def download(self, remote: Remote) -> Download:
+        """The download of a file."""
+        from aikit_nix.download import Download
+        from aikit_nix.store_stream import StoreStream
+
+        url, headers = self.request(remote)
+        pin = remote.model.pin
+        return Download(
+            url,
+            folder() / remote.key,
+            remote.name,
+            headers=headers,
+            size=remote.size,
+            sha256=remote.sha256,
+            sink=None if remote.is_archive else lambda: StoreStream(store.name(remote.name)),
+            layer_of=None if remote.is_archive or (pin and pin.layer) else frame_of(remote.path),
+            renew=lambda refused, before: self.renewed(remote, refused, before),
+            at=remote.model.source.at,
+            hint=lambda problem: _hint(remote, problem),
+        )
+
+    def known(self, remote: Remote) -> Pins | None:
+        """The pins of a file without downloading it; None where that is not enough."""
+        if remote.is_archive:
+            return None
+        if remote.sha256 is None:
+            kept = _kept(remote)
+            return kept[1] if kept and self._is_same(remote, kept[0]) else None
+        size, header = remote.size, None
+        if size is None or remote.is_gguf:
+            try:
+                found = self._head(remote)
+                size, header = size or found.size, found.header
+            except AikitError as problem:
+                console.trace(f"{remote.name}: its head cannot be read: {problem}")
+            if size is None:
+                return None
+        pin = Pin(remote.sha256, size, url=remote.url, private=remote.private, gguf=header.facts if header else None)
+        return ((remote.path, pin),)
+
+    def _head(self, remote: Remote) -> Head:
+        url, headers = self.request(remote)
+        most = head.MOST if remote.is_gguf else 1
+        try:
+            return head.read(url, headers, self._client, most)
+        except HttpError as refused:
+            if refused.status != 401 or not (others := self.renewed(remote, refused, headers)):
+                raise
+            return head.read(url, others, self._client, most)
+
+    def _is_same(self, remote: Remote, validator: str) -> bool:
+        """Whether a server still has the version of a file that was seen. A file of Hugging Face is at a commit."""
+        if isinstance(remote.model.source.value, HubFile | HubRepository):
+            return True
+        from aikit_nix import download
+
+        try:
+            answer = self._client.head(remote.url)
+        except HttpError:
+            return False
+        return bool(validator) and download.validator(answer.headers) == validator
 
 
 def folder() -> Path:
@@ -141,44 +330,14 @@ def frame_of(path: str) -> Callable[[int], Frame]:
     return lambda size: Frame(model_layer.header(path, size), model_layer.trailer(size))
 
 
-def _download(remote: Remote, client: Client) -> Download:
-    from aikit_nix.download import Download
-    from aikit_nix.store_stream import StoreStream
-
-    url, headers = _request(remote, client)
-    pin = remote.model.pin
-    key = hashlib.sha256(f"{remote.url} {remote.sha256} {remote.path}".encode()).hexdigest()[:32]
-    return Download(
-        url,
-        folder() / key,
-        posixpath.basename(remote.path),
-        headers=headers,
-        size=remote.size,
-        sha256=remote.sha256,
-        sink=None if remote.is_archive else lambda: StoreStream(store.name(posixpath.basename(remote.path))),
-        layer_of=None if remote.is_archive or (pin and pin.layer) else frame_of(remote.path),
-        at=remote.model.source.at,
-        hint=lambda problem: _hint(remote, problem),
-    )
-
-
-def _request(remote: Remote, client: Client) -> tuple[str, Mapping[str, str]]:
-    """Where the file is asked for on this machine, and with which credentials."""
-    match remote.model.source.value:
-        case HubFile() | HubRepository():
-            return huggingface.request(remote.url)
-        case Artifact() as source:
-            repository = oci.repository(source, client)
-            repository.login()
-            return remote.url, repository.headers()
-        case _:
-            return remote.url, {}
-
-
 def _hint(remote: Remote, problem: HttpError) -> str:
     """What to do about a refusal."""
-    if isinstance(remote.model.source.value, HubFile | HubRepository) and problem.status in (401, 403):
-        return ": accept the model's terms on its page, and set HF_TOKEN"
+    source = remote.model.source.value
+    if isinstance(source, HubFile | HubRepository) and problem.status in (401, 403):
+        page = f"{huggingface.ADDRESS}/{source.repo}"
+        return f": accept the model's terms on {page}, and set HF_TOKEN to a token that may read it"
+    if isinstance(source, Artifact) and problem.status in (401, 403):
+        return f": log in with `docker login {source.registry}` or `podman login {source.registry}`"
     return {
         401: ": the server asks for a login",
         403: ": the server does not let you have it",

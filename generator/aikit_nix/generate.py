@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix import choices, cpu, fetch, flake, folder, nix, pipeline, plan
+from aikit_nix import choices, cpu, fetch, files, flake, folder, nix, pipeline, plan
 from aikit_nix.choices import Choices
-from aikit_nix.errors import Diagnostic, error
+from aikit_nix.errors import AikitError, Diagnostic, error
 from aikit_nix.folder import Written
 from aikit_nix.plan import Engine, Packages, Plan, SourceFile
 
+_MAX_PLAN = 64 << 20
 Report = Callable[[tuple[Diagnostic, ...]], object]
 
 
@@ -80,7 +82,7 @@ def write(
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     pinned, local = pipeline.pin(project)
-    planned, warnings = plan.make(pinned, merged.options(), pipeline.headers(project))
+    planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))
     report(warnings)
     report(tuple(cpu.warnings({system: platform.default for system, platform in planned.systems.items()})))
@@ -98,6 +100,16 @@ def write(
     return Generated(
         output, planned, merged, _kept(kept, merged, chosen), written, added, environment(planned), elsewhere
     )
+
+
+def made_from(output: Path, file: Path) -> bool:
+    """Whether the flake in a folder was made from a file (an aikitfile, a lock) as it is now."""
+    try:
+        sources = json.loads(files.read_bounded(output / "aikit/plan.json", _MAX_PLAN))["sources"]
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except (AikitError, OSError, ValueError, KeyError, TypeError):
+        return False
+    return {"path": os.path.relpath(file.resolve(), output.resolve()), "sha256": digest} in sources
 
 
 def _kept(earlier: Choices, merged: Choices, chosen: Choices) -> Choices:

@@ -8,10 +8,12 @@ number of things is bounded.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from aikit_nix import files
 
 _MAGIC = b"GGUF"
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -42,6 +44,15 @@ class Stream(Protocol):
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What of a GGUF's header the image depends on. `context_length` counts tokens; None where the header says nothing."""
+
+    chat_template: bool = False
+    context_length: int | None = None
+    pooling: int | None = None
+
+
+@dataclass(frozen=True)
 class Header:
     """What a GGUF says about itself; None where it says nothing. `context_length` counts tokens."""
 
@@ -51,6 +62,11 @@ class Header:
     chat_template: str | None
     kind: str | None = None
     pooling: int | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What of it aikit.lock keeps."""
+        return Facts(bool(self.chat_template), self.context_length, self.pooling)
 
 
 def read(stream: Stream) -> Header:
@@ -76,16 +92,13 @@ def read(stream: Stream) -> Header:
     )
 
 
-def of_files(files: Mapping[str, Path]) -> dict[str, Header]:
-    """The headers of those files that are there and are GGUFs, under the same keys."""
-    found = {}
-    for key, file in files.items():
-        try:
-            with file.open("rb") as stream:
-                found[key] = read(stream)
-        except (OSError, NotGgufError):
-            continue
-    return found
+def of_file(file: Path) -> Facts | None:
+    """What the header of a file says; None where it is not there, or no GGUF."""
+    try:
+        with files.open_regular(file) as stream:
+            return read(stream).facts
+    except (OSError, NotGgufError):
+        return None
 
 
 class _Reader:

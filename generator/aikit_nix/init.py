@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import posixpath
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from aikit_nix import gguf, hub, schema, sources
+from aikit_nix import gguf, head, lock, schema, sources
 from aikit_nix.errors import AikitError, error
 from aikit_nix.files import open_regular
+from aikit_nix.http_connection import HttpError
 from aikit_nix.sources import HubFile, HubRepository, Web, huggingface
+
+if TYPE_CHECKING:
+    from aikit_nix.http import Client
 
 # The key-value cache grows with the context: a default that fits the memory of the machines at hand
 _CONTEXT = 8192
@@ -29,7 +35,7 @@ _EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-be
 class Found:
     """A model's files (a sharded one has several), as they go into the aikitfile; the header is the first file's."""
 
-    files: tuple[tuple[str, str | None], ...]  # source and sha256, None for a local file
+    files: tuple[tuple[str, str | None], ...]  # source, and the sha256 that the user gave
     header: gguf.Header
 
     @property
@@ -39,9 +45,10 @@ class Found:
 
 
 def refuse_overwriting(output: Path, *, force: bool) -> None:
-    """Raise AikitError where the aikitfile is there already."""
-    if output.exists() and not force:
-        raise error(f"{output} is there already: name another file with --output, or overwrite it with --force")
+    """Raise AikitError where the aikitfile or its lock is there already."""
+    for file in (output, lock.beside(output)):
+        if os.path.lexists(file) and not force:
+            raise error(f"{file} is there already: name another file with --output, or overwrite it with --force")
 
 
 def ask(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
@@ -53,7 +60,7 @@ def ask(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
     return (model,), chosen
 
 
-def find(model: str, folder: Path, sha256: str | None = None, *, download: bool = False) -> list[Found]:
+def find(model: str, folder: Path, client: Client, sha256: str | None = None) -> list[Found]:
     """The model that the user named. Raises AikitError where it cannot be had or is no GGUF."""
     if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise error("--sha256 must be 64 lower-case hex digits")
@@ -64,10 +71,10 @@ def find(model: str, folder: Path, sha256: str | None = None, *, download: bool 
         raise error(f"--model {model!r} is no file name") from None
     repo = _REPO.fullmatch(model)
     if repo and not model.endswith(".gguf"):
-        return [_repository(repo[1], repo[2])]
+        return [_repository(client, repo[1], repo[2])]
     if repo:
         return [_local(Path(model), folder)]
-    return [_url(model, sha256, download=download)]
+    return [_url(client, model, sha256)]
 
 
 def _local(path: Path, folder: Path) -> Found:
@@ -89,34 +96,26 @@ def _local(path: Path, folder: Path) -> Found:
     return Found(tuple((_readable(name).text, None) for name in names), header)
 
 
-def _url(url: str, sha256: str | None, *, download: bool) -> Found:
+def _url(client: Client, url: str, sha256: str | None) -> Found:
     match source := _readable(url):
         case HubRepository():
-            return _repository(source.repo, None, source.revision)
+            return _repository(client, source.repo, None, source.revision)
         case HubFile():
-            repository = huggingface.describe(source.repo, source.revision)
+            repository = huggingface.describe(source.repo, source.revision, client)
             try:
                 (chosen,) = huggingface.chosen(source, repository)
             except sources.RefusedError as refused:
                 raise error(f"--model {url!r} {refused}") from None
-            return _hub_model(repository, source.revision, chosen.path)
+            return _hub_model(client, repository, source.revision, chosen.path)
         case Web():
             pass
         case _:
             raise error(f"--model {url!r} is neither a file, a URL nor a repository")
-    with hub.open_url(source.url) as stream:
-        header = _header(stream, source.url)
-    if not sha256:
-        if not download:
-            raise error(
-                f"{source.url} does not tell its SHA-256: give it with --sha256 HEX, or --download it once to compute it"
-            )
-        sha256 = hub.sha256_of(source.url)
-    return Found(((source.text, sha256),), header)
+    return Found(((source.text, sha256),), _remote_header(client, source.url, source.url, {}))
 
 
-def _repository(repo: str, pattern: str | None, revision: str = "main") -> Found:
-    repository = huggingface.describe(repo, revision)
+def _repository(client: Client, repo: str, pattern: str | None, revision: str = "main") -> Found:
+    repository = huggingface.describe(repo, revision, client)
     files = [path for path in repository.files if path.lower().endswith(".gguf")]
     # mmproj files are the image encoders of models that see
     firsts = [path for path in files if "mmproj" not in path.lower() and not _later_shard(path)]
@@ -132,24 +131,35 @@ def _repository(repo: str, pattern: str | None, revision: str = "main") -> Found
         raise error(
             f"{repo} has {len(firsts)} models and {what} {wanted}: choose with {repo}:PATTERN ({_some(chosen or firsts)})"
         )
-    return _hub_model(repository, revision, chosen[0])
+    return _hub_model(client, repository, revision, chosen[0])
 
 
-def _hub_model(repository: huggingface.Repository, revision: str, first: str) -> Found:
+def _hub_model(client: Client, repository: huggingface.Repository, revision: str, first: str) -> Found:
     shard = _SHARD.fullmatch(first)
     names = _shards(first, shard) if shard else [first]
     found = []
     for name in names:
         if name not in repository.files:
             raise error(f"{repository.repo} has no {name}: a model in {len(names)} parts needs all of them")
-        digest = repository.files[name].sha256
-        if not digest:
-            raise error(f"Hugging Face tells no SHA-256 of {name}: give its URL with --sha256")
-        found.append((huggingface.url(repository.repo, revision, name), digest))
-    address, headers = huggingface.request(found[0][0])
-    with hub.open_url(address, more=headers) as stream:
-        header = _header(stream, found[0][0])
-    return Found(tuple(found), header)
+        found.append((huggingface.url(repository.repo, revision, name), None))
+    return Found(tuple(found), _remote_header(client, found[0][0], *huggingface.request(found[0][0])))
+
+
+def _remote_header(client: Client, url: str, address: str, headers: Mapping[str, str]) -> gguf.Header:
+    """The header of a file that `url` names and `address` gives here."""
+    try:
+        found = head.read(address, headers, client)
+    except HttpError as problem:
+        hint = {
+            401: "it is gated, private or not there: set HF_TOKEN",
+            403: "it is gated: accept its terms",
+            404: "check the name",
+        }
+        more = hint.get(problem.status or 0)
+        raise error(f"{url} cannot be read: {problem.message}{f' ({more})' if more else ''}") from None
+    if found.header is None:
+        raise error(f"{url} is no GGUF that can be used: {found.problem}")
+    return _usable(found.header, url)
 
 
 def _header(stream: gguf.Stream, what: str) -> gguf.Header:
@@ -159,6 +169,10 @@ def _header(stream: gguf.Stream, what: str) -> gguf.Header:
         raise error(f"{what} is no GGUF that can be used: {bad}") from None
     except OSError as failed:
         raise error(f"{what} cannot be read: {failed}") from None
+    return _usable(header, what)
+
+
+def _usable(header: gguf.Header, what: str) -> gguf.Header:
     if header.architecture == "clip" or header.kind == "mmproj":
         raise error(
             f"{what} is the image encoder of another model: give that model, and add this file by hand (mmproj)"

@@ -17,6 +17,7 @@ from typing import Any
 from aikit_nix import files
 from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.gguf import Facts
 from aikit_nix.sources import MODELS, RefusedError
 from aikit_nix.sources.names import relative_path
 
@@ -75,7 +76,7 @@ class Entry:
             "name": self.name,
             "source": self.source,
             "origin": self.origin.to_json(),
-            "files": [_file_to_json(path, pin) for path, pin in sorted(self.files)],
+            "files": [file_to_json(path, pin) for path, pin in sorted(self.files)],
         }
 
 
@@ -106,7 +107,9 @@ class Lock:
             found = seen.get(path)
             if found is None or found.sha256 != pin.sha256:
                 return pin
-            return replace(pin, size=found.size, blake3=found.blake3, layer=found.layer or pin.layer)
+            return replace(
+                pin, size=found.size, blake3=found.blake3, layer=found.layer or pin.layer, gguf=found.gguf or pin.gguf
+            )
 
         return Lock.of(
             self.file,
@@ -149,7 +152,7 @@ def parse(data: bytes, file: str) -> Lock:
             raise error(
                 f"{file} is of version {version}, from a newer aikit-nix: upgrade this one ({VERSION})", code="lock"
             )
-        if version != VERSION:
+        if type(version) is not int or version != VERSION:
             raise ValueError(f"version {version!r} is not known")
         return Lock.of(file, (_entry(value) for value in content["models"]))
     except AikitError:
@@ -223,9 +226,11 @@ def unpinned(models: Iterable[Model]) -> AikitError | None:
 
 def _entry(value: Mapping[str, Any]) -> Entry:
     origin = value.get("origin") or {}
-    files = tuple(_file(each) for each in value["files"])
+    files = tuple(file_from_json(each) for each in value["files"])
     if not files:
         raise ValueError(f"the model {value['name']!r} has no files")
+    if len({path for path, _ in files}) < len(files):
+        raise ValueError(f"the model {value['name']!r} has two files on one path")
     return Entry(
         _string(value["name"]),
         _string(value["source"]),
@@ -240,7 +245,8 @@ def _entry(value: Mapping[str, Any]) -> Entry:
     )
 
 
-def _file(value: Mapping[str, Any]) -> tuple[str, Pin]:
+def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:
+    """A file's path in the image and its pin. Raises ValueError, KeyError, TypeError and AttributeError for what is none."""
     path = _string(value["path"])
     try:
         if not path.startswith(MODELS + "/"):
@@ -262,10 +268,12 @@ def _file(value: Mapping[str, Any]) -> tuple[str, Pin]:
         url,
         value.get("private") is True,
         _optional(value.get("member")),
+        _facts(value["gguf"]) if value.get("gguf") is not None else None,
     )
 
 
-def _file_to_json(path: str, pin: Pin) -> dict[str, Any]:
+def file_to_json(path: str, pin: Pin) -> dict[str, Any]:
+    """A file as the lock has it."""
     value: dict[str, Any] = {"path": path}
     if pin.url:
         value["url"] = pin.url
@@ -278,6 +286,24 @@ def _file_to_json(path: str, pin: Pin) -> dict[str, Any]:
         value["blake3"] = pin.blake3
     if pin.layer:
         value["layer"] = {"digest": pin.layer.digest, "size": pin.layer.size}
+    if pin.gguf:
+        value["gguf"] = _facts_to_json(pin.gguf)
+    return value
+
+
+def _facts(value: Mapping[str, Any]) -> Facts:
+    numbers = [value.get(key) for key in ("contextLength", "pooling")]
+    if not all(each is None or (type(each) is int and 0 <= each < 1 << 32) for each in numbers):
+        raise ValueError(f"{numbers!r} are no numbers of a GGUF")
+    return Facts(value.get("chatTemplate") is True, *numbers)
+
+
+def _facts_to_json(facts: Facts) -> dict[str, Any]:
+    value: dict[str, Any] = {"chatTemplate": facts.chat_template}
+    if facts.context_length is not None:
+        value["contextLength"] = facts.context_length
+    if facts.pooling is not None:
+        value["pooling"] = facts.pooling
     return value
 
 

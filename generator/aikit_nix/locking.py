@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
-from aikit_nix import fetch, pipeline
+from aikit_nix import console, fetch, files, pipeline
 from aikit_nix.aikitfile import Aikitfile, Model
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.fetch import Remote
@@ -27,10 +27,11 @@ from aikit_nix.sources import (
     RefusedError,
     Source,
     Web,
+    http,
     huggingface,
     oci,
 )
-from aikit_nix.sources.names import shards
+from aikit_nix.sources.names import first_shard, shards
 
 if TYPE_CHECKING:
     from aikit_nix.http import Client
@@ -51,7 +52,9 @@ class Change:
     def __str__(self) -> str:
         if self.after is None:
             return f"- {self.before.name if self.before else ''}: no longer in the aikitfile"
-        return f"{'~' if self.before else '+'} {self.after.name}: {self.after.summary()}"
+        each = [f"    {path}, {console.size(pin.size or 0)}" for path, pin in self.after.files]
+        first = f"{'~' if self.before else '+'} {self.after.name}: {self.after.summary()}"
+        return "\n".join([first, *(each if len(each) > 1 else [])])
 
 
 def make(
@@ -85,7 +88,14 @@ def make(
         )
     found = _resolve_all(aikitfile, wanted, folder) if wanted else []
     new = Lock.of(file, [*kept, *found])
+    _collisions(aikitfile, new)
     return new, _changes(old, new)
+
+
+def write(lock: Lock) -> None:
+    """Put the lock into its file: the old one or the new one, whatever happens. Raises AikitError."""
+    files.write_atomic(Path(lock.file), lock.to_json().encode())
+    fetch.forget(file for entry in lock.entries.values() for file in entry.files)
 
 
 def missing(aikitfile: Aikitfile, lock: Lock | None) -> list[Diagnostic]:
@@ -143,21 +153,37 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) ->
             for model in models
             if isinstance(source := model.source.value, HubFile | HubRepository)
         }
-        described = _together(repositories, lambda key, _: huggingface.describe(*key))
+        described = _together(repositories, lambda key, _: huggingface.describe(*key, client))
         resolver = _Resolver(listed, described, client)
         far = {index: model for index, model in enumerate(models) if not model.is_local}
         drafts = _together(far, lambda _, model: resolver.draft(model))
+        here = [_local(model, folder, listed) for model in models if model.is_local]
         pins = fetch.learn([remote for draft in drafts.values() for remote in draft.files], client)
     entries = [
         Entry(
             draft.model.name.value,
             draft.model.source.value.text,
             draft.origin,
-            tuple(pin for remote in draft.files for pin in pins[remote.path]),
+            tuple(pin for remote in draft.files for pin in pins[remote]),
         )
         for draft in drafts.values()
     ]
-    return [*entries, *(_local(model, folder, listed) for model in models if model.is_local)]
+    return [*entries, *here]
+
+
+def _collisions(aikitfile: Aikitfile, lock: Lock) -> None:
+    """Raises AikitError where two models have a file on the same path: only their origins said so."""
+    first: dict[str, Model] = {}
+    problems = []
+    for model in aikitfile.models:
+        entry = lock.entry(model)
+        for path, _ in entry.files if entry else ():
+            other = first.setdefault(path, model)
+            if other.source.at != model.source.at:
+                message = f"`{model.name.value}` lands on {path}, as line {other.at.line} does: leave one of them out"
+                problems.append(_problem("collision", message, model))
+    if problems:
+        raise AikitError(*problems)
 
 
 def _together(wanted: Mapping[K, Model], action: Callable[[K, Model], R]) -> dict[K, R]:
@@ -213,11 +239,11 @@ class _Resolver:
                 assert_never(source)
 
     def _web(self, model: Model, source: Web) -> Iterator[Remote]:
-        for path in self._completed(model):
+        for path in _completed(model, self.listed):
             own = path == model.path
-            url = source.url if own else source.url.replace(posixpath.basename(model.path), posixpath.basename(path))
+            url = source.url if own else http.beside(source, posixpath.basename(path))
             sha256 = model.sha256.value if own and model.sha256 else None
-            yield Remote(model, path, url, None, sha256)
+            yield Remote(model, path, url, None, sha256, is_gguf=_has_header(path))
 
     def _hub(
         self, model: Model, source: HubFile | HubRepository, repository: huggingface.Repository
@@ -226,7 +252,7 @@ class _Resolver:
             if isinstance(source, HubRepository):
                 places = [(f"{model.path}/{file.path}", file)]
             else:
-                places = [(path, self._shard(repository, file, path)) for path in self._completed(model)]
+                places = [(path, self._shard(repository, file, path)) for path in _completed(model, self.listed)]
             for path, each in places:
                 if model.sha256 and path == model.path and each.sha256 and each.sha256 != model.sha256.value:
                     raise error(
@@ -236,7 +262,9 @@ class _Resolver:
                         "sha256-mismatch",
                     )
                 url = huggingface.url(repository.repo, repository.commit, each.path)
-                yield Remote(model, path, url, each.size, each.sha256, private=repository.is_private)
+                own = model.sha256.value if model.sha256 and path == model.path else None
+                sha256 = each.sha256 or own
+                yield Remote(model, path, url, each.size, sha256, repository.is_private, is_gguf=_has_header(path))
 
     def _shard(
         self, repository: huggingface.Repository, first: huggingface.RemoteFile, path: str
@@ -263,19 +291,35 @@ class _Resolver:
                 blob.sha256,
                 private=True,
                 is_archive=blob.is_archive,
+                is_gguf=blob.is_gguf,
             )
 
-    def _completed(self, model: Model) -> list[str]:
-        """The model's path, and those of its other shards that the aikitfile does not list itself."""
-        folder, name = posixpath.split(model.path)
-        paths = [posixpath.join(folder, each) for each in shards(name)]
-        return [path for path in paths if path == model.path or path not in self.listed]
+
+def _completed(model: Model, listed: set[str]) -> list[str]:
+    """The model's path, and those of its other shards that the aikitfile does not list itself. Raises RefusedError."""
+    folder, name = posixpath.split(model.path)
+    first = first_shard(name)
+    if first != name and posixpath.join(folder, first) not in listed:
+        raise RefusedError(f"is a later part of a model: name the first, {first}, which brings the others")
+    paths = [posixpath.join(folder, each) for each in shards(name)]
+    return [path for path in paths if path == model.path or path not in listed]
+
+
+def _has_header(path: str) -> bool:
+    """Whether the header of a file says something that the image depends on: that of a GGUF, or of its first shard."""
+    name = posixpath.basename(path)
+    return name.lower().endswith(".gguf") and first_shard(name) == name
 
 
 def _local(model: Model, folder: Path, listed: set[str]) -> Entry:
-    files = tuple(
+    there = pipeline.local_files(model, folder)
+    try:
+        _completed(model, listed)
+    except RefusedError as refused:
+        raise AikitError(_problem("source", f"the source of `{model.name.value}` {refused}", model)) from None
+    pins = tuple(
         (path, pipeline.hash_local(model, path, file))
-        for path, file in pipeline.local_files(model, folder)
+        for path, file in there
         if path == model.path or path not in listed
     )
-    return Entry(model.name.value, model.source.value.text, Origin("local"), files)
+    return Entry(model.name.value, model.source.value.text, Origin("local"), pins)

@@ -5,6 +5,7 @@ Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix f
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -16,6 +17,7 @@ from aikit_nix import console, files, gguf, lock, parser, sources, yamltree
 from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.compat import Escapes
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.gguf import Facts
 from aikit_nix.lock import Lock
 from aikit_nix.sources import Local
 
@@ -78,6 +80,7 @@ def pin(project: Project) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
                     local.append((each, file))
         except AikitError as failed:
             problems += failed.diagnostics
+    problems += _not_in_lock(project)
     if problems:
         raise AikitError(*problems)
     if missing := lock.unpinned(models):
@@ -90,33 +93,59 @@ def _pinned(model: Model, folder: Path) -> Iterator[tuple[Model, Path | None]]:
     if not isinstance(source, Local):
         yield model, None
         return
-    if model.pin and model.pin.size is not None and not (folder / source.path).exists():
+    found = local_files(model, folder)
+    if not found:
         # The lock knows the file; it may be in the store, or come from a cache
         yield model, None
-        return
     templates = model.prompt_templates
-    for path, file in local_files(model, folder):
-        if model.pin and model.pin.size is not None and path != model.path:
-            continue  # a model of its own by the lock
+    for path, file in found:
         yield replace(model, path=path, pin=_as_locked(model, path, file), prompt_templates=templates), file
         templates = ()
 
 
-def headers(project: Project) -> dict[str, gguf.Header]:
-    """What is known of the models' GGUFs, by their path in the image: those of the local files."""
-    found: dict[str, gguf.Header] = {}
+def _not_in_lock(project: Project) -> Iterator[Diagnostic]:
+    """An error for each local folder with a file that the lock does not know."""
+    folders = {
+        (model.name.value, source.text): model
+        for model in project.aikitfile.models
+        if model.is_locked and isinstance(source := model.source.value, Local)
+    }
+    for key, model in folders.items():
+        source = model.source.value
+        entry = project.lock.entries.get(key) if project.lock else None
+        if entry and isinstance(source, Local) and (project.folder / source.path).is_dir():
+            locked = {path for path, _ in entry.files}
+            there = sources.local.files(source, project.folder, sources.destination(source, model.name.value))
+            if new := sorted(path for path, _ in there if path not in locked):
+                message = f"{new[0]} is not in the lock, and in the folder: run `aikit-nix lock`, or take it away"
+                yield Diagnostic(Severity.ERROR, "not-locked", message, model.source.at)
+
+
+def facts(project: Project) -> dict[str, Facts]:
+    """What is known of the models' GGUFs, by their path in the image: by the lock, which alone says it where it has the
+    model, so that the plan is the same where a local file is absent; else by the local files.
+    """
+    found: dict[str, Facts | None] = {}
     for model in project.aikitfile.models:
-        if model.is_local:
+        if model.is_locked and model.pin:
+            found[model.path] = model.pin.gguf
+        elif model.is_local:
             with suppress(AikitError):  # `pin` and `check` say what is wrong with it
-                found |= gguf.of_files(dict(local_files(model, project.folder)))
-    return found
+                found |= {path: gguf.of_file(file) for path, file in local_files(model, project.folder)}
+    return {path: said for path, said in found.items() if said}
 
 
 def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:
-    """The files of a local source: path in the image, file on the disk. Raises AikitError."""
+    """The files of a local source: path in the image, file on the disk. Raises AikitError where one is missing.
+
+    By the lock a model is one file, which need not be there.
+    """
     source = model.source.value
     assert isinstance(source, Local)  # noqa: S101 (callers ask for local ones only)
     destination = sources.destination(source, model.name.value)
+    if model.is_locked:
+        file = sources.local.place(source, folder, destination, model.path)
+        return [(model.path, file)] if os.path.lexists(file) else []
     try:
         found = sources.local.files(source, folder, destination)
     except sources.RefusedError as refused:
@@ -169,7 +198,7 @@ def hash_local(model: Model, path: str, file: Path) -> Pin:
             model.sha256.at,
             "sha256-mismatch",
         )
-    return Pin(digests.sha256, digests.size, digests.blake3, fetch.layer_of(path, digests))
+    return Pin(digests.sha256, digests.size, digests.blake3, fetch.layer_of(path, digests), gguf=gguf.of_file(file))
 
 
 def _hashed(file: Path, frame_of: Callable[[int], Frame]) -> Digests:

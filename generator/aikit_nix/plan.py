@@ -14,7 +14,7 @@ from aikit_nix.aikitfile import Aikitfile, Backend, Layer, Model, Pin, Runtime
 from aikit_nix.engines import CONFIG_PATH
 from aikit_nix.engines import Engine as Engine
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity, error
-from aikit_nix.gguf import Header
+from aikit_nix.gguf import Facts
 
 FORMAT_VERSION = 2
 # nix/image.nix's: a layer each, and overlay file systems take 127 layers.
@@ -128,11 +128,11 @@ class Plan:
 
 
 def make(
-    aikitfile: Aikitfile, options: Options, headers: Mapping[str, Header] = MappingProxyType({})
+    aikitfile: Aikitfile, options: Options, headers: Mapping[str, Facts] = MappingProxyType({})
 ) -> tuple[Plan, tuple[Diagnostic, ...]]:
     """The plan, and the warnings on the way to it. A model without a pin is not in it.
 
-    `headers` are the GGUF headers that are known, by the model's path in the image. Raises AikitError for what cannot be
+    `headers` are what is known of the GGUFs' headers, by the model's path in the image. Raises AikitError for what cannot be
     built.
     """
     engine = options.engine or (Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER)

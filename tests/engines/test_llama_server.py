@@ -11,16 +11,16 @@ import pytest
 
 from aikit_nix.engines import Launch, gojinja, llama_server
 from aikit_nix.errors import AikitError
-from aikit_nix.gguf import Header
+from aikit_nix.gguf import Facts
 from aikit_nix.parser import parse
 
 SHA256 = "0" * 64
 BASE = ("--host", "0.0.0.0", "--port", "8080", "--offline")
-UNKNOWN: Mapping[str, Header] = {}
+UNKNOWN: Mapping[str, Facts] = {}
 
 
-def header(chat_template: str | None = None, pooling: int | None = None) -> dict[str, Header]:
-    return {"/models/tiny.gguf": Header("llama", None, None, chat_template, None, pooling)}
+def header(chat_template: str | None = None, pooling: int | None = None) -> dict[str, Facts]:
+    return {"/models/tiny.gguf": Facts(bool(chat_template), None, pooling)}
 
 
 def launch(
@@ -28,7 +28,7 @@ def launch(
     *files: str,
     debug: bool = False,
     templates: Mapping[str, str] | None = None,
-    headers: Mapping[str, Header] = UNKNOWN,
+    headers: Mapping[str, Facts] = UNKNOWN,
 ) -> Launch:
     lines = ["apiVersion: v1alpha1", f"debug: {str(debug).lower()}", "models:"]
     for file in files:
@@ -219,7 +219,7 @@ def test_a_base_model_gets_the_texts_of_the_messages(config: str | None) -> None
 @pytest.mark.parametrize(
     ("headers", "pooling"), [(header(), ("--pooling", "mean")), (header(pooling=2), ()), (UNKNOWN, ())]
 )
-def test_embeddings_need_a_pooling(headers: Mapping[str, Header], pooling: tuple[str, ...]) -> None:
+def test_embeddings_need_a_pooling(headers: Mapping[str, Facts], pooling: tuple[str, ...]) -> None:
     config = "- {name: e, embeddings: true, parameters: {model: tiny.gguf}}"
     assert launch(config, "tiny.gguf", headers=headers).entrypoint[len(BASE) + 4 :] == ("--embeddings", *pooling)
 

@@ -161,8 +161,9 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
 )
 @click.option("--name", help="Name of the model.  [default: what the GGUF says]")
 @click.option("--runtime", type=click.Choice(language.RUNTIMES), help="What to compile for.")
-@click.option("--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, where its server does not tell it.")
-@click.option("--download", is_flag=True, help="Read the whole file behind a URL, to compute its SHA-256.")
+@click.option(
+    "--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, which then is not downloaded to compute it."
+)
 @click.option(
     "-o", "--output", type=options.FILE, default=options.DEFAULT, show_default=True, help="The aikitfile to write."
 )
@@ -172,23 +173,29 @@ def init(
     name: str | None,
     runtime: str | None,
     sha256: str | None,
-    download: bool,
     output: Path,
     force: bool,
 ) -> None:
-    """Write an aikitfile for a model; asks for what is not given.
+    """Write an aikitfile for a model, and its lock; asks for what is not given.
 
-    Reads the head of the GGUF (of a URL, only as much as that): its name, context size and chat template.
-    HF_ENDPOINT names another Hugging Face.
+    Reads the head of the GGUF: its name, context size and chat template. A file behind a URL is downloaded into the Nix
+    store, unless it is on Hugging Face or its --sha256 is given. HF_ENDPOINT names another Hugging Face.
     """
-    from aikit_nix import files
+    from aikit_nix import files, locking, parser
     from aikit_nix import init as initialiser
+    from aikit_nix import lock as locks
+    from aikit_nix.http import Client
 
     initialiser.refuse_overwriting(output, force=force)
     if not models:
         models, runtime = initialiser.ask(runtime)
-    found = [found for model in models for found in initialiser.find(model, output.parent, sha256, download=download)]
-    files.write_atomic(output, initialiser.render(found, name, runtime).encode())
-    say(f"wrote {output}: {', '.join(model.file for model in found)}")
+    with Client() as client:
+        found = [found for model in models for found in initialiser.find(model, output.parent, client, sha256)]
+    text = initialiser.render(found, name, runtime).encode()
+    lock = locks.beside(output)
+    pins, _ = locking.make(parser.parse(text, str(output))[0], output.parent, None, str(lock))
+    files.write_atomic(output, text)
+    locking.write(pins)
+    say(f"wrote {output} and {lock}: {', '.join(model.file for model in found)}")
     file = shlex.quote(str(output))
     say(f"next: aikit-nix check {file} && aikit-nix gen {file}")

@@ -29,8 +29,8 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
     Downloads nothing where the origin knows the SHA-256 (Hugging Face, registries); else the file, once, into the
     Nix store. Commit the lock: `gen` and `nix build` use what it says, and nothing else.
     """
-    from aikit_nix import files, locking, pipeline
     from aikit_nix import lock as locks
+    from aikit_nix import locking, pipeline
     from aikit_nix.errors import AikitError, error
 
     path = lock_path or locks.beside(aikitfile)
@@ -56,9 +56,10 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
         offline=offline,
     )
     for change in changes:
-        console.say(str(change))
+        for line in str(change).splitlines():
+            console.say(line)
     if old is None or changes:
-        files.write_atomic(path, new.to_json().encode())
+        locking.write(new)
         console.say(f"wrote {path}: {_models(len(new.entries))}")
     else:
         console.say(f"{path} is up to date: {_models(len(new.entries))}")
@@ -77,8 +78,9 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     models' bytes is added to it.
     """
     from aikit_nix import fetch as fetcher
-    from aikit_nix import files, generate, pipeline
     from aikit_nix import flake as flakes
+    from aikit_nix import generate, locking, pipeline
+    from aikit_nix.choices import Choices
 
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
@@ -88,9 +90,13 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
         console.say(f"added {file} to the Nix store")
     seen = fetcher.bring_models(pinned, jobs)
     console.say(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
-    if project.lock and (fuller := project.lock.filled(seen)) != project.lock:
-        files.write_atomic(Path(project.lock.file), fuller.to_json().encode())
+    if project.lock and (fuller := project.lock.filled(seen | fetcher.read_store(pinned))) != project.lock:
+        was_current = generate.made_from(flake, Path(project.lock.file))
+        locking.write(fuller)
         console.say(f"wrote {project.lock.file}: what the bytes say")
+        if was_current:
+            generate.write(aikitfile, flake, Choices(), lock_path=lock_path)
+            console.say(f"wrote the flake in {flake.resolve()} anew, which knows it now")
     if not (flake / "flake.nix").is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return

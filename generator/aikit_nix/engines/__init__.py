@@ -9,7 +9,7 @@ from typing import assert_never
 
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.errors import Diagnostic
-from aikit_nix.gguf import Header
+from aikit_nix.gguf import Facts
 
 CONFIG_PATH = "/config.yaml"
 
@@ -39,8 +39,8 @@ class Launch:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-def launch(engine: Engine, aikitfile: Aikitfile, headers: Mapping[str, Header]) -> Launch:
-    """What the engine is told. `headers` are the GGUF headers that are known, by the model's path in the image.
+def launch(engine: Engine, aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Launch:
+    """What the engine is told. `headers` are what is known of the GGUFs' headers, by the model's path in the image.
 
     Raises AikitError where the engine could not serve the aikitfile's config.
     """

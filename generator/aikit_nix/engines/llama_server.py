@@ -16,7 +16,7 @@ from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.console import printable
 from aikit_nix.engines import Launch, gojinja
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
-from aikit_nix.gguf import Header
+from aikit_nix.gguf import Facts
 from aikit_nix.localai_config import KINDS, MOST_CHARACTERS, Entry, Kind, Value
 from aikit_nix.reader import short
 
@@ -90,7 +90,7 @@ class _Model:
     at: Position
 
 
-def launch(aikitfile: Aikitfile, headers: Mapping[str, Header]) -> Launch:
+def launch(aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Launch:
     """llama-server's arguments. Raises AikitError where the aikitfile's config cannot be served."""
     translation = _Translation(aikitfile, headers)
     models = translation.models()
@@ -120,7 +120,7 @@ def _section(model: _Model, *, load: bool) -> str:
 class _Translation:
     """Collects errors, warnings and chat templates on the way."""
 
-    def __init__(self, aikitfile: Aikitfile, headers: Mapping[str, Header]) -> None:
+    def __init__(self, aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> None:
         self.aikitfile = aikitfile
         self.headers = headers
         self.paths = {model.path for model in aikitfile.models}

@@ -122,11 +122,12 @@ class Repository:
         try:
             return action(login)
         except HttpError as refused:
-            if refused.status != 401 or not self._renewed(refused, login):
+            if refused.status != 401 or not self.renew(refused, login):
                 raise
         return action(self.headers())
 
-    def _renewed(self, refused: HttpError, login: Mapping[str, str]) -> bool:
+    def renew(self, refused: HttpError, login: Mapping[str, str]) -> bool:
+        """Whether there are now other headers than those of the login that was refused (401). Raises AikitError."""
         with self._lock:
             # another thread may have been here first
             return self.headers() != login or self.authorize(refused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from aikit_nix.sources.names import RefusedError, file_name
 
@@ -17,7 +17,7 @@ _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\]")
 _URL_SAFE = "!#$%&'()*+,-./:;=?@_~"
 # Keys of a query that carry a secret: presigned URLs of the clouds, and what services call their tokens.
 _SECRET = re.compile(
-    r"(?i)(x-(amz|goog)-(signature|credential|security-token)|sig|signature|.*token|.*secret|.*password|api[_-]?key|key|awsaccesskeyid)"
+    r"(?i)(x-(amz|goog)-(signature|credential|security-token)|sig|signature|.*token|.*secret|.*password|api[_-]?key|key|auth|authorization|awsaccesskeyid)"
 )
 
 
@@ -62,6 +62,13 @@ def clean(text: str) -> str:
         raise RefusedError("holds a `%` that is not followed by two hex digits: write %25")
     behind_host = text[len(parts.scheme) + len("://") + len(parts.netloc) :]
     return f"{parts.scheme}://{parts.netloc}{quote(behind_host, safe=_URL_SAFE)}"
+
+
+def beside(source: Web, file: str) -> str:
+    """The URL of another file in the same folder, with the same query."""
+    parts = urlsplit(source.url)
+    folder = posixpath.dirname(parts.path.rstrip("/"))
+    return urlunsplit(parts._replace(path=f"{folder}/{quote(file)}"))
 
 
 def base_name(path: str) -> str:

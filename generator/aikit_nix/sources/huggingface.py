@@ -1,7 +1,7 @@
 """Hugging Face: a file of a repository, or a whole repository.
 
 Written as `huggingface://NAMESPACE/REPO[/BRANCH]/FILE`, `huggingface://NAMESPACE/REPO` or the address of a page or a file
-on huggingface.co (hf.co). Pinned from what Hugging Face says of its files (huggingface_hub), without downloading them.
+on huggingface.co (hf.co). Pinned from what Hugging Face says of its files, without downloading them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ import os
 import posixpath
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from aikit_nix.errors import error
+from aikit_nix.errors import AikitError, error
+from aikit_nix.http_connection import HttpError
 from aikit_nix.sources import http
 from aikit_nix.sources.names import RefusedError, file_name, relative_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from huggingface_hub import HfApi
+    from aikit_nix.http import Client
 
 ADDRESS = "https://huggingface.co"
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
@@ -171,51 +172,72 @@ def note(source: HubFile) -> str | None:
 # --- How it is pinned
 
 
-def describe(repo: str, revision: str) -> Repository:
+def describe(repo: str, revision: str, client: Client) -> Repository:
     """What Hugging Face says of a repository at a revision: one request, no weights.
 
+    By the one HTTP client, for its patience and its bounds; huggingface_hub's reads an answer of any length and asks once.
     Raises AikitError where it is not there, not open to this user, or Hugging Face does not answer.
     """
-    from huggingface_hub import errors
-
-    where = f"{repo} on Hugging Face"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise error(f"{repo} on Hugging Face cannot be asked: HF_HUB_OFFLINE is set")
+    address, headers = request(f"{ADDRESS}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true")
     try:
-        said = _api().model_info(repo, revision=revision, files_metadata=True, timeout=60)
-    except errors.GatedRepoError:
-        raise error(_gated(repo)) from None
-    except errors.RepositoryNotFoundError:
-        hint = "check the name" if token() else "check the name, or set HF_TOKEN if it is private"
-        raise error(f"{where} is not there: {hint}") from None
-    except errors.RevisionNotFoundError:
-        raise error(f"{where} has no branch, tag or commit {revision!r}: name another") from None
-    except errors.OfflineModeIsEnabled:
-        raise error(f"{where} cannot be asked: HF_HUB_OFFLINE is set") from None
-    except errors.HfHubHTTPError as failed:
-        raise error(f"{where} {_status(getattr(failed.response, 'status_code', 0))}") from None
-    except (OSError, ValueError) as failed:
-        raise error(f"{where} cannot be asked: {_reason(failed)}") from None
-    except Exception as failed:  # huggingface_hub lets its HTTP library's errors through, and that library changes
-        if not type(failed).__module__.startswith(("httpx", "httpcore", "requests")):
-            raise
-        raise error(f"{where} cannot be asked: {_reason(failed)}") from None
-    commit = str(said.sha or "")
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise error(f"{where} gave no commit for {revision!r}: is {endpoint()} Hugging Face?")
+        said = client.get_json(address, headers=headers)
+    except HttpError as refused:
+        raise _refused(repo, revision, refused) from None
+    try:
+        return _repository(said)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise error(
+            f"{repo} on Hugging Face is described in a way that cannot be read: is {endpoint()} Hugging Face?"
+        ) from None
+
+
+def _repository(said: Mapping[str, Any]) -> Repository:
+    """Raises ValueError, KeyError, TypeError and AttributeError for a description that is none."""
+    name, commit = str(said["id"]), str(said["sha"])
+    if not re.fullmatch(r"[0-9a-f]{40}", commit) or not _REPO.fullmatch(name):
+        raise ValueError
     files = {}
-    for sibling in said.siblings or ():
-        sha256 = sibling.lfs.sha256 if sibling.lfs else None
-        if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise error(f"{where} gave {sha256!r} as the SHA-256 of {sibling.rfilename}")
-        files[sibling.rfilename] = RemoteFile(sibling.rfilename, int(sibling.size or 0), sha256)
-    card: dict[str, object] = dict(vars(said.card_data)) if said.card_data else {}
-    return Repository(
-        str(said.id),
-        commit,
-        files,
-        bool(said.gated or said.private),
-        _text(card.get("license")),
-        _texts(card.get("base_model")),
-    )
+    for sibling in said["siblings"]:
+        path, lfs = str(sibling["rfilename"]), sibling.get("lfs")
+        sha256 = str(lfs["sha256"]) if lfs else None
+        size = sibling["size"]
+        if (sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256)) or type(size) is not int or not 0 <= size < 1 << 50:
+            raise ValueError
+        files[path] = RemoteFile(path, size, sha256)
+    card = said.get("cardData") or {}
+    is_private = bool(said.get("gated") or said.get("private"))
+    return Repository(name, commit, files, is_private, _text(card.get("license")), _texts(card.get("base_model")))
+
+
+def _refused(repo: str, revision: str, refused: HttpError) -> AikitError:
+    """What a refusal means, and what to do. Source: huggingface_hub's hf_raise_for_status."""
+    where = f"{repo} on Hugging Face"
+    code = refused.headers.get("X-Error-Code")
+    match code, refused.status:
+        case "GatedRepo", _:
+            return error(
+                f"{where} is gated: accept its terms on {ADDRESS}/{repo}, and set HF_TOKEN to a token that may read it"
+            )
+        case "RevisionNotFound", _:
+            return error(f"{where} has no branch, tag or commit {revision!r}: name another")
+        case _, 401 if "Invalid credentials" in refused.headers.get("X-Error-Message", ""):
+            return error(
+                f"{where} cannot be asked: Hugging Face does not take the token: set HF_TOKEN anew, or `hf auth login`"
+            )
+        case ("RepoNotFound", _) | (_, 401 | 404):
+            hint = (
+                "check the name, and that the token may read it"
+                if token()
+                else "check the name, or set HF_TOKEN if it is private"
+            )
+            return error(f"{where} is not there: {hint}")
+        case _, 403:
+            return error(f"{where} is not open to this user: look at its page, and at HF_TOKEN")
+        case _, 429:
+            return error(f"{where} cannot be asked: too many requests, wait some minutes or set HF_TOKEN")
+    return error(f"{where} cannot be asked: {refused.message}")
 
 
 def chosen(source: HubFile | HubRepository, repository: Repository) -> tuple[RemoteFile, ...]:
@@ -248,38 +270,6 @@ def pinned(source: HubFile, commit: str) -> HubFile:
 def _stem(path: str) -> str:
     """A sharded GGUF's name without the number of the shard."""
     return re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", path, flags=re.IGNORECASE)
-
-
-def _api() -> HfApi:
-    from huggingface_hub import HfApi
-
-    from aikit_nix import __version__
-
-    return HfApi(endpoint=endpoint(), library_name="aikit-nix", library_version=__version__, token=token() or False)
-
-
-def _gated(repo: str) -> str:
-    page = f"{ADDRESS}/{repo}"
-    return (
-        f"{repo} on Hugging Face is gated: accept its terms on {page} and set HF_TOKEN"
-        if not token()
-        else f"{repo} on Hugging Face is gated and the token has no access: accept its terms on {page}"
-    )
-
-
-def _status(code: int) -> str:
-    """Most answers have an error of their own: these come from mirrors, and when Hugging Face has a bad day."""
-    hint = {
-        401: "is not open without a token: set HF_TOKEN",
-        403: "is not open to this user: look at its page, and at HF_TOKEN",
-        404: "is not there: check the name and the revision",
-        429: "cannot be asked: too many requests, wait some minutes or set HF_TOKEN",
-    }
-    return hint.get(code, f"cannot be asked: {endpoint()} answered {code or 'nothing'}, try again later")
-
-
-def _reason(failed: Exception) -> str:
-    return " ".join(str(failed).split())[:300] or type(failed).__name__
 
 
 def _text(value: object) -> str | None:

@@ -59,6 +59,14 @@ def files(source: Local, folder: Path, destination: str) -> list[tuple[str, Path
     return [(posixpath.join(posixpath.dirname(destination), name), there.with_name(name)) for name in names]
 
 
+def place(source: Local, folder: Path, destination: str, path: str) -> Path:
+    """Where the file that lands on `path` lies on the disk: the source itself, a file of the folder, or another shard."""
+    there = folder / source.path
+    if path.startswith(destination + "/"):
+        return there / path.removeprefix(destination + "/")
+    return there.with_name(posixpath.basename(path))
+
+
 def outside(file: Path, folder: Path) -> Path | None:
     """Where a file really is, if links lead out of the aikitfile's `folder`; None where they do not."""
     target = file.resolve()

@@ -10,6 +10,7 @@ _PATH_MAX = 2048  # bytes of a name below /models: Linux takes 4096 for a path, 
 _MOST_SHARDS = 1000
 # llama.cpp finds the other shards from the first by this pattern
 _FIRST_SHARD = re.compile(r"(.*)-00001-of-(\d{5})(\.gguf)", re.IGNORECASE)
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -75,6 +76,12 @@ def relative_path(path: str) -> str:
         raise RefusedError(f"has a file with an odd path: `{path}`")
     file_name(parts[-1])
     return path
+
+
+def first_shard(name: str) -> str:
+    """The first shard of a GGUF, given any of them; any other name stands for itself."""
+    found = _SHARD.fullmatch(name)
+    return f"{found[1]}-00001-of-{found[3]}{found[4]}" if found else name
 
 
 def shards(name: str) -> list[str]:

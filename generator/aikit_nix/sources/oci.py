@@ -83,7 +83,8 @@ def read(text: str) -> Artifact:
 _TITLE = "org.opencontainers.image.title"
 _FILE_PATH = "org.cncf.model.filepath"  # ModelPack
 _UNPACK = "io.deis.oras.content.unpack"  # oras: a folder, as a tar
-_OLLAMA_MODEL = "application/vnd.ollama.image.model"
+_OLLAMA = "application/vnd.ollama.image."
+_OLLAMA_MODEL = _OLLAMA + "model"
 _DOCKER_GGUF = "application/vnd.docker.ai.gguf"
 _ARCHIVE = re.compile(r"\.tar(\+gzip|\+zstd)?$|/tar(\+gzip)?$")
 _MAX_LAYERS = 1000
@@ -97,6 +98,7 @@ class Blob:
     digest: str
     size: int
     is_archive: bool = False
+    is_gguf: bool = False
 
     @property
     def sha256(self) -> str:
@@ -132,27 +134,39 @@ def describe(source: Artifact, client: Client) -> Description:
         or len(layers) > _MAX_LAYERS
     ):
         raise RefusedError("is no artifact: its manifest has no list of layers")
-    blobs = tuple(_ollama(source, layers) if source.is_ollama else _files(source, layers))
+    kinds = [str(layer.get("mediaType")) for layer in layers]
+    # A copy of Ollama's artifact in another registry is one, too
+    is_ollama = source.is_ollama or any(kind.startswith(_OLLAMA) for kind in kinds)
+    blobs = tuple(_ollama(source, layers) if is_ollama else _files(source, layers))
     if not blobs:
-        kind = manifest.content.get("artifactType") or manifest.content.get("config", {}).get("mediaType")
+        kind = manifest.content.get("artifactType") or _mapping(manifest.content.get("config")).get("mediaType")
         raise RefusedError(f"holds no file of a model (it is {str(kind)[:100]!r}): is it a container image?")
+    paths = [blob.path for blob in blobs if not blob.is_archive]
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise RefusedError(f"has two files that are both called `{twice}`")
     return Description(manifest.digest, blobs)
 
 
 def _only_manifest(index: Mapping[str, Any]) -> str:
     """The digest of an index's manifest; of several, the one for linux/amd64: a model is the same on all."""
-    entries = [entry for entry in index.get("manifests") or () if isinstance(entry, dict)]
-    real = [entry for entry in entries if (entry.get("platform") or {}).get("os") != "unknown"] or entries
+    listed = index.get("manifests")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    real = [entry for entry in entries if _platform(entry)[0] != "unknown"] or entries
     if len(real) > 1:
-        real = [
-            entry
-            for entry in real
-            if ((entry.get("platform") or {}).get("os"), (entry.get("platform") or {}).get("architecture"))
-            == ("linux", "amd64")
-        ]
+        real = [entry for entry in real if _platform(entry) == ("linux", "amd64")]
     if len(real) != 1 or not _DIGEST.fullmatch(str(real[0].get("digest"))):
         raise RefusedError("is an index of several artifacts: name one by its digest")
     return str(real[0]["digest"])
+
+
+def _platform(entry: Mapping[str, Any]) -> tuple[object, object]:
+    platform = _mapping(entry.get("platform"))
+    return platform.get("os"), platform.get("architecture")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _ollama(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
@@ -164,12 +178,12 @@ def _ollama(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[B
     if len(models) > 1:
         raise RefusedError(f"holds {len(models)} model files, where AIKit expects one")
     for layer in models:
-        yield _blob(source.file, layer)
+        yield _blob(source.file, layer, is_gguf=True)
 
 
 def _files(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
     for layer in layers:
-        notes = layer.get("annotations") or {}
+        notes = _mapping(layer.get("annotations"))
         media_type = str(layer.get("mediaType"))
         path = notes.get(_FILE_PATH) or notes.get(_TITLE)
         if not path and media_type.startswith(_DOCKER_GGUF):
@@ -178,13 +192,14 @@ def _files(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[Bl
         if not path and is_archive and ("kitops" in media_type or ".cncf.model." in media_type):
             path = source.file
         if path:
-            yield _blob(relative_path(str(path)), layer, is_archive=is_archive)
+            is_gguf = not is_archive and str(path).lower().endswith(".gguf")
+            yield _blob(relative_path(str(path)), layer, is_archive=is_archive, is_gguf=is_gguf)
 
 
-def _blob(path: str, layer: Mapping[str, Any], *, is_archive: bool = False) -> Blob:
+def _blob(path: str, layer: Mapping[str, Any], *, is_archive: bool = False, is_gguf: bool = False) -> Blob:
     digest, size = layer.get("digest"), layer.get("size")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise RefusedError(f"has a layer whose digest is no sha256: {str(digest)[:80]!r}")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
         raise RefusedError(f"has a layer of {str(size)[:30]} bytes")
-    return Blob(path, digest, size, is_archive)
+    return Blob(path, digest, size, is_archive, is_gguf)
