@@ -103,9 +103,10 @@ def collect(found: Recipe, system: str, *, built: bool) -> list[Item]:
             path: outside[path] for path in set(outside) - set(nix.invalid(outside))
         }
     _bring(outside, models)
-    # An image for another architecture is made by this one's tools
-    packages = [*found.debs(system), *(each for other in recipe.ARCHITECTURES for each in found.debs(other, "tools"))]
-    debs = {str(store.store_path(_deb_name(package.filename), package.sha256)): package for package in packages}
+    debs = {
+        str(store.store_path(_deb_name(package.filename), package.sha256)): package
+        for package in [*found.debs(system), *found.tools()]
+    }
 
     def origin(path: str) -> tuple[Kind, str | None]:
         if model := models.get(path):
