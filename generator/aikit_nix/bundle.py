@@ -200,7 +200,7 @@ def copy(items: Sequence[Item], url: str, *, scratch: Path | None = None, key: P
         to = url + ("&" if "?" in url else "?") + f"compression={compression}" if is_cache else url
         for some in nix.chunks(paths):
             # Ours, which nobody else has signed; the other side checks what it wants to
-            process.run([*nix.NIX, "copy", "--no-check-sigs", "--to", to, *some], env=env)
+            nix.run("copy", "--no-check-sigs", "--to", to, *some, env=env)
     if key and is_cache:
         _sign(items, key, ["--store", url])
 
@@ -209,7 +209,7 @@ def _sign(items: Sequence[Item], key: Path, where: Sequence[str]) -> None:
     if not key.is_file():
         raise error(f"--key {key}: there is no such file (make one with `nix key generate-secret`)")
     for some in nix.chunks([item.path for item in items]):
-        process.run([*nix.NIX, "store", "sign", *where, "--key-file", key, *some], secret=False)
+        nix.run("store", "sign", *where, "--key-file", key, *some)
 
 
 def _plain(folder: Path) -> Path:
@@ -349,7 +349,7 @@ def bring(folder: Path, index: Index, *, public_key: str | None = None, check_si
         options.append("--no-check-sigs")
     try:
         for some in nix.chunks(missing):
-            process.run([*nix.NIX, "copy", *options, "--from", cache, *some])
+            nix.run("copy", *options, "--from", cache, *some)
     except AikitError as failed:
         still = set(nix.invalid(missing))
         if flipped := [
