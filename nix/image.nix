@@ -31,9 +31,13 @@ let
   name = builtins.substring 0 100 (baseNameOf plan.image.name);
   tag = if plan.image.tag == null then runtime else plan.image.tag;
 
+  # Moments of work on files that are here: not worth sending a model to another machine.
+  local.preferLocalBuild = true;
+
   python =
     name: script: spec:
     pkgs.runCommand name {
+      inherit (local) preferLocalBuild;
       nativeBuildInputs = [ pkgs.python3 ];
       spec = builtins.toJSON spec;
       passAsFile = [ "spec" ];
@@ -268,7 +272,7 @@ let
   outputs = {
     inherit engine manifest stream;
 
-    image = pkgs.runCommand "${name}.tar" { } "${stream} > $out" // outputs;
+    image = pkgs.runCommand "${name}.tar" local "${stream} > $out" // outputs;
 
     oci = layout true;
 

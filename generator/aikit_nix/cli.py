@@ -40,6 +40,8 @@ _COMMANDS = {
     "attest": "proof",
     "sign": "proof",
     "sign-models": "proof",
+    "bundle": "hermetic",
+    "unbundle": "hermetic",
     "debian-lock": "maintain",
     "update-pins": "maintain",
 }

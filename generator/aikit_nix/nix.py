@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,8 @@ from aikit_nix.files import read_bounded
 
 # For a Nix whose settings leave them off.
 _NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
+
+_AT_ONCE = 1000  # paths in one command line
 
 # Debian 12's.
 OLDEST = (2, 8)
@@ -62,21 +64,72 @@ def build(reference: str, attribute: str, env: Mapping[str, str] | None = None) 
     return Path(json.loads(said)[0]["outputs"]["out"])
 
 
+def run(*words: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Run `nix WORDS`; what it wrote to stdout. Raises AikitError."""
+    return process.run([*_NIX, *words], env=env)
+
+
+def fixed_outputs(derivation: str) -> dict[str, str]:
+    """What has to come from elsewhere to build a derivation: each store path with a known hash, and what makes it.
+
+    A model's layer is none, although its hash may be known: it is made of the model, which is one.
+    """
+    return {
+        str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}"): path
+        for path, content in _derivations(derivation).items()
+        for output in content["outputs"].values()
+        if output.get("hash") and output.get("path") and "modelFile" not in content.get("env", {})
+    }
+
+
+def model_layers(derivation: str) -> set[str]:
+    """The outputs below a derivation that hold a model a second time."""
+    return {
+        str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}")
+        for content in _derivations(derivation).values()
+        for output in content["outputs"].values()
+        if output.get("path") and "modelFile" in content.get("env", {})
+    }
+
+
 def missing_fixed_outputs(derivation: str) -> list[str]:
     """The derivations below one whose output has a known hash and is not in the store: what has to be downloaded."""
-    known = _derivations(derivation)
-    outputs = {
-        str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}"): path
-        for path, content in known.items()
-        for output in content["outputs"].values()
-        if output.get("hash") and output.get("path")
-    }
-    missing: list[str] = []
-    paths = sorted(outputs)
-    for start in range(0, len(paths), 1000):
-        argv = ["nix-store", "--check-validity", "--print-invalid", *paths[start : start + 1000]]
-        missing += [outputs[path] for path in process.run(argv).split()]
-    return sorted(missing)
+    outputs = fixed_outputs(derivation)
+    return sorted(outputs[path] for path in invalid(outputs))
+
+
+def invalid(paths: Iterable[str]) -> list[str]:
+    """Those of some store paths that are not in the store."""
+    return [
+        path
+        for some in chunks(sorted(paths))
+        for path in process.run(["nix-store", "--check-validity", "--print-invalid", *some]).split()
+    ]
+
+
+def chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at a time as a command line takes."""
+    return (paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE))
+
+
+def sizes(paths: Sequence[str]) -> list[tuple[str, int]]:
+    """For each store path its NAR's hash (`sha256:` and Nix' base 32) and size in bytes."""
+
+    def ask(what: str) -> list[str]:
+        return [line for some in chunks(paths) for line in process.run(["nix-store", "--query", what, *some]).split()]
+
+    return list(zip(ask("--hash"), map(int, ask("--size")), strict=True))
+
+
+def inputs(reference: str) -> list[str]:
+    """The store paths of all inputs of a flake, brought there if they are not. Raises AikitError."""
+
+    def below(node: Mapping[str, Any]) -> Iterator[str]:
+        for each in node.get("inputs", {}).values():
+            yield each["path"]
+            yield from below(each)
+
+    return sorted(set(below(json.loads(process.run([*_NIX, "flake", "archive", "--json", reference])))))
 
 
 def built_here(derivation: str) -> list[str]:

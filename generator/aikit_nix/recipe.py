@@ -197,7 +197,7 @@ def read(folder: Path, lock_path: Path | None = None) -> Recipe:
     if content[PLAN] is None:
         raise error(f"{folder} holds no flake of aikit-nix: run `aikit-nix gen`, or name its folder with --flake")
     plan = _parsed(folder / PLAN, content[PLAN], _plan)
-    path = lock_path or next((path for path in _lock_places(folder) if path.exists()), None)
+    path = lock_path or next((path for path in lock_places(folder) if path.exists()), None)
     found = lock.read(path) if path else None
     if lock_path and found is None:
         raise error(f"{lock_path} is not there: write it with `aikit-nix lock`", code="lock")
@@ -214,7 +214,8 @@ def read(folder: Path, lock_path: Path | None = None) -> Recipe:
     )
 
 
-def _lock_places(folder: Path) -> tuple[Path, ...]:
+def lock_places(folder: Path) -> tuple[Path, ...]:
+    """Where the lock of a flake's folder may lie."""
     return folder / lock.NAME, folder.resolve().parent / lock.NAME
 
 

@@ -46,9 +46,14 @@ def store_path(name: str, sha256: str) -> Path:
     folded = bytearray(20)
     for index, byte in enumerate(digest):
         folded[index % 20] ^= byte
-    number = int.from_bytes(folded, "little")
-    base32 = "".join(_NIX_BASE32[(number >> (5 * index)) & 31] for index in reversed(range(32)))
-    return Path(f"/nix/store/{base32}-{name}")
+    return Path(f"/nix/store/{base32(bytes(folded))}-{name}")
+
+
+def base32(digest: bytes) -> str:
+    """A digest as Nix writes it: 5 bits a character, the last first."""
+    number = int.from_bytes(digest, "little")
+    length = (len(digest) * 8 + 4) // 5
+    return "".join(_NIX_BASE32[(number >> (5 * index)) & 31] for index in reversed(range(length)))
 
 
 def add(file: Path, file_name: str, sha256: str) -> bool:

@@ -1,0 +1,73 @@
+"""What builds without a network: `aikit-nix bundle` and `unbundle`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from aikit_nix import console
+from aikit_nix.commands import options
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@options.FLAKE
+@options.LOCK
+@options.SYSTEM
+@click.option(
+    "--built", is_flag=True, help="Build it, and put in what was built too, but for what holds a model again."
+)
+@click.option("--to", "url", metavar="URL", help="Also copy it to another cache or store: s3://…, ssh://…, file://….")
+@click.option("--key", type=options.FILE, help="Sign with this key (`nix key generate-secret`).")
+def bundle(
+    folder: Path,
+    flake: Path,
+    lock_path: Path | None,
+    system: str | None,
+    built: bool,
+    url: str | None,
+    key: Path | None,
+) -> None:
+    """Write all that the build of a flake needs into DIR, which is then a Nix binary cache.
+
+    The flake with its inputs, the models, Debian's packages or the sources of programs; what DIR has already is not
+    copied again. bundle.json there says what is what, with hashes and licences.
+    """
+    from aikit_nix import bundle as bundles
+    from aikit_nix import recipe
+
+    found = recipe.read(flake, lock_path)
+    index, copied = bundles.write(found, found.system(system), folder, built=built, key=key)
+    if url:
+        bundles.copy(index.paths, url, key=key)
+        console.say(f"copied to {url}")
+    console.say(*bundles.table(index.paths))
+    console.say(
+        f"wrote {folder}: all that {index.image} for {index.system} is built of, {console.size(copied)} of it new"
+    )
+    console.say(f"next, on a machine without network: aikit-nix unbundle {shlex.quote(str(folder))} -o flake")
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("-o", "--output", type=_FOLDER, help="Also write the flake, into this new folder.")
+@click.option("--public-key", metavar="NAME:KEY", help="Trust what was built elsewhere and signed with this key.")
+@click.option("--no-check-sigs", is_flag=True, help="Trust what was built elsewhere without a signature.")
+def unbundle(folder: Path, output: Path | None, public_key: str | None, no_check_sigs: bool) -> None:
+    """Bring what `bundle` wrote into DIR into the Nix store; no network is used.
+
+    Nix checks every hash. Models, packages and sources are known by their own hash and need no signature; what was built
+    does. What is damaged or missing is named, and the rest can be brought again.
+    """
+    from aikit_nix import bundle as bundles
+
+    index = bundles.read(folder)
+    count = bundles.bring(folder, index, public_key=public_key, check_signatures=not no_check_sigs)
+    console.say(f"all {len(index.paths)} store paths of {index.image} are in the Nix store, {count} of them new")
+    if output:
+        bundles.write_flake(folder, index, output)
+        console.say(f"wrote {output}", f"next: nix build --offline path:{shlex.quote(str(output.resolve()))}")
