@@ -64,6 +64,7 @@ def test_without_the_model_and_without_a_network(tmp_path: Path, monkeypatch: py
     if not shutil.which("skopeo"):
         pytest.skip("skopeo is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     sentence = f"This is the model {os.urandom(4).hex()}."
     file, described = unseen_model(tmp_path, sentence)
     in_store = store.store_path("unseen.gguf", str(described["sha256"]))
