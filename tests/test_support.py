@@ -15,6 +15,7 @@ from pathlib import Path
 import gguf
 import pytest
 
+from aikit_nix.image.rootfs import UnpackError
 from support import file_server, image, tiny_gguf, tried
 
 
@@ -119,7 +120,7 @@ def test_unpack_lays_layers_over_each_other(tmp_path: Path) -> None:
 )
 def test_unpack_refuses(layer: bytes, diff_ids: list[str] | None, message: str, tmp_path: Path) -> None:
     archive = docker_archive(tmp_path / "i.tar", layer, diff_ids=diff_ids)
-    with pytest.raises(image.ImageError, match=message):
+    with pytest.raises(UnpackError, match=message):
         image.unpack(archive, tmp_path / "root")
     assert not Path("/x").exists()
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bench_localai
+import bench_push
 import bench_transfer
 import gemma
 from aikit_nix import debian
@@ -127,6 +128,12 @@ def transfer(folder: Path) -> Iterator[Result]:
         yield Result(*number)
 
 
+def push(folder: Path) -> Iterator[Result]:
+    """Pushes, beside curl."""
+    for number in bench_push.measure(folder):
+        yield Result(*number)
+
+
 def debian_images(folder: Path) -> Iterator[Result]:
     """Each runtime of the Debian packages: the image's size, and its build where the .debs are in the store already."""
     tiny_gguf.make(folder / "tiny.gguf")
@@ -153,7 +160,7 @@ def made(flake: Path, output: str, ends: tuple[str, ...]) -> list[str]:
     return [path for path in needed if path.endswith(ends)]
 
 
-BENCHMARKS = (gen, check, build, transfer, speed, debian_images, localai)
+BENCHMARKS = (gen, check, build, transfer, push, speed, debian_images, localai)
 
 
 def demo_model() -> Path | None:

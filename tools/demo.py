@@ -25,6 +25,7 @@ from rich.table import Table
 import gemma
 from aikit_nix import cpu, debian
 from aikit_nix.errors import AikitError
+from aikit_nix.image.rootfs import UnpackError
 from support import container, debian_lock, image, nix_env, tiny_gguf
 
 QUESTION = "What is the capital of France?"
@@ -241,7 +242,7 @@ def main() -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         Demo(folder).run(os.environ.get("ASK") or QUESTION)
-    except (CannotError, AikitError, image.ImageError, container.ContainerError, OSError) as problem:
+    except (CannotError, AikitError, UnpackError, container.ContainerError, OSError) as problem:
         print(str(problem) if isinstance(problem, AikitError) else f"error: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -30,6 +30,7 @@ _COMMANDS = {
     "gen": "gen",
     "load": "image",
     "push": "image",
+    "run": "image",
     "inspect": "image",
     "diff": "image",
     "k8s": "kubernetes",

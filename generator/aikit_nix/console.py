@@ -75,6 +75,11 @@ def write(text: str) -> None:
         _write(sys.stdout, text)
 
 
+def piece(text: str) -> None:
+    """Print a part of a text that is still coming, to stdout, escaped but for its line breaks and tabs."""
+    _write(sys.stdout, "".join(c if c in "\n\t" else printable(c) for c in text), flush=True)
+
+
 def trace(line: str) -> None:
     """A request or a command that was run, shown as `$ LINE` with --verbose. Addresses in it are blanked by the caller."""
     if verbosity >= Verbosity.VERBOSE:

@@ -56,9 +56,12 @@ def start(
     stdin: int | IO[bytes] | None = subprocess.DEVNULL,
     stdout: int | IO[bytes] | None = subprocess.PIPE,
     stderr: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
+    own_group: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running program, for what is read or written while it runs; None passes our own stream on.
 
+    It inherits `pass_fds`. In its own group it does not get the terminal's Ctrl-C: who started it ends it.
     It is ended when the block is left by an exception. Raises AikitError when the program is missing.
     """
     try:
@@ -70,6 +73,8 @@ def start(
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            pass_fds=pass_fds,
+            process_group=0 if own_group else None,
         )
     except (FileNotFoundError, PermissionError):
         raise missing(Path(argv[0]).name) from None

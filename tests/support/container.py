@@ -1,17 +1,10 @@
-"""Starts an unpacked image the way a cautious container runtime would, with bubblewrap.
-
-Read-only root, a tmpfs on /tmp, a user that is not root, no capabilities, own process and network
-namespaces: the server has no network but its own loopback, and is reached through one relayed port.
-"""
+"""Starts an unpacked image in the project's own sandbox, and asks it."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -22,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import relay, tried
+from aikit_nix.image import sandbox
+from support import tried
 from support.image import Image
 
 _READY_PATH = {"llama-server": "/health", "local-ai": "/readyz"}
@@ -70,13 +64,7 @@ class Container:
         return content
 
 
-def missing() -> str | None:
-    """Why no image can be started on this machine, or None."""
-    for program, package in (("bwrap", "bubblewrap"), ("unshare", "util-linux")):
-        if not shutil.which(program):
-            return f"`{program}` is missing (Debian package {package})"
-    done = subprocess.run([*_namespace(), *_sandbox(Path("/")), "true"], capture_output=True, text=True, check=False)
-    return f"bubblewrap cannot make a sandbox here: {_tail(done.stderr)}" if done.returncode else None
+missing = sandbox.missing
 
 
 @contextmanager
@@ -97,56 +85,26 @@ def start(
     `port` is the one that the server listens on. `waiting` is called ten times a second until the server is ready.
     `emulator` is a static program that runs those of another processor (qemu-user). Raises ContainerError.
     """
-    config = image.run
-    command = [*config.get("Entrypoint", []), *config.get("Cmd", []), *arguments]
-    environment = dict(entry.split("=", 1) for entry in config.get("Env", ())) | dict(env or {})
-    user, _, group = config.get("User", "0").partition(":")
-    sandbox = [*_sandbox(root), "--uid", user, "--gid", group or user]
-    sandbox += ["--chdir", config.get("WorkingDir") or "/"]
-    for name, value in environment.items():
-        sandbox += ["--setenv", name, value]
-    for mount_point in ("dev", "proc", "tmp"):  # a container runtime makes these too
-        (root / mount_point).mkdir(exist_ok=True)
-
     with (
         tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch,
-        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
     ):
         log_file = Path(scratch) / "log"
-        argv = [*_namespace(), sys.executable, relay.__file__, str(listener.fileno()), str(port)]
+        run, mounts = image.run, {}
+        program = Path(run["Entrypoint"][0]).name
         if emulator:
-            sandbox += ["--ro-bind", emulator, "/tmp/emulator"]
-            argv += [*sandbox, "--", "/tmp/emulator", f"/usr/bin/{command[0]}", *command[1:]]
-        else:
-            argv += [*sandbox, "--", *command]
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listener.fileno()]
-            )
-        container = Container(image, f"http://127.0.0.1:{listener.getsockname()[1]}", process, log_file)
-        try:
-            _wait(container, _READY_PATH[Path(command[0]).name], timeout, waiting)
+            run = {**run, "Entrypoint": ["/tmp/emulator", f"/usr/bin/{program}", *run["Entrypoint"][1:]]}
+            mounts = {"/tmp/emulator": Path(emulator)}
+        with (
+            log_file.open("wb") as log,
+            sandbox.start(
+                run, root, listener, mounts=mounts, arguments=arguments, env=env, port=port, log=log
+            ) as process,
+        ):
+            container = Container(image, f"http://127.0.0.1:{listener.getsockname()[1]}", process, log_file)
+            _wait(container, _READY_PATH[program], timeout, waiting)
             tried.record(image, tried.Seen.STARTED)
             yield container
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _namespace() -> list[str]:
-    # Root makes a network namespace outright, anybody else inside a user namespace.
-    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", *user, "--net"]
-
-
-def _sandbox(root: Path) -> list[str]:
-    argv = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--cap-drop", "ALL"]
-    argv += ["--die-with-parent", "--new-session", "--clearenv"]
-    return [*argv, "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
 
 
 def _wait(container: Container, path: str, timeout: float, waiting: Callable[[], None]) -> None:

@@ -1,5 +1,4 @@
-"""Reads and unpacks a container image: a docker-archive or an OCI layout, with nothing but the standard
-library.
+"""Reads and unpacks a container image: a docker-archive or an OCI layout.
 
 Every layer's digest is checked against the image's configuration while it is unpacked.
 """
@@ -8,16 +7,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
-import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
+
+from aikit_nix.image.rootfs import Hashing, UnpackError, extract
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,11 @@ class Image:
         return sum(layer.size for layer in self.layers)
 
 
-class ImageError(Exception):
-    """The image is not what an image must be; the message says where."""
-
-
 def unpack(source: Path, root: Path | None = None, progress: Callable[[int], None] = lambda count: None) -> Image:
     """Read the image at `source` and lay its layers, one over the other, into the new folder `root`.
 
     Without `root` the layers are read and checked but not written. File owners are not kept: the files belong
-    to who unpacks them. `progress` is told the bytes of each piece that was read. Raises ImageError.
+    to who unpacks them. `progress` is told the bytes of each piece that was read. Raises UnpackError.
     """
     if root:
         root.mkdir(parents=True)
@@ -71,12 +65,12 @@ def unpack(source: Path, root: Path | None = None, progress: Callable[[int], Non
         digests = configuration["rootfs"]["diff_ids"]
         layers = []
         for index, blob in enumerate(blobs):
-            layer = _layer(_Hashing(blob, progress), root.resolve() if root else None)
+            layer = _layer(_Counting(blob, progress), root.resolve() if root else None)
             if index >= len(digests) or layer.digest != digests[index]:
-                raise ImageError(f"{source}: layer {index} is {layer.digest}, the configuration says otherwise")
+                raise UnpackError(f"{source}: layer {index} is {layer.digest}, the configuration says otherwise")
             layers.append(layer)
     if len(layers) != len(digests):
-        raise ImageError(f"{source}: {len(layers)} layers, the configuration lists {len(digests)}")
+        raise UnpackError(f"{source}: {len(layers)} layers, the configuration lists {len(digests)}")
     return Image(f"sha256:{hashlib.sha256(config).hexdigest()}", configuration, tuple(layers), names)
 
 
@@ -90,7 +84,7 @@ def _docker_archive(source: Path) -> Iterator[_Parts]:
         def member(name: str) -> IO[bytes]:
             found = archive.extractfile(name)
             if not found:
-                raise ImageError(f"{source}: {name} is not a file")
+                raise UnpackError(f"{source}: {name} is not a file")
             return found
 
         (manifest,) = json.loads(member("manifest.json").read())
@@ -104,13 +98,13 @@ def _oci_layout(source: Path) -> Iterator[_Parts]:
         path = blob_path(descriptor)
         data = path.read_bytes()
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor["digest"]:
-            raise ImageError(f"{path}: the content has another digest")
+            raise UnpackError(f"{path}: the content has another digest")
         return data
 
     def blob_path(descriptor: dict[str, Any]) -> Path:
         path = source.joinpath("blobs", *descriptor["digest"].split(":"))
         if path.stat().st_size != descriptor["size"]:
-            raise ImageError(f"{path}: {path.stat().st_size} bytes, the descriptor says {descriptor['size']}")
+            raise UnpackError(f"{path}: {path.stat().st_size} bytes, the descriptor says {descriptor['size']}")
         return path
 
     def layers(manifest: dict[str, Any]) -> Iterator[IO[bytes]]:
@@ -125,68 +119,30 @@ def _oci_layout(source: Path) -> Iterator[_Parts]:
     yield blob(manifest["config"]), layers(manifest), (name,) if name else ()
 
 
-class _Hashing(io.RawIOBase):
-    """Passes reads on and hashes what went through."""
-
+class _Counting(Hashing):
     def __init__(self, source: IO[bytes], progress: Callable[[int], None]) -> None:
-        self.source, self.progress, self.sha256, self.size = source, progress, hashlib.sha256(), 0
-
-    def readable(self) -> bool:
-        return True
+        super().__init__(source)
+        self.progress = progress
 
     def read(self, size: int = -1) -> bytes:
-        data = self.source.read(size)
-        self.sha256.update(data)
-        self.size += len(data)
+        data = super().read(size)
         self.progress(len(data))
         return data
 
 
-def _layer(stream: _Hashing, root: Path | None) -> Layer:
+def _layer(stream: _Counting, root: Path | None) -> Layer:
     store_paths, files = set(), set()
     with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
         for member in archive:
             parts = PurePosixPath(member.name.lstrip("/")).parts
             if ".." in parts:
-                raise ImageError(f"the layer's entry {member.name!r} leaves the image")
+                raise UnpackError(f"the layer's entry {member.name!r} leaves the image")
             if parts[:2] == ("nix", "store") and len(parts) > 2:
                 store_paths.add("/" + "/".join(parts[:3]))
             elif not member.isdir():
                 files.add("/" + "/".join(parts))
-            if root and parts:
-                _extract(archive, member, root.joinpath(*parts), root)
+            if root:
+                extract(archive, member, root)
     while stream.read(1 << 20):
         pass  # tarfile stops at the end marker; the digest is over all of it
     return Layer(f"sha256:{stream.sha256.hexdigest()}", stream.size, tuple(sorted(store_paths)), tuple(sorted(files)))
-
-
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path, root: Path) -> None:
-    if not path.parent.resolve().is_relative_to(root):
-        raise ImageError(f"the layer's entry {member.name!r} leads out of the image through a symlink")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.name.startswith(".wh."):
-        hidden = path.parent if path.name == ".wh..wh..opq" else path.with_name(path.name[len(".wh.") :])
-        _remove(hidden)
-        return
-    if not (member.isdir() and path.is_dir() and not path.is_symlink()):
-        _remove(path)
-    if member.isdir():
-        path.mkdir(exist_ok=True)
-        path.chmod(member.mode | 0o700)  # later layers still write into it
-    elif member.issym():
-        path.symlink_to(member.linkname)
-    elif member.islnk():
-        os.link(root / member.linkname.lstrip("/"), path, follow_symlinks=False)
-    elif content := archive.extractfile(member):
-        with path.open("xb") as file:
-            shutil.copyfileobj(content, file, 1 << 20)
-        path.chmod(member.mode)
-    else:
-        raise ImageError(f"the layer's entry {member.name!r} is a device or a pipe")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

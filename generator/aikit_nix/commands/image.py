@@ -1,4 +1,4 @@
-"""`aikit-nix load`, `push`, `inspect`, `diff`: what is done with an image."""
+"""`aikit-nix load`, `push`, `run`, `inspect`, `diff`: what is done with an image."""
 
 from __future__ import annotations
 
@@ -204,3 +204,39 @@ def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool) -> None:
         console.show(*(line for each in found for line in each.lines()))
     if found and exit_code:
         sys.exit(1)
+
+
+@click.command()
+@click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1)
+@FROM
+@click.option(
+    "--with",
+    "program",
+    type=click.Choice(["podman", "docker", "nerdctl", "bubblewrap"]),
+    help="What runs it.  [default: the first of these that works]",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port here; 0: any free one."
+)
+@click.option("--chat", is_flag=True, help="Answer the lines of standard input, then stop.")
+def run(arguments: tuple[str, ...], source: str, program: str | None, port: int, chat: bool) -> None:
+    """Run the flake's image until Ctrl-C; ARGUMENTs are the server's.
+
+    Without a container engine it runs in bubblewrap: no network but one port of this machine's loopback, a read-only
+    root, the models mounted from the Nix store.
+    """
+    from aikit_nix.image import chat as chatting
+    from aikit_nix.image import run as running
+
+    with running.serve(source, program=program, port=port, arguments=arguments, quiet=chat) as server:
+        if chat:
+            console.say(f"ready: {server.url}", err=True)
+            chatting.talk(server.url)
+            return
+        try:
+            console.show(f"ready: {server.url}/v1 (Ctrl-C stops it)")
+            status = server.process.wait()
+        except KeyboardInterrupt:
+            console.say("stopped", err=True)
+            return
+    raise error(f"the server ended with status {status}", code="server-ended")

@@ -26,7 +26,7 @@ def main(listener: int, port: int, program: list[str]) -> int:
     """Run the program to its end; its exit status."""
     # Whatever happens to the parent, nothing is left running: the program's own sandbox dies with us.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _loopback_up()
+    loopback_up()
     outside = socket.socket(fileno=listener)
     threading.Thread(target=_accept, args=(outside, port), daemon=True).start()
     child = subprocess.Popen(program)
@@ -34,7 +34,7 @@ def main(listener: int, port: int, program: list[str]) -> int:
     return child.wait()
 
 
-def _loopback_up() -> None:
+def loopback_up() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", b"lo", 0)
         _, flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request))

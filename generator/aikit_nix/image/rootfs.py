@@ -1,0 +1,133 @@
+"""An image's layers laid over each other in a folder, for a machine without a container engine.
+
+Layers may come from anywhere: nothing in them is written outside the folder, and none of them is believed to be what the
+manifest says before its digest was seen. Owners are not kept: the files belong to who unpacks them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from aikit_nix.errors import error
+from aikit_nix.image import layout
+from aikit_nix.image.layout import Image, Layer
+
+_BLOCK = 1 << 20
+
+
+class UnpackError(ValueError):
+    """A layer that is not what a layer must be; the message says where."""
+
+
+class Hashing(io.RawIOBase):
+    """Passes reads on, hashing and counting what went through."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self.sha256.update(data)
+        self.size += len(data)
+        return data
+
+
+def make(image: Image, folder: Path, root: Path) -> dict[str, Path]:
+    """Lay the image of the layout in `folder` into the new folder `root`.
+
+    Models stay where they are in the Nix store: the paths of those, with the files to mount there, are given back.
+    Raises AikitError.
+    """
+    root.mkdir()
+    models: dict[str, Path] = {}
+    for layer in image.layers:
+        file = image.model_file(layer.model) if layer.model else None
+        if layer.model and file and file.is_file():
+            models[layer.model] = file
+            try:
+                place = _place(layer.model, root)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.touch()
+            except (UnpackError, OSError) as bad:
+                raise error(f"{layer.model} cannot be placed: {bad}", code="image") from None
+        else:
+            _unpack(layer, folder, root)
+    return models
+
+
+def _unpack(layer: Layer, folder: Path, root: Path) -> None:
+    path = layout.blob_path(folder, layer.digest)
+    if not path.is_file():
+        what = layer.model or f"the layer {layer.digest}"
+        hint = ": `aikit-nix fetch` brings it" if layer.model else ""
+        raise error(f"{what} is not on this machine{hint}", code="missing-blob")
+    if layer.digest != layer.diff_id:
+        raise error(f"{path} is packed: unpack the image with skopeo or umoci", code="image")
+    try:
+        with path.open("rb") as file:
+            stream = Hashing(file)
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as archive:
+                for member in archive:
+                    extract(archive, member, root)
+            while stream.read(_BLOCK):
+                pass  # what stands behind the end of the tar belongs to the digest, too
+    except (OSError, ValueError, tarfile.TarError) as bad:
+        raise error(f"{path} cannot be unpacked: {' '.join(str(bad).split())[:300]}", code="image") from None
+    if f"sha256:{stream.sha256.hexdigest()}" != layer.digest:
+        raise error(f"{path} has other bytes than its digest says", code="image")
+
+
+def extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
+    """Lay one entry of a layer over what is in `root`. Raises UnpackError and OSError."""
+    path = _place(member.name, root)
+    if path == root:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name.startswith(".wh."):
+        remove(path.parent if path.name == ".wh..wh..opq" else path.with_name(path.name[len(".wh.") :]))
+        return
+    if not (member.isdir() and path.is_dir() and not path.is_symlink()):
+        remove(path)
+    if member.isdir():
+        path.mkdir(exist_ok=True)
+        path.chmod(member.mode | 0o700)  # later layers still write into it
+    elif member.issym():
+        path.symlink_to(member.linkname)
+    elif member.islnk():
+        os.link(_place(member.linkname, root), path, follow_symlinks=False)
+    elif content := archive.extractfile(member):
+        with path.open("xb") as file:
+            shutil.copyfileobj(content, file, _BLOCK)
+        path.chmod(member.mode)
+    else:
+        raise UnpackError(f"the layer's entry {member.name!r} is a device or a pipe")
+
+
+def _place(name: str, root: Path) -> Path:
+    """Where an entry of that name goes."""
+    parts = PurePosixPath(name.lstrip("/")).parts
+    if ".." in parts:
+        raise UnpackError(f"the layer's entry {name!r} leaves the image")
+    path = root.joinpath(*parts)
+    if parts and not path.parent.resolve().is_relative_to(root.resolve()):
+        raise UnpackError(f"the layer's entry {name!r} leads out of the image through a symlink")
+    return path
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

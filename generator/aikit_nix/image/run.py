@@ -1,0 +1,158 @@
+"""An image's server on this machine: in podman or docker where one of them works, else in bubblewrap."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from aikit_nix import console, process
+from aikit_nix.errors import AikitError, error
+from aikit_nix.http import Client, Patience
+from aikit_nix.image import engines, find, load, rootfs, sandbox
+from aikit_nix.image.engines import Engine
+from aikit_nix.image.layout import Image
+
+BUBBLEWRAP = "bubblewrap"
+_BACKLOG = 1024  # connections that wait
+_LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: `url` is where it answers on this machine."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def serve(
+    source: str,
+    *,
+    program: str | None = None,
+    port: int = 8080,
+    arguments: Sequence[str] = (),
+    quiet: bool = False,
+) -> Iterator[Server]:
+    """The server of a flake's or a layout's image, once it is ready; it is stopped at the end.
+
+    `program` is an engine's or `bubblewrap`, `port` one of this machine's (0: any), `arguments` are the server's beside
+    the image's own. What it says goes to stderr, with `quiet` nowhere, but for its last lines where it fails. Raises
+    AikitError.
+    """
+    engine = None
+    if program != BUBBLEWRAP:
+        engine = engines.choose(program, (engines.PODMAN, engines.DOCKER, engines.NERDCTL))
+    found = find.layout_of(source)
+    with _terminated(), tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch, _log(scratch, quiet) as log:
+        if engine:
+            started = _in_engine(found.image, source, engine, port, tuple(arguments), log)
+        else:
+            started = _in_bubblewrap(found, Path(scratch), port, arguments, log)
+        with started as server:
+            _wait(server, found.image, log)
+            yield server
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends us as Ctrl-C does: through all that has to be stopped."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _log(scratch: str, quiet: bool) -> Iterator[IO[bytes] | None]:
+    if not quiet:
+        yield None
+        return
+    with Path(scratch, "log").open("w+b") as file:
+        yield file
+
+
+@contextmanager
+def _in_engine(
+    image: Image, source: str, engine: Engine, port: int, arguments: tuple[str, ...], log: IO[bytes] | None
+) -> Iterator[Server]:
+    if not load.is_loaded(image, engine):
+        load.load(image, find.stream_of(source)[1], engine)
+    with _listen(port) as listener:
+        port = listener.getsockname()[1]  # it is free
+    gpu = image.labels.get("aikit-nix.runtime") == "cuda"
+    argv = engine.run(image.name, port, arguments, gpu=gpu)
+    with process.start(argv, stdout=log or subprocess.DEVNULL, stderr=log, own_group=True) as running:
+        try:
+            yield Server(f"http://127.0.0.1:{port}", running)
+        finally:
+            sandbox.stop(running)
+
+
+@contextmanager
+def _in_bubblewrap(
+    found: find.Layout, scratch: Path, port: int, arguments: Sequence[str], log: IO[bytes] | None
+) -> Iterator[Server]:
+    if problem := sandbox.missing():
+        raise error(f"neither podman nor docker works here, and {problem}", code="no-engine")
+    if found.image.labels.get("aikit-nix.runtime") == "cuda":
+        console.say("bubblewrap gives the server no GPU: it runs on the processor", err=True)
+    with _listen(port) as listener:
+        models = rootfs.make(found.image, found.folder, scratch / "root")
+        started = sandbox.start(
+            found.image.run, scratch / "root", listener, mounts=models, arguments=arguments, log=log
+        )
+        with started as running:
+            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", running)
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
+    except OSError as failed:
+        raise error(
+            f"port {port} cannot be had ({(failed.strerror or str(failed)).lower()}): name another one with --port"
+        ) from None
+
+
+def _wait(server: Server, image: Image, log: IO[bytes] | None) -> None:
+    """Until it is ready, however long it loads its model. Raises AikitError where it ends before."""
+    path = _ready_path(image)
+    with Client(Patience(connect=2, read=5, answer=5, attempts=1), direct=True) as client:
+        while True:
+            if (status := server.process.poll()) is not None:
+                said = ""
+                if log:
+                    log.seek(0)
+                    said = "".join(
+                        f"\n{line}" for line in log.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
+                    )
+                    console.say(*said.splitlines()[1:], err=True)
+                raise error(f"the server ended with status {status} before it was ready", code="server-ended")
+            try:
+                client.get(server.url + path)
+                return
+            except AikitError:
+                time.sleep(0.1)
+
+
+def _ready_path(image: Image) -> str:
+    """What the image's own health check asks for."""
+    check = image.run.get("Healthcheck") or {}
+    words = [str(word) for word in check.get("Test") or ()]
+    after = words[words.index("probe") :] if "probe" in words else []
+    return next((word for word in after if word.startswith("/")), "/v1/models")
