@@ -93,7 +93,12 @@ def raw_server(*answers: bytes) -> Iterator[str]:
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/debian"
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/debian"
+        finally:
+            # A thread that still waits would go on answering on what gets this number next.
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def test_a_file_is_fetched(seed: Path, files: FileServer, tmp_path: Path) -> None:
