@@ -14,7 +14,7 @@ from aikit_nix.compat import Escapes, Reading
 from aikit_nix.errors import AikitError, Diagnostic, Located, Position, Severity
 from aikit_nix.lock import Lock
 from aikit_nix.reader import Pair, Reader, absent, describe, short
-from aikit_nix.sources import HubFile, Local, Source, Web, huggingface
+from aikit_nix.sources import Artifact, HubFile, Local, Source, Web, huggingface
 from aikit_nix.yamltree import Node
 
 _MOST = 100
@@ -341,7 +341,8 @@ class Parser(Reader):
         """Two files on one path, or a file where another one needs a folder."""
         files: dict[str, tuple[str, Position, str | None]] = {}
         for model in models:
-            self._claim(files, model.path, "model", model.source.at, None)
+            if not (model.is_several and isinstance(model.source.value, Artifact)):  # only the lock knows its paths
+                self._claim(files, model.path, "model", model.source.at, None)
         for model in models:
             for template in model.prompt_templates:
                 self._claim(files, template.path, "template", template.name.at, template.template.value)

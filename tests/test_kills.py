@@ -1,0 +1,123 @@
+"""`lock` and `fetch` killed at random moments: resumable, no bad byte under a final name, never a broken lock.
+
+AIKIT_KILLS is how many times each is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import lock, store
+from support.file_server import FileServer
+from support.hugging_face import HuggingFace
+from test_lock import digest, done, write
+
+KILLS = int(os.environ.get("AIKIT_KILLS", "5"))
+OLD = '{"version": 1, "models": []}\n'
+NAMES = ("a.gguf", "b.gguf", "c.gguf")
+
+pytestmark = pytest.mark.usefixtures("nix")
+
+
+@dataclass
+class Project:
+    """Models of a web server and of Hugging Face that nobody has seen yet, and what is known to be true of them."""
+
+    folder: Path
+    web: FileServer
+    hub: HuggingFace
+    models: dict[str, bytes] = field(default_factory=dict)
+
+    def renew(self) -> None:
+        """Other models, an empty lock."""
+        self.models = {name: b"GGUF" + os.urandom((5 << 20) + index) for index, name in enumerate(NAMES)}
+        self.web.files = {f"/{name}": self.models[name] for name in NAMES[:2]}
+        self.hub.repository().commit({NAMES[2]: self.models[NAMES[2]]})
+        sources = [f"{self.web.url}/{name}" for name in NAMES[:2]] + [f"huggingface://ns/repo/{NAMES[2]}"]
+        write(self.folder, *((name, source) for name, source in zip(NAMES, sources, strict=True)))
+        (self.folder / "aikit.lock").write_text(OLD)
+
+    def check(self) -> None:
+        """What must hold at every moment."""
+        text = (self.folder / "aikit.lock").read_text()
+        read = lock.parse(text.encode(), "aikit.lock")
+        assert text == OLD or len(read.entries) == len(NAMES)
+        for entry in read.entries.values():
+            ((path, pin),) = entry.files
+            assert pin.sha256 == digest(self.models[path.removeprefix("/models/")])
+        for name, data in self.models.items():
+            (is_there,) = store.present([(name, digest(data))])
+            if is_there:
+                assert store.store_path(name, digest(data)).read_bytes() == data
+        downloads = self.folder / "cache/aikit-nix/downloads"
+        for file in downloads.iterdir() if downloads.is_dir() else ():
+            if not file.suffix and not file.name.startswith("."):
+                assert file.read_bytes() in self.models.values()
+            if file.suffix == ".pins":
+                for value in json.loads(file.read_bytes())["files"]:
+                    path, pin = lock.file_from_json(value)
+                    assert pin.sha256 == digest(self.models[path.removeprefix("/models/")])
+
+
+def killed(folder: Path, command: str, after: float, *, group: bool) -> bool:
+    """Run a command and kill it after some seconds, alone or with all that it started; whether it was still running."""
+    argv = [sys.executable, "-m", "aikit_nix.cli", command]
+    process = subprocess.Popen(
+        argv, cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        said, _ = process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True
+    assert process.returncode == 0, said.decode()
+    return False
+
+
+@pytest.mark.parametrize("command", ["lock", "fetch"])
+def test_kill_9(tmp_path: Path, files: FileServer, hub: HuggingFace, command: str) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    project = Project(tmp_path, files, hub)
+
+    def renew() -> None:
+        project.renew()
+        if command == "fetch":
+            files.rate = None
+            done(tmp_path, "lock")
+            for name in NAMES[:2]:  # fetched by `lock` already
+                path = store.store_path(name, digest(project.models[name]))
+                subprocess.run(["nix-store", "--delete", path], check=True, capture_output=True)
+        files.rate = 8 << 20
+
+    renew()
+    started = time.monotonic()
+    assert not killed(tmp_path, command, 300, group=False)
+    longest = time.monotonic() - started
+    project.check()
+    renew()
+    count = 0
+    while count < KILLS:
+        if killed(tmp_path, command, chance.uniform(0.1, longest), group=chance.random() < 0.5):
+            count += 1
+            project.check()
+        else:
+            project.check()
+            renew()
+    done(tmp_path, command)
+    project.check()
+    assert len(lock.parse((tmp_path / "aikit.lock").read_bytes(), "").entries) == len(NAMES)
+    if command == "fetch":
+        assert all(store.present((name, digest(data)) for name, data in project.models.items()))
