@@ -67,7 +67,7 @@ def test_a_local_file(tmp_path: Path, model: bytes) -> None:
 def test_it_asks_on_a_terminal(tmp_path: Path, model: bytes) -> None:
     (tmp_path / "m.gguf").write_bytes(model)
     leader, follower = pty.openpty()
-    os.write(leader, b"m.gguf\navx512\n")
+    os.write(leader, b"m.gguf\navx512\ndebian\n")
     argv = [sys.executable, "-m", "aikit_nix.cli", "init"]
     done = subprocess.run(argv, cwd=tmp_path, stdin=follower, capture_output=True, text=True, check=False)
     os.close(leader)
@@ -76,6 +76,7 @@ def test_it_asks_on_a_terminal(tmp_path: Path, model: bytes) -> None:
     parsed = written(tmp_path)
     assert parsed.runtime is not None
     assert parsed.runtime.value == "avx512"
+    assert "next: aikit-nix check --packages debian aikitfile.yaml && aikit-nix gen --packages debian" in done.stdout
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, model: bytes) -> None:

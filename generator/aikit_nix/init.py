@@ -19,6 +19,7 @@ from aikit_nix import gguf, head, lock, schema, sources
 from aikit_nix.errors import AikitError, error
 from aikit_nix.files import open_regular
 from aikit_nix.http_connection import HttpError
+from aikit_nix.plan import Packages
 from aikit_nix.sources import HubFile, HubRepository, Web, huggingface
 
 if TYPE_CHECKING:
@@ -51,13 +52,15 @@ def refuse_overwriting(output: Path, *, force: bool) -> None:
             raise error(f"{file} is there already: name another file with --output, or overwrite it with --force")
 
 
-def ask(runtime: str | None) -> tuple[tuple[str, ...], str | None]:
-    """Ask a person on a terminal for the model and, where it was not given, the runtime."""
+def ask(runtime: str | None, packages: str | None) -> tuple[tuple[str, ...], str | None, str]:
+    """Ask a person on a terminal for the model and, where they were not given, the runtime and the package set."""
     if not sys.stdin.isatty():
         raise error("no model: give --model URL, NAMESPACE/REPO on Hugging Face, or a GGUF file")
     model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, or a file)", type=str).strip()
     chosen = runtime or click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default="avx2")
-    return (model,), chosen
+    question = "Programs from (debian: ready in seconds; nixpkgs: compiled from source)"
+    origin = packages or click.prompt(question, type=click.Choice(list(Packages)), default=Packages.DEBIAN.value)
+    return (model,), chosen, str(origin)
 
 
 def find(model: str, folder: Path, client: Client, sha256: str | None = None) -> list[Found]:

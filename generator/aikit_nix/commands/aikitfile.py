@@ -161,6 +161,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
 )
 @click.option("--name", help="Name of the model.  [default: what the GGUF says]")
 @click.option("--runtime", type=click.Choice(language.RUNTIMES), help="What to compile for.")
+@options.PACKAGES
 @click.option(
     "--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, which then is not downloaded to compute it."
 )
@@ -172,6 +173,7 @@ def init(
     models: tuple[str, ...],
     name: str | None,
     runtime: str | None,
+    packages: str | None,
     sha256: str | None,
     output: Path,
     force: bool,
@@ -188,7 +190,7 @@ def init(
 
     initialiser.refuse_overwriting(output, force=force)
     if not models:
-        models, runtime = initialiser.ask(runtime)
+        models, runtime, packages = initialiser.ask(runtime, packages)
     with Client() as client:
         found = [found for model in models for found in initialiser.find(model, output.parent, client, sha256)]
     text = initialiser.render(found, name, runtime).encode()
@@ -198,4 +200,7 @@ def init(
     locking.write(pins)
     say(f"wrote {output} and {lock}: {', '.join(model.file for model in found)}")
     file = shlex.quote(str(output))
-    say(f"next: aikit-nix check {file} && aikit-nix gen {file}")
+    chosen = f"--packages {packages} " if packages else ""
+    say(f"next: aikit-nix check {chosen}{file} && aikit-nix gen {chosen}{file}")
+    if not packages:
+        say("  (gen compiles the server from nixpkgs; with --packages debian it takes Debian's, ready in seconds)")
