@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import console, redact
+from aikit_nix.errors import AikitError
 from aikit_nix.http import Answer, Client, HttpError, Patience, Trouble
 from support import file_server
 from support.file_server import Failure, FileServer
@@ -380,3 +382,56 @@ def test_abort_ends_what_other_threads_do(files: FileServer) -> None:
         assert not thread.is_alive()
         assert problems[0].trouble is Trouble.INTERRUPTED
         assert refused(web, files.url + "/a").trouble is Trouble.INTERRUPTED
+
+
+# --- What is sent
+
+
+def test_what_is_sent_is_made_on_the_way(web: Client, files: FileServer) -> None:
+    files.files["/a"] = b"taken"
+    answer = web.send("PUT", files.url + "/a", (b"x" * size for size in (1, 2, 3)), 6, headers={"X-A": "b"})
+    assert (answer.status, answer.body) == (200, b"taken")
+    (request,) = files.requests
+    assert (request.method, request.body, request.headers["x-a"]) == ("PUT", b"xxxxxx", "b")
+    assert "transfer-encoding" not in request.headers
+
+
+def test_what_is_sent_is_never_redirected(web: Client, files: FileServer, other: FileServer) -> None:
+    files.redirects["/a"] = other.url + "/b"
+    with pytest.raises(HttpError, match="redirects what is sent to"):
+        web.send("PUT", files.url + "/a", [b"secret"], 6, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert not other.requests
+
+
+def test_a_body_that_fails_is_not_sent_whole(web: Client, files: FileServer) -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"x" * 10
+        raise AikitError
+
+    with pytest.raises(AikitError) as raised:
+        web.send("PUT", files.url + "/a", blocks(), 20)
+    assert type(raised.value) is AikitError
+    assert all(len(request.body) < 20 for request in files.requests)
+
+
+def test_a_server_that_takes_nothing_is_too_slow(web: Client) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a"
+        with pytest.raises(HttpError) as raised:
+            web.send("PUT", url, (bytes(1 << 20) for _ in range(64)), 64 << 20)
+    assert raised.value.again
+
+
+def test_a_refusal_of_what_was_sent_is_not_repeated(web: Client, files: FileServer) -> None:
+    files.failures["/a"] = [Failure(503), Failure(503)]
+    with pytest.raises(HttpError) as raised:
+        web.send("PUT", files.url + "/a", [b"x"], 1)
+    assert (raised.value.status, raised.value.again, files.count("/a")) == (503, True, 1)
+
+
+def test_past_all_proxies(files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    files.files["/a"] = b"x"
+    with Client(PATIENCE, direct=True) as client:
+        assert client.get(files.url + "/a").body == b"x"

@@ -28,6 +28,7 @@ _COMMANDS = {
     "lock": "lock",
     "fetch": "lock",
     "gen": "gen",
+    "build": "gen",
     "load": "image",
     "push": "image",
     "run": "image",

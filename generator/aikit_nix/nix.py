@@ -6,16 +6,19 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import process
+from aikit_nix import console, process
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.files import read_bounded
+from aikit_nix.nix_log import Log
 
 # For a Nix whose settings leave them off.
 _NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
@@ -58,9 +61,26 @@ def evaluate(reference: str, attribute: str) -> str:
     return process.run([*_NIX, "eval", "--raw", f"{reference}#{attribute}"]).strip()
 
 
-def build(reference: str, attribute: str, env: Mapping[str, str] | None = None) -> Path:
-    """The store path of one of a flake's packages of this system, built if it is not there. Raises AikitError."""
-    said = process.run([*_NIX, "build", "--no-link", "--json", f"{reference}#{attribute}"], env=env)
+def build(
+    reference: str, attribute: str, env: Mapping[str, str] | None = None, *, out_link: Path | None = None
+) -> Path:
+    """The store path of one of a flake's packages of this system, built if it is not there. Raises AikitError.
+
+    What Nix does meanwhile is shown; `out_link` keeps the result from being collected as garbage.
+    """
+    log = Log()
+    argv = [*_NIX, "build", "--json", "--log-format", "internal-json", f"{reference}#{attribute}"]
+    argv += ["--out-link", str(out_link)] if out_link else ["--no-link"]
+    with console.status(log.status), process.start(argv, env=env, stderr=subprocess.PIPE) as nix:
+        assert nix.stdout and nix.stderr  # noqa: S101 (pipes, by start)
+        for line in nix.stderr:
+            for news in log.take(line.decode(errors="replace").rstrip("\n"), time.monotonic()):
+                if not console.live():
+                    console.say(news, err=True)
+        said = nix.stdout.read()
+        status = nix.wait()
+    if status != 0:
+        raise process.failure(["nix"], status, log.wrong())
     return Path(json.loads(said)[0]["outputs"]["out"])
 
 

@@ -23,7 +23,7 @@ def missing() -> str | None:
 @contextmanager
 def serve(driver: str = "vfs") -> Iterator[dict[str, str]]:
     """A running daemon; yields the environment in which docker and ctr find it. Raises RuntimeError where it does not start."""
-    with tempfile.TemporaryDirectory(prefix="dockerd-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="dockerd-") as name:
         folder = Path(name)
         socket = f"unix://{folder}/sock"
         argv = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--host", socket]
@@ -43,3 +43,7 @@ def serve(driver: str = "vfs") -> Iterator[dict[str, str]]:
         finally:
             process.terminate()
             process.wait()
+            # It leaves the network namespace of containers without one mounted
+            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+            for mount in [mount for mount in mounts if mount.startswith(f"{folder}/")]:
+                subprocess.run(["umount", mount], check=False)

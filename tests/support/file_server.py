@@ -119,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(body=True)
 
+    def do_PUT(self) -> None:
+        self._answer(body=True)
+
     def _answer(self, *, body: bool) -> None:
         state, path = self.server_state, unquote(urlsplit(self.path).path)
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -39,10 +39,11 @@ class Wire:
         while True:
             try:
                 client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
                 server = socket.create_connection(self._target)
             except OSError:
-                if self._listener.fileno() < 0:
-                    return
                 client.close()
                 continue
             threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()

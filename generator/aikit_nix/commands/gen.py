@@ -1,4 +1,4 @@
-"""`aikit-nix gen`: the flake of an aikitfile."""
+"""`aikit-nix gen` and `build`: the flake of an aikitfile, and its image."""
 
 from __future__ import annotations
 
@@ -92,3 +92,54 @@ def gen(
     )
     for line in done.lines():
         say(line)
+
+
+@click.command()
+@options.AIKITFILE
+@options.LOCK
+@options.INTO
+@options.RUNTIME
+@options.ENGINE
+@options.PACKAGES
+@click.option(
+    "--package",
+    "attribute",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="What of the flake is built: `stream`, `oci`, `image-avx2`, `manifest` (which needs no model) ...",
+)
+@click.option(
+    "--out-link", type=click.Path(path_type=Path), default=Path("result"), show_default=True, help="The link to it."
+)
+@click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
+def build(
+    aikitfile: Path,
+    lock_path: Path | None,
+    output: Path,
+    runtime: str | None,
+    engine: str | None,
+    packages: str | None,
+    attribute: str,
+    out_link: Path,
+    jobs: int,
+) -> None:
+    """Build the image of an AIKITFILE: `fetch` of what is missing, `gen` and `nix build` in one.
+
+    Every model has to be pinned, in the file or in aikit.lock.
+    """
+    from aikit_nix import fetch, generate, locking, nix, pipeline
+    from aikit_nix.choices import Choices
+
+    if attribute != "manifest":
+        project = pipeline.read(aikitfile, lock_path=lock_path)
+        pinned, _ = pipeline.pin(project)
+        seen = fetch.bring_models(pinned, jobs)
+        if project.lock and (fuller := project.lock.filled(seen | fetch.read_store(pinned))) != project.lock:
+            locking.write(fuller)
+            say(f"wrote {project.lock.file}: what the bytes say")
+    chosen = Choices(packages=packages, engine=engine, runtime=runtime)
+    done = generate.write(aikitfile, output, chosen, lock_path=lock_path, report=report)
+    say(*(line for line in done.lines() if not line.startswith("next: ")))
+    built = nix.build(nix.flake_reference(output), attribute, done.environment, out_link=out_link)
+    say(f"built {out_link} -> {built}")
