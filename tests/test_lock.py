@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from aikit_nix import store
+from aikit_nix.sources import huggingface
 from support import tiny_gguf
 from support.command import aikit_nix
 from support.file_server import Failure, FileServer
@@ -303,6 +304,31 @@ def test_a_gated_model_with_the_users_token(tmp_path: Path, hub: HuggingFace, mo
         if file.is_file() and file not in home_files:
             assert TOKEN.encode() not in file.read_bytes(), file
             assert SIGNATURE.encode() not in file.read_bytes(), file
+
+
+def test_a_lock_cannot_send_the_token_elsewhere(
+    tmp_path: Path, files: FileServer, hub: HuggingFace, model: bytes
+) -> None:
+    hub.repository("ns/gated", gated=True).commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/gated/m.gguf"))
+    done(tmp_path, "lock")
+    files.files["/m.gguf"] = model
+    text = (tmp_path / "aikit.lock").read_text()
+    for url in (
+        f"{files.url}/m.gguf",
+        "https://huggingface.co.evil.invalid/m.gguf",
+        "https://huggingface.co@evil.invalid/m",
+    ):
+        (tmp_path / "aikit.lock").write_text(text.replace(only_file(tmp_path)["url"], url))
+        result = run(tmp_path, "--verbose", "fetch", env={"HF_TOKEN": TOKEN, "HF_ENDPOINT": ""})
+        assert "Traceback" not in result.stderr
+        (tmp_path / "aikit.lock").write_text(text)
+    assert files.requests
+    assert not [request for request in files.requests if "authorization" in request.headers]
+    assert huggingface.request("https://huggingface.co.evil.invalid/m.gguf") == (
+        "https://huggingface.co.evil.invalid/m.gguf",
+        {},
+    )
 
 
 def test_a_gated_model_whose_terms_are_not_accepted(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:

@@ -363,3 +363,20 @@ def test_a_registry_that_gives_no_token(tmp_path: Path, files: FileServer) -> No
     files.files["/token"] = b"[]"
     write(tmp_path, ("m", f"oci://{registry_name}/team/m:1b"))
     assert "gave no token for team/m" in refused(tmp_path, "lock")
+
+
+def test_a_lock_cannot_send_a_login_elsewhere(
+    tmp_path: Path, files: FileServer, closed_registry: Registry, model: bytes
+) -> None:
+    there = Pusher(closed_registry.address, "team/elsewhere", LOGIN)
+    there.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
+    write(tmp_path, ("m", f"oci://{there.registry}/{there.repository}:1b"))
+    env = log_in("docker", there.registry, tmp_path)
+    done(tmp_path, "lock", env=env)
+    lock_file = tmp_path / "aikit.lock"
+    lock_file.write_text(lock_file.read_text().replace(only_file(tmp_path)["url"], f"{files.url}/blob"))
+    files.files["/blob"] = model
+    files.failures["/blob"] = [Failure(401, {"WWW-Authenticate": 'Basic realm="mine"'})] * 3
+    assert refused(tmp_path, "fetch", env=env)
+    assert files.requests
+    assert not [request for request in files.requests if "authorization" in request.headers]

@@ -219,7 +219,7 @@ class _Origins:
         match remote.model.source.value:
             case HubFile() | HubRepository():
                 return huggingface.request(remote.url)
-            case Artifact() as source:
+            case Artifact() as source if self._is_of(remote, source):
                 return remote.url, self._repository(source).headers()
             case _:
                 return remote.url, {}
@@ -227,13 +227,17 @@ class _Origins:
     def renewed(self, remote: Remote, refused: HttpError, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Other headers for what was answered 401; none where there are no others."""
         source = remote.model.source.value
-        if not isinstance(source, Artifact):
+        if not isinstance(source, Artifact) or not self._is_of(remote, source):
             return {}
         there = self._repository(source)
         try:
             return there.headers() if there.renew(refused, headers) else {}
         except AikitError as failed:
             raise AikitError(*(replace(each, at=remote.model.source.at) for each in failed.diagnostics)) from None
+
+    def _is_of(self, remote: Remote, source: Artifact) -> bool:
+        """Whether a URL is the repository's: a lock may say anything, and the login is for the registry alone."""
+        return remote.url.startswith(self._repository(source).url("blobs/"))
 
     def _repository(self, source: Artifact) -> Repository:
         with self._lock:

@@ -18,7 +18,7 @@ from aikit_nix import files
 from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.gguf import Facts
-from aikit_nix.sources import MODELS, RefusedError
+from aikit_nix.sources import MODELS, RefusedError, http
 from aikit_nix.sources.names import relative_path
 
 VERSION = 1
@@ -258,6 +258,8 @@ def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:
     url = _optional(value.get("url"))
     if url is not None and not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is no URL")
+    if url is not None:
+        http.clean(url)
     return path, Pin(
         _digest(value["sha256"]),
         _size(value["size"]),

@@ -100,7 +100,12 @@ def endpoint() -> str:
 
 
 def request(address: str) -> tuple[str, Mapping[str, str]]:
-    """Where a file of Hugging Face is asked for on this machine, and with which headers: the user's token, if any."""
+    """Where something of Hugging Face is asked for on this machine, and with which headers: the user's token, if any.
+
+    An address elsewhere (a lock may say anything) is asked for as it is, without the token.
+    """
+    if not address.startswith(ADDRESS + "/"):
+        return address, {}
     there = endpoint() + address.removeprefix(ADDRESS)
     found = token()
     return there, {"Authorization": f"Bearer {found}"} if found else {}
