@@ -589,6 +589,19 @@ def test_the_plan_is_the_same_with_and_without_the_file(tmp_path: Path) -> None:
     assert "chat-template-file" in plans[0]
 
 
+def test_the_plan_knows_the_head_of_a_remote_file(tmp_path: Path, hub: HuggingFace) -> None:
+    """Without a chat template in the GGUF, llama-server is told one; and no more context than it was trained for."""
+    made = tiny_gguf.make(tmp_path / "made.gguf", name=os.urandom(8).hex(), chat_template=None)
+    hub.repository().commit({"base.gguf": made.read_bytes()})
+    config = "config: |\n  - name: base\n    context_size: 9999\n    parameters: {model: base.gguf}\n"
+    write(tmp_path, ("base", "huggingface://ns/repo/base.gguf"), more=config)
+    done(tmp_path, "lock")
+    done(tmp_path, "gen", "--packages", "debian", "--elsewhere")
+    assert "chat-template-file" in (tmp_path / "aikit/plan.json").read_text()
+    said = done(tmp_path, "check")
+    assert "context_size 9999 is more than the 4096 tokens that base.gguf was trained for" in said
+
+
 def test_local_shards(tmp_path: Path, model: bytes) -> None:
     names = [f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     (tmp_path / names[0]).write_bytes(model)
