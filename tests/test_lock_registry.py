@@ -171,16 +171,21 @@ def test_a_file_that_would_leave_its_folder(tmp_path: Path, pusher: Pusher, mode
     assert "aikitfile.yaml:3:" in refused(tmp_path, "lock")
 
 
-@pytest.mark.parametrize("bad", ["link", "cut", "outside"])
+@pytest.mark.parametrize("bad", ["link", "cut", "garbled", "outside", "bomb", "none"])
 def test_archives_that_are_refused(tmp_path: Path, pusher: Pusher, model: bytes, bad: str) -> None:
+    garbled = bytearray(tar({"m.gguf": model}, "w:gz"))
+    garbled[12:40] = b"\xff" * 28
     archive = {
         "link": tar({"m.gguf": model}, link="l"),
         "cut": tar({"m.gguf": model}, "w:gz")[:-100],
         "outside": tar({"../m.gguf": model}),
+        "garbled": garbled,
+        "bomb": tar({"m.gguf": bytes(70 << 20)}, "w:gz"),
+        "none": b"no archive",
     }[bad]
     pusher.artifact(
         "1b",
-        [Layer("application/vnd.kitops.modelkit.model.v1.tar", archive)],
+        [Layer("application/vnd.kitops.modelkit.model.v1.tar", bytes(archive))],
         "application/vnd.kitops.modelkit.config.v1+json",
     )
     write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
