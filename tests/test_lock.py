@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from aikit_nix import store
+from aikit_nix.sources import huggingface
 from support import tiny_gguf
 from support.command import aikit_nix
 from support.file_server import Failure, FileServer
@@ -304,6 +306,31 @@ def test_a_gated_model_with_the_users_token(tmp_path: Path, hub: HuggingFace, mo
             assert SIGNATURE.encode() not in file.read_bytes(), file
 
 
+def test_a_lock_cannot_send_the_token_elsewhere(
+    tmp_path: Path, files: FileServer, hub: HuggingFace, model: bytes
+) -> None:
+    hub.repository("ns/gated", gated=True).commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/gated/m.gguf"))
+    done(tmp_path, "lock")
+    files.files["/m.gguf"] = model
+    text = (tmp_path / "aikit.lock").read_text()
+    for url in (
+        f"{files.url}/m.gguf",
+        "https://huggingface.co.evil.invalid/m.gguf",
+        "https://huggingface.co@evil.invalid/m",
+    ):
+        (tmp_path / "aikit.lock").write_text(text.replace(only_file(tmp_path)["url"], url))
+        result = run(tmp_path, "--verbose", "fetch", env={"HF_TOKEN": TOKEN, "HF_ENDPOINT": ""})
+        assert "Traceback" not in result.stderr
+        (tmp_path / "aikit.lock").write_text(text)
+    assert files.requests
+    assert not [request for request in files.requests if "authorization" in request.headers]
+    assert huggingface.request("https://huggingface.co.evil.invalid/m.gguf") == (
+        "https://huggingface.co.evil.invalid/m.gguf",
+        {},
+    )
+
+
 def test_a_gated_model_whose_terms_are_not_accepted(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
     hub.repository("ns/gated", gated=True, terms=True).commit({"m.gguf": model})
     write(tmp_path, ("m", "huggingface://ns/gated/m.gguf"))
@@ -562,6 +589,19 @@ def test_the_plan_is_the_same_with_and_without_the_file(tmp_path: Path) -> None:
     assert "chat-template-file" in plans[0]
 
 
+def test_the_plan_knows_the_head_of_a_remote_file(tmp_path: Path, hub: HuggingFace) -> None:
+    """Without a chat template in the GGUF, llama-server is told one; and no more context than it was trained for."""
+    made = tiny_gguf.make(tmp_path / "made.gguf", name=os.urandom(8).hex(), chat_template=None)
+    hub.repository().commit({"base.gguf": made.read_bytes()})
+    config = "config: |\n  - name: base\n    context_size: 9999\n    parameters: {model: base.gguf}\n"
+    write(tmp_path, ("base", "huggingface://ns/repo/base.gguf"), more=config)
+    done(tmp_path, "lock")
+    done(tmp_path, "gen", "--packages", "debian", "--elsewhere")
+    assert "chat-template-file" in (tmp_path / "aikit/plan.json").read_text()
+    said = done(tmp_path, "check")
+    assert "context_size 9999 is more than the 4096 tokens that base.gguf was trained for" in said
+
+
 def test_local_shards(tmp_path: Path, model: bytes) -> None:
     names = [f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     (tmp_path / names[0]).write_bytes(model)
@@ -599,7 +639,7 @@ def test_check_wants_neither_network_nor_models(tmp_path: Path, hub: HuggingFace
     (tmp_path / "local.gguf").unlink()
     before = (tmp_path / "aikit.lock").read_bytes()
     for args in (["lock", "--check"], ["check"], ["explain"], ["gen", "--elsewhere"], ["fmt", "--check"]):
-        argv = ["unshare", "-rn", os.sys.executable, "-m", "aikit_nix.cli", *args]  # type: ignore[attr-defined]
+        argv = ["unshare", "-rn", sys.executable, "-m", "aikit_nix.cli", *args]
         result = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0 or args[0] == "fmt", (args, result.stderr)
     assert (tmp_path / "aikit.lock").read_bytes() == before
@@ -680,3 +720,70 @@ def test_a_lock_that_cannot_be_used(tmp_path: Path, model: bytes, text: str, mes
         assert "aikit.lock" in said
         assert len(said.splitlines()) <= 2
     assert (tmp_path / "aikit.lock").read_text() == text
+
+
+# --- A machine where something is wrong
+
+
+def test_a_proxy_that_is_down(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("my-model", "huggingface://ns/repo/m.gguf"))
+    proxies = {"http_proxy": "http://me:my-Password@127.0.0.1:1", "no_proxy": "", "NO_PROXY": ""}
+    said = refused(tmp_path, "lock", env=proxies)
+    assert "through the proxy http://***@127.0.0.1:1" in said
+    assert "my-model" in said
+    assert "my-Password" not in said
+
+
+def test_a_web_server_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, ("m", "http://127.0.0.1:1/m.gguf"), ("n", "http://nowhere.invalid/n.gguf"))
+    said = refused(tmp_path, "lock")
+    assert "aikitfile.yaml:3:" in said
+    assert "aikitfile.yaml:4:" in said
+
+
+def test_without_nix(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    """What needs no store works, the rest says what is missing."""
+    hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    env = {"PATH": str(tmp_path)}
+    done(tmp_path, "lock", env=env)
+    done(tmp_path, "gen", "--elsewhere", env=env)
+    assert "`nix-store` cannot be run: it is not on PATH (apt-get install nix-bin" in refused(
+        tmp_path, "fetch", env=env
+    )
+
+
+def test_a_store_that_is_not_there(tmp_path: Path, files: FileServer, model: bytes) -> None:
+    files.files["/m.gguf"] = model
+    write(tmp_path, ("m", f"{files.url}/m.gguf"))
+    said = refused(tmp_path, "lock", env={"NIX_REMOTE": "unix:///nonexistent/socket"})
+    assert "nix" in said
+    assert not (tmp_path / "aikit.lock").exists()
+    # What was downloaded is kept for the next time
+    done(tmp_path, "lock")
+    assert in_store("m.gguf", model)
+
+
+def test_a_full_disk(tmp_path: Path, files: FileServer, model: bytes) -> None:
+    files.files["/m.gguf"] = model
+    write(tmp_path, ("m", f"{files.url}/m.gguf"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    script = f'mount -t tmpfs -o size=100k none "{cache}" && exec "{sys.executable}" -m aikit_nix.cli lock'
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stderr
+    assert "free, and 260.4 kB are to come: make room" in result.stderr
+    assert not (tmp_path / "aikit.lock").exists()
+
+
+def test_a_lock_that_cannot_be_written(tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "m.gguf").write_bytes(model)
+    write(tmp_path, ("m", "m.gguf"))
+    (tmp_path / "aikit.lock").mkdir()
+    assert "it is a folder" in refused(tmp_path, "lock")
+    (tmp_path / "aikit.lock").rmdir()
+    (tmp_path / "aikit.lock").symlink_to("/proc/none")
+    assert "aikit.lock" in refused(tmp_path, "lock")

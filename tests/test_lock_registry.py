@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support import registry
-from support.artifacts import FILE_PATH, TITLE, Layer, Pusher, tar
+from support.artifacts import FILE_PATH, MANIFEST, TITLE, Layer, Pusher, tar
+from support.file_server import Failure, FileServer, serve
 from support.registry import Registry
 from test_lock import digest, done, in_store, locked, only_file, refused, write
 
@@ -170,16 +171,21 @@ def test_a_file_that_would_leave_its_folder(tmp_path: Path, pusher: Pusher, mode
     assert "aikitfile.yaml:3:" in refused(tmp_path, "lock")
 
 
-@pytest.mark.parametrize("bad", ["link", "cut", "outside"])
+@pytest.mark.parametrize("bad", ["link", "cut", "garbled", "outside", "bomb", "none"])
 def test_archives_that_are_refused(tmp_path: Path, pusher: Pusher, model: bytes, bad: str) -> None:
+    garbled = bytearray(tar({"m.gguf": model}, "w:gz"))
+    garbled[12:40] = b"\xff" * 28
     archive = {
         "link": tar({"m.gguf": model}, link="l"),
         "cut": tar({"m.gguf": model}, "w:gz")[:-100],
         "outside": tar({"../m.gguf": model}),
+        "garbled": garbled,
+        "bomb": tar({"m.gguf": bytes(70 << 20)}, "w:gz"),
+        "none": b"no archive",
     }[bad]
     pusher.artifact(
         "1b",
-        [Layer("application/vnd.kitops.modelkit.model.v1.tar", archive)],
+        [Layer("application/vnd.kitops.modelkit.model.v1.tar", bytes(archive))],
         "application/vnd.kitops.modelkit.config.v1+json",
     )
     write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
@@ -313,3 +319,69 @@ def test_a_file_of_logins_that_is_none(tmp_path: Path, closed_registry: Registry
     env = log_in("docker", closed_registry.address, tmp_path)
     (Path(env["DOCKER_CONFIG"]) / "config.json").write_text(text)
     assert len(refused(tmp_path, "lock", env=env).strip().splitlines()) <= 3
+
+
+# --- Registries with tokens, as Docker Hub
+
+
+def test_tokens_that_expire_while_a_blob_comes(tmp_path: Path, files: FileServer, model: bytes) -> None:
+    """A new one is asked for, and the download goes on where it was; the host with the bytes gets none."""
+    model += os.urandom(6 << 20)
+    registry_name = files.url.removeprefix("http://")
+    blob = f"/v2/team/m/blobs/sha256:{digest(model)}"
+    layer = {"mediaType": OLLAMA, "digest": f"sha256:{digest(model)}", "size": len(model)}
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": {}, "layers": [layer]}
+    challenge = f'Bearer realm="{files.url}/token",service="registry",scope="repository:team/m:pull"'
+    asks = Failure(401, {"WWW-Authenticate": challenge})
+    with serve() as store_of_blobs:
+        files.files = {
+            "/v2/team/m/manifests/1b": json.dumps(manifest).encode(),
+            "/token": b'{"token": "the-Token-0f-the-tests"}',
+        }
+        files.redirects[blob] = f"{store_of_blobs.url}/bytes"
+        store_of_blobs.files["/bytes"] = model
+        files.failures["/v2/team/m/manifests/1b"] = [asks]
+        write(tmp_path, ("m", f"oci://{registry_name}/team/m:1b"))
+        env = log_in("docker", registry_name, tmp_path)
+        said = done(tmp_path, "--verbose", "lock", env=env)
+
+        store_of_blobs.failures["/bytes"] = [Failure(cut=5 << 20)]
+        files.failures[blob] = [asks]
+        files.files["/token"] = b'{"token": "an0ther-Token-0f-the-tests"}'
+        said += done(tmp_path, "--verbose", "fetch", env=env)
+        assert in_store("m", model)
+        assert not [request for request in store_of_blobs.requests if "authorization" in request.headers]
+        ranges = [request.headers.get("range") for request in store_of_blobs.requests]
+        assert any(asked and not asked.startswith("bytes=0-") for asked in ranges)
+    assert "Token-0f-the-tests" not in said
+    tokens = [request.headers["authorization"] for request in files.requests if request.path == "/token"]
+    assert all(token.startswith("Basic ") for token in tokens)
+    used = {request.headers.get("authorization") for request in files.requests if request.path == blob}
+    assert "Bearer an0ther-Token-0f-the-tests" in used
+
+
+def test_a_registry_that_gives_no_token(tmp_path: Path, files: FileServer) -> None:
+    registry_name = files.url.removeprefix("http://")
+    files.failures["/v2/team/m/manifests/1b"] = [
+        Failure(401, {"WWW-Authenticate": f'Bearer realm="{files.url}/token"'})
+    ]
+    files.files["/token"] = b"[]"
+    write(tmp_path, ("m", f"oci://{registry_name}/team/m:1b"))
+    assert "gave no token for team/m" in refused(tmp_path, "lock")
+
+
+def test_a_lock_cannot_send_a_login_elsewhere(
+    tmp_path: Path, files: FileServer, closed_registry: Registry, model: bytes
+) -> None:
+    there = Pusher(closed_registry.address, "team/elsewhere", LOGIN)
+    there.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
+    write(tmp_path, ("m", f"oci://{there.registry}/{there.repository}:1b"))
+    env = log_in("docker", there.registry, tmp_path)
+    done(tmp_path, "lock", env=env)
+    lock_file = tmp_path / "aikit.lock"
+    lock_file.write_text(lock_file.read_text().replace(only_file(tmp_path)["url"], f"{files.url}/blob"))
+    files.files["/blob"] = model
+    files.failures["/blob"] = [Failure(401, {"WWW-Authenticate": 'Basic realm="mine"'})] * 3
+    assert refused(tmp_path, "fetch", env=env)
+    assert files.requests
+    assert not [request for request in files.requests if "authorization" in request.headers]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import posixpath
 import tarfile
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from aikit_nix import fetch, store
+from aikit_nix import console, fetch, store
 from aikit_nix.errors import AikitError, error
 from aikit_nix.sources import MODELS, RefusedError
 from aikit_nix.sources.names import relative_path
@@ -18,25 +21,29 @@ if TYPE_CHECKING:
     from aikit_nix.fetch import Remote
 
 _MOST_FILES = 1000
-_MOST_BYTES = 4 << 40
+# Weights hardly shrink: what unpacks to more than this is a bomb.
+_FREE_BYTES = 64 << 20
+_MOST_TIMES = 20
 
 
 def add_members(file: Path, remote: Remote) -> tuple[tuple[str, Pin], ...]:
     """Put an archive's regular files into the store; gives (path in the image, pin), sorted. Raises AikitError."""
     try:
         with tarfile.open(file, mode="r:*") as tar:
-            return tuple(sorted(_members(tar, remote, file.parent), key=lambda entry: entry[0]))
+            most = _FREE_BYTES + _MOST_TIMES * file.stat().st_size
+            return tuple(sorted(_members(tar, remote, file.parent, most), key=lambda entry: entry[0]))
     except RefusedError as refused:
         raise _problem(remote, f"the source {refused}") from None
-    except (tarfile.TarError, EOFError, ValueError) as bad:
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as bad:
         raise _problem(
             remote, f"the registry has an archive that cannot be read: {' '.join(str(bad).split())[:200]}"
         ) from None
 
 
-def _members(tar: tarfile.TarFile, remote: Remote, scratch: Path) -> list[tuple[str, Pin]]:
+def _members(tar: tarfile.TarFile, remote: Remote, scratch: Path, most: int) -> list[tuple[str, Pin]]:
     from dataclasses import replace
 
+    from aikit_nix.download import check_space
     from aikit_nix.hashing import Hasher
 
     found: dict[str, Pin] = {}
@@ -48,8 +55,11 @@ def _members(tar: tarfile.TarFile, remote: Remote, scratch: Path) -> list[tuple[
             raise RefusedError(f"holds {member.name[:100]!r} in an archive, which is no regular file")
         path = relative_path(posixpath.normpath(member.name))
         total += member.size
-        if len(found) >= _MOST_FILES or total > _MOST_BYTES:
-            raise RefusedError(f"holds an archive of more than {_MOST_FILES} files, or more bytes than any model has")
+        if len(found) >= _MOST_FILES:
+            raise RefusedError(f"holds an archive of more than {_MOST_FILES} files")
+        if total > most:
+            raise RefusedError(f"holds an archive that unpacks to more than {console.size(most)}, which no model does")
+        check_space([(scratch / "member", member.size)])
         landing = f"{MODELS}/{path}"
         content = tar.extractfile(member)
         assert content is not None  # noqa: S101 (a regular file)

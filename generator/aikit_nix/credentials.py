@@ -45,6 +45,7 @@ def find(registry: str, repository: str) -> Login | None:
             continue
         if login := _in_file(file, registry, repository):
             redact.hide(login.password)
+            redact.hide(login.basic.removeprefix("Basic "))
             if login.identity_token:
                 redact.hide(login.identity_token)
             return login

@@ -11,7 +11,6 @@ import json
 import posixpath
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,14 +19,13 @@ from typing import TYPE_CHECKING
 from aikit_nix import console, files, gguf, head, store
 from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
 from aikit_nix.errors import AikitError, error
-from aikit_nix.http_connection import HttpError
 from aikit_nix.sources import Artifact, HubFile, HubRepository, huggingface, oci
 
 if TYPE_CHECKING:
     from aikit_nix.download import Download, Fetched
     from aikit_nix.hashing import Digests, Frame
     from aikit_nix.head import Head
-    from aikit_nix.http import Client
+    from aikit_nix.http import Client, HttpError
     from aikit_nix.image.registry import Repository
 
 _AT_ONCE = 8  # heads that are read
@@ -73,6 +71,8 @@ def learn(remotes: Sequence[Remote], client: Client) -> dict[Remote, Pins]:
 
     Raises AikitError for all that cannot be had.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     origins = _Origins(client)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = dict(zip(remotes, pool.map(origins.known, remotes), strict=True))
@@ -103,13 +103,15 @@ def bring_models(aikitfile: Aikitfile, jobs: int = 4) -> dict[str, Pin]:
         return dict(pin for pins in bring(remotes, client, jobs=jobs).values() for pin in pins)
 
 
-def read_store(aikitfile: Aikitfile) -> dict[str, Pin]:
+def read_store(aikitfile: Aikitfile, seen: Mapping[str, Pin]) -> dict[str, Pin]:
     """What the bytes say of those files of a locked aikitfile that are in the store and were never read, by path in the image.
 
-    Raises AikitError where the store has other bytes than it says.
+    `seen` are those that were just fetched. Raises AikitError where the store has other bytes than it says.
     """
     unread = [
-        (model, model.pin) for model in aikitfile.models if model.is_locked and model.pin and not model.pin.blake3
+        (model, model.pin)
+        for model in aikitfile.models
+        if model.is_locked and model.pin and not model.pin.blake3 and model.path not in seen
     ]
     there = store.present((posixpath.basename(model.path), pin.sha256) for model, pin in unread)
     return {model.path: _stored(model, pin) for (model, pin), is_there in zip(unread, there, strict=True) if is_there}
@@ -219,7 +221,7 @@ class _Origins:
         match remote.model.source.value:
             case HubFile() | HubRepository():
                 return huggingface.request(remote.url)
-            case Artifact() as source:
+            case Artifact() as source if self._is_of(remote, source):
                 return remote.url, self._repository(source).headers()
             case _:
                 return remote.url, {}
@@ -227,13 +229,17 @@ class _Origins:
     def renewed(self, remote: Remote, refused: HttpError, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Other headers for what was answered 401; none where there are no others."""
         source = remote.model.source.value
-        if not isinstance(source, Artifact):
+        if not isinstance(source, Artifact) or not self._is_of(remote, source):
             return {}
         there = self._repository(source)
         try:
             return there.headers() if there.renew(refused, headers) else {}
         except AikitError as failed:
             raise AikitError(*(replace(each, at=remote.model.source.at) for each in failed.diagnostics)) from None
+
+    def _is_of(self, remote: Remote, source: Artifact) -> bool:
+        """Whether a URL is the repository's: a lock may say anything, and the login is for the registry alone."""
+        return remote.url.startswith(self._repository(source).url("blobs/"))
 
     def _repository(self, source: Artifact) -> Repository:
         with self._lock:
@@ -283,6 +289,8 @@ class _Origins:
         return ((remote.path, pin),)
 
     def _head(self, remote: Remote) -> Head:
+        from aikit_nix.http import HttpError
+
         url, headers = self.request(remote)
         most = head.MOST if remote.is_gguf else 1
         try:
@@ -300,7 +308,7 @@ class _Origins:
 
         try:
             answer = self._client.head(remote.url)
-        except HttpError:
+        except AikitError:
             return False
         return bool(validator) and download.validator(answer.headers) == validator
 

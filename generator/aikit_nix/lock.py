@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import files
+from aikit_nix import console, files
 from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.gguf import Facts
-from aikit_nix.sources import MODELS, RefusedError
+from aikit_nix.sources import MODELS, RefusedError, http
 from aikit_nix.sources.names import relative_path
 
 VERSION = 1
@@ -66,10 +66,10 @@ class Entry:
 
     def summary(self) -> str:
         """A few words for people: digest or number of files, size, origin."""
-        size = sum(pin.size or 0 for _, pin in self.files) / 1e6
+        size = sum(pin.size or 0 for _, pin in self.files)
         what = f"sha256 {self.files[0][1].sha256[:12]}…" if len(self.files) == 1 else f"{len(self.files)} files"
         revision = f" at {self.origin.revision.removeprefix('sha256:')[:12]}" if self.origin.revision else ""
-        return f"{what}, {size:.1f} MB, {self.origin.kind}{revision}"
+        return f"{what}, {console.size(size)}, {self.origin.kind}{revision}"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -258,6 +258,8 @@ def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:
     url = _optional(value.get("url"))
     if url is not None and not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is no URL")
+    if url is not None:
+        http.clean(url)
     return path, Pin(
         _digest(value["sha256"]),
         _size(value["size"]),

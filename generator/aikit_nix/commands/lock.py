@@ -90,7 +90,7 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
         console.say(f"added {file} to the Nix store")
     seen = fetcher.bring_models(pinned, jobs)
     console.say(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
-    if project.lock and (fuller := project.lock.filled(seen | fetcher.read_store(pinned))) != project.lock:
+    if project.lock and (fuller := project.lock.filled(seen | fetcher.read_store(pinned, seen))) != project.lock:
         was_current = generate.made_from(flake, Path(project.lock.file))
         locking.write(fuller)
         console.say(f"wrote {project.lock.file}: what the bytes say")

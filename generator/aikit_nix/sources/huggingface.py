@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from aikit_nix.errors import AikitError, error
-from aikit_nix.http_connection import HttpError
 from aikit_nix.sources import http
 from aikit_nix.sources.names import RefusedError, file_name, relative_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aikit_nix.http import Client
+    from aikit_nix.http import Client, HttpError
 
 ADDRESS = "https://huggingface.co"
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
@@ -100,7 +99,12 @@ def endpoint() -> str:
 
 
 def request(address: str) -> tuple[str, Mapping[str, str]]:
-    """Where a file of Hugging Face is asked for on this machine, and with which headers: the user's token, if any."""
+    """Where something of Hugging Face is asked for on this machine, and with which headers: the user's token, if any.
+
+    An address elsewhere (a lock may say anything) is asked for as it is, without the token.
+    """
+    if not address.startswith(ADDRESS + "/"):
+        return address, {}
     there = endpoint() + address.removeprefix(ADDRESS)
     found = token()
     return there, {"Authorization": f"Bearer {found}"} if found else {}
@@ -178,6 +182,8 @@ def describe(repo: str, revision: str, client: Client) -> Repository:
     By the one HTTP client, for its patience and its bounds; huggingface_hub's reads an answer of any length and asks once.
     Raises AikitError where it is not there, not open to this user, or Hugging Face does not answer.
     """
+    from aikit_nix.http import HttpError
+
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise error(f"{repo} on Hugging Face cannot be asked: HF_HUB_OFFLINE is set")
     address, headers = request(f"{ADDRESS}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true")
