@@ -59,7 +59,7 @@ def ask(runtime: str | None, packages: str | None) -> tuple[tuple[str, ...], str
     model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, or a file)", type=str).strip()
     chosen = runtime or click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default="avx2")
     question = "Programs from (debian: ready in seconds; nixpkgs: compiled from source)"
-    origin = packages or click.prompt(question, type=click.Choice(list(Packages)), default=Packages.DEBIAN.value)
+    origin = packages or click.prompt(question, type=click.Choice([each.value for each in Packages]), default="debian")
     return (model,), chosen, str(origin)
 
 

@@ -135,7 +135,7 @@ def build(
         project = pipeline.read(aikitfile, lock_path=lock_path)
         pinned, _ = pipeline.pin(project)
         seen = fetch.bring_models(pinned, jobs)
-        if project.lock and (fuller := project.lock.filled(seen | fetch.read_store(pinned))) != project.lock:
+        if project.lock and (fuller := project.lock.filled(seen | fetch.read_store(pinned, seen))) != project.lock:
             locking.write(fuller)
             say(f"wrote {project.lock.file}: what the bytes say")
     chosen = Choices(packages=packages, engine=engine, runtime=runtime)
