@@ -258,6 +258,8 @@ def test_no_message_holds_a_secret(
 @pytest.mark.parametrize(
     ("url", "blanked"),
     [
+        ("https://h/https://u:p@other/a", "https://h/https://***@other/a"),
+        ("https://h/a?from=http://p@other/a", "https://h/a?from=http://***@other/a"),
         ("https://h/p?x=1", "https://h/p?x=1"),
         ("https://u:p@h:8/p", "https://***@h:8/p"),
         ("https://u:p/w@h/p", "https://***@h/p"),

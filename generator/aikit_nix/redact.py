@@ -11,6 +11,7 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>`]+", re.IGNORECASE)
+_INNER = re.compile(r"://[^/@?&\s]*@")  # of an address in an address, as some proxies have it
 _LONGEST = 1000  # characters of a message that came from elsewhere
 
 _hidden: set[str] = set()
@@ -33,7 +34,8 @@ def blank(url: str) -> str:
         authority, slash, path = rest, "", ""  # a password with a slash in it: no port looks like that
     userinfo, at, host = authority.rpartition("@")
     place = f"{scheme}{slashes}{'***' if userinfo else ''}{at}{host}{slash}{path}"
-    return _line(place + mark + "&".join(_pair(pair) for pair in query.split("&")))
+    whole = place + mark + "&".join(_pair(pair) for pair in query.split("&"))
+    return _line(_INNER.sub("://***@", whole))
 
 
 def shown(text: str) -> str:
