@@ -127,13 +127,7 @@ def test_unbundled_it_builds_the_same_image_without_a_network(project: Project, 
 def test_fetched_it_builds_the_same_image_without_a_network(project: Project, tmp_path: Path) -> None:
     """`fetch` needs a mirror; everything after it needs nothing."""
     with file_server.serve() as mirror:
-        lock = debian.Lock.read(Path(os.environ.get("AIKIT_DEBIAN_LOCK", debian.LOCK)))
-        for architecture in lock.architectures.values():
-            for package in architecture.packages.values():
-                path = store.store_path(debian_lock.store_name(package.filename), package.sha256)
-                if any(item["path"] == str(path) for item in project.index):
-                    mirror.files["/" + package.filename] = path.read_bytes()
-        machine, env = tmp_path / "nix", {"AIKIT_DEBIAN_MIRROR": mirror.url}
+        machine, env = tmp_path / "nix", debian_lock.mirror_of_store(mirror)
         arguments = ("fetch", project.folder / "aikitfile.yaml", "--flake", project.folder / "flake")
         done = fresh.aikit_nix(machine, *arguments, cwd=tmp_path, network=True, env=env)
         assert done.returncode == 0, done.stderr
