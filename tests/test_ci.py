@@ -5,9 +5,7 @@ What is not run: the vendors' own runners, their actions and caches, `apt-get` a
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +18,7 @@ import yaml
 
 from aikit_nix import debian
 from support import debian_lock, file_server, fresh, registry, tiny_gguf
-from support.command import aikit_nix
+from support.command import aikit_nix, on_path
 
 SCHEMAS = {
     "github": ["--builtin-schema", "vendor.github-workflows"],
@@ -108,12 +106,8 @@ class Runner:
     def __init__(self, origin: Path, folder: Path, content: dict[str, Any], **secrets: str) -> None:
         folder.mkdir()
         git(folder, "clone", "-q", str(origin), "work")
-        (folder / "bin").mkdir()
-        program = folder / "bin/aikit-nix"
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m aikit_nix.cli "$@"\n')
-        program.chmod(0o755)
         self.work, self.folder, self.secrets = folder / "work", folder, secrets
-        self.env = {name: str(value) for name, value in content["env"].items()}
+        self.env = {name: str(value) for name, value in content["env"].items()} | on_path(folder / "bin")
 
     def run(self, job: dict[str, Any]) -> str:
         """All that was said. Each step is a process of its own, as the vendor's are."""
@@ -124,7 +118,6 @@ class Runner:
             script = self.folder / f"{number}.sh"
             script.write_text(step["run"])
             env = {**self.env, **dict.fromkeys(step.get("env", {}), ""), **self.secrets}
-            env["PATH"] = f"{self.folder / 'bin'}:{os.environ['PATH']}"
             command = ["bash", "-euo", "pipefail", str(script)]
             done = fresh.run(self.folder / "nix", *command, cwd=self.work, network=True, env=env)
             assert done.returncode == 0, f"{step['name']}:\n{done.stdout}{done.stderr}"
