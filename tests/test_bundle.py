@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import debian, store
-from support import debian_lock, file_server, fresh
-from support.command import aikit_nix
+from support import debian_lock, docs, file_server, fresh
+from support.command import aikit_nix, on_path
 
 AIKITFILE = """\
 apiVersion: v1alpha1
@@ -127,13 +127,7 @@ def test_unbundled_it_builds_the_same_image_without_a_network(project: Project, 
 def test_fetched_it_builds_the_same_image_without_a_network(project: Project, tmp_path: Path) -> None:
     """`fetch` needs a mirror; everything after it needs nothing."""
     with file_server.serve() as mirror:
-        lock = debian.Lock.read(Path(os.environ.get("AIKIT_DEBIAN_LOCK", debian.LOCK)))
-        for architecture in lock.architectures.values():
-            for package in architecture.packages.values():
-                path = store.store_path(debian_lock.store_name(package.filename), package.sha256)
-                if any(item["path"] == str(path) for item in project.index):
-                    mirror.files["/" + package.filename] = path.read_bytes()
-        machine, env = tmp_path / "nix", {"AIKIT_DEBIAN_MIRROR": mirror.url}
+        machine, env = tmp_path / "nix", debian_lock.mirror_of_store(mirror)
         arguments = ("fetch", project.folder / "aikitfile.yaml", "--flake", project.folder / "flake")
         done = fresh.aikit_nix(machine, *arguments, cwd=tmp_path, network=True, env=env)
         assert done.returncode == 0, done.stderr
@@ -321,3 +315,35 @@ def test_bundling_that_was_killed_goes_on(project: Project, tmp_path: Path) -> N
     assert not (bundle / ".tmp").exists()
     done = fresh.aikit_nix(tmp_path / "nix", "unbundle", bundle, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def on(folder: Path, machine: Path | None, script: str, cwd: Path, **places: Path) -> None:
+    """Run an example of the docs, here or on another machine, with other places than those in it."""
+    for name, place in places.items():
+        script = script.replace(f"/media/disk/{name}", str(place))
+    env = {**os.environ, **on_path(folder / "bin")}
+    command = ["bash", "-euxo", "pipefail", "-c", script]
+    if machine:
+        done = fresh.run(machine, *command, cwd=cwd, env=env)
+    else:
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_docs_say_how(project: Project, tmp_path: Path) -> None:
+    bundle, unbundle, only_nix, sign, trust = docs.blocks("hermetic.md", "A bundle")
+    places = {"llama": tmp_path / "disk", "built": tmp_path / "built"}
+    on(tmp_path, None, bundle, project.folder, **places)
+    for number, script in enumerate((unbundle, only_nix)):
+        (tmp_path / str(number)).mkdir()
+        machine = tmp_path / f"nix{number}"
+        on(tmp_path, machine, script, tmp_path / str(number), **places)
+        assert (machine / project.image.relative_to("/nix")).read_bytes() == project.image.read_bytes()
+        assert (tmp_path / str(number) / "result").readlink() == project.image
+    (tmp_path / "signed").mkdir()
+    shutil.copytree(project.folder / "flake", tmp_path / "signed/flake")
+    shutil.copy(project.folder / "aikit.lock", tmp_path / "signed")
+    on(tmp_path, None, sign, tmp_path / "signed", **places)
+    shutil.rmtree(tmp_path / "signed/flake")
+    on(tmp_path, tmp_path / "nix2", trust, tmp_path / "signed", **places)
+    assert (tmp_path / "signed/flake/flake.nix").is_file()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import debian
-from support import debian_lock, fresh, ssh
+from support import debian_lock, docs, fresh, ssh
 from support.command import aikit_nix
 
 MODEL = 24_000_000  # bytes, which do not compress
@@ -38,19 +39,16 @@ class Setup:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def build(self, machine: Path, *options: str, cwd: Path, output: str = "default") -> Path:
-        """The store path of an output that Nix has built somewhere."""
-        command = [
-            "nix",
-            "build",
-            f"path:{self.folder}/flake#{output}",
-            "--no-link",
-            "--json",
-            "--option",
-            "substitute",
-            "false",
-        ]
-        return Path(json.loads(self.run(machine, *command, *options, cwd=cwd))[0]["outputs"]["out"])
+    def build(self, machine: Path, example: str, *, cwd: Path, output: str = "") -> Path:
+        """The store path that an example of the docs makes for the flake."""
+        command = shlex.split(example.replace("root@builder", "root@127.0.0.1"))
+        at = next(index for index, word in enumerate(command) if word.startswith("path:"))
+        command[at] = f"path:{self.folder}/flake{output}"
+        said = self.run(machine, *command, "--no-link", "--json", "--option", "substitute", "false", cwd=cwd)
+        return Path(json.loads(said)[0]["outputs"]["out"])
+
+
+EVAL_STORE, COPY, MAY_NOT_BUILD, MODELS_HERE = docs.blocks("hermetic.md", "More than one machine")
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +88,14 @@ def test_all_on_the_builder(setup: Setup, tmp_path: Path) -> None:
     """The runner has neither models nor tools; it evaluates, and fetches what it asked for."""
     runner = tmp_path / "nix"
     setup.builder.count()
-    built = setup.build(runner, "--store", BUILDER, "--eval-store", "auto", cwd=tmp_path)
+    built = setup.build(runner, EVAL_STORE.replace("--no-link", ""), cwd=tmp_path)
     assert setup.builder.sent < 1_500_000  # derivations and the flake's own files
     assert setup.builder.received < 200_000
     assert "m.gguf" not in names(runner)
 
     setup.builder.count()
-    setup.run(runner, "nix", "copy", "--no-check-sigs", "--from", BUILDER, str(built), cwd=tmp_path)
+    copy = COPY.replace("root@builder", "root@127.0.0.1").replace("/nix/store/…-llama.tar", str(built))
+    setup.run(runner, *shlex.split(copy), cwd=tmp_path)
     assert content(runner, built) == setup.image.read_bytes()
     assert setup.builder.received < 1.1 * setup.image.stat().st_size
     assert "m.gguf" not in names(runner)
@@ -107,8 +106,7 @@ def test_a_runner_that_may_not_build(setup: Setup, tmp_path: Path, protocol: str
     """`max-jobs = 0`: Nix brings every step's result here, the model too, and sends none of them back."""
     runner = tmp_path / "nix"
     setup.builder.count()
-    builders = f"{protocol}://root@127.0.0.1 x86_64-linux - 2"
-    built = setup.build(runner, "--max-jobs", "0", "--builders", builders, cwd=tmp_path)
+    built = setup.build(runner, MAY_NOT_BUILD.replace("ssh-ng:", f"{protocol}:"), cwd=tmp_path)
     assert content(runner, built) == setup.image.read_bytes()
     assert setup.builder.sent < 2_500_000
     assert "m.gguf" in names(runner)
@@ -121,16 +119,14 @@ def test_a_model_stays_where_it_is(setup: Setup, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with ssh.serve(tmp_path / "ssh", other) as builder:
         here = Setup(setup.folder, setup.image, builder)
-        manifest = here.build(
-            runner, "--max-jobs", "0", "--builders", f"{BUILDER} x86_64-linux - 2", cwd=tmp_path, output="manifest"
-        )
+        manifest = here.build(runner, MAY_NOT_BUILD, cwd=tmp_path, output="#manifest")
         debs = sum(path.stat().st_size for path in (runner / "store").glob("*.deb"))
         assert builder.sent < debs + 2_500_000
         assert "m.gguf" not in names(other)
         assert manifest.name[33:] in names(other)
 
         builder.count()
-        built = here.build(runner, "--max-jobs", "1", "--builders", f"{BUILDER} x86_64-linux - 2", cwd=tmp_path)
+        built = here.build(runner, MODELS_HERE, cwd=tmp_path)
         assert content(runner, built) == setup.image.read_bytes()
         assert builder.sent == 0
         assert "m.gguf" not in names(other)

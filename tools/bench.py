@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+import bench_bundle
 import bench_localai
 import bench_push
 import bench_transfer
@@ -128,6 +129,12 @@ def transfer(folder: Path) -> Iterator[Result]:
         yield Result(*number)
 
 
+def bundle(folder: Path) -> Iterator[Result]:
+    """A bundle with a model of 2 GiB (AIKIT_BENCH_MIB), beside cp."""
+    for number in bench_bundle.measure(folder, generate):
+        yield Result(*number)
+
+
 def push(folder: Path) -> Iterator[Result]:
     """Pushes, beside curl."""
     for number in bench_push.measure(folder):
@@ -160,7 +167,7 @@ def made(flake: Path, output: str, ends: tuple[str, ...]) -> list[str]:
     return [path for path in needed if path.endswith(ends)]
 
 
-BENCHMARKS = (gen, check, build, transfer, push, speed, debian_images, localai)
+BENCHMARKS = (gen, check, build, transfer, bundle, push, speed, debian_images, localai)
 
 
 def demo_model() -> Path | None:

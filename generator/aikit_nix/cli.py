@@ -44,6 +44,7 @@ _COMMANDS = {
     "sign-models": "proof",
     "bundle": "hermetic",
     "unbundle": "hermetic",
+    "ci": "hermetic",
     "debian-lock": "maintain",
     "update-pins": "maintain",
 }

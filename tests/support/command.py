@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +26,12 @@ def aikit_nix(
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
     return subprocess.run(argv, cwd=cwd, env=env, preexec_fn=limit, capture_output=True, text=True, check=False)
+
+
+def on_path(folder: Path) -> dict[str, str]:
+    """An environment in which a shell finds `aikit-nix`, by a program in a folder that need not be there yet."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "aikit-nix"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m aikit_nix.cli "$@"\n')
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import re
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from aikit_nix import debian, process, store
 from aikit_nix.errors import AikitError
 from support import nix_env
+from support.file_server import FileServer
 
 
 def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu") -> Path | None:
@@ -60,6 +62,17 @@ def prefetch(lock: debian.Lock, mirror: str, runtime: str = "cpu") -> None:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{mirror}/{package.filename}") as response:
                 file.write_bytes(response.read())
                 process.run(["nix-store", "--add-fixed", "sha256", file])
+
+
+def mirror_of_store(server: FileServer) -> dict[str, str]:
+    """Let a file server have the .debs that this machine's store has, as a Debian mirror; the environment that names it."""
+    lock = debian.Lock.read(Path(os.environ.get("AIKIT_DEBIAN_LOCK", debian.LOCK)))
+    for architecture in lock.architectures.values():
+        for package in {*architecture.image("cpu"), *(architecture.packages[name] for name in architecture.tools)}:
+            path = store.store_path(store_name(package.filename), package.sha256)
+            if path.exists():
+                server.files["/" + package.filename] = path.read_bytes()
+    return {debian.MIRROR: server.url}
 
 
 def store_name(filename: str) -> str:

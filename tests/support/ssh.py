@@ -5,6 +5,7 @@ Nothing of this machine's ssh is read or changed. What goes each way is counted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -81,6 +82,7 @@ def serve(folder: Path, store: Path) -> Iterator[Machine]:
             threading.Thread(target=_accept, args=(listener, inside, machine), daemon=True).start()
             yield machine
         finally:
+            listener.shutdown(socket.SHUT_RDWR)  # wakes who waits
             process.terminate()
             process.wait()
 
@@ -103,17 +105,21 @@ def _accept(listener: socket.socket, port: int, machine: Machine) -> None:
             client, _ = listener.accept()
         except OSError:
             return  # closed
-        server = socket.create_connection(("127.0.0.1", port))
-        threading.Thread(target=_pump, args=(client, server, machine, "sent"), daemon=True).start()
-        threading.Thread(target=_pump, args=(server, client, machine, "received"), daemon=True).start()
+        threading.Thread(target=_relay, args=(client, port, machine), daemon=True).start()
+
+
+def _relay(client: socket.socket, port: int, machine: Machine) -> None:
+    with client, socket.create_connection(("127.0.0.1", port)) as server:
+        back = threading.Thread(target=_pump, args=(server, client, machine, "received"), daemon=True)
+        back.start()
+        _pump(client, server, machine, "sent")
+        back.join()
 
 
 def _pump(source: socket.socket, target: socket.socket, machine: Machine, way: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # one end has gone
         while data := source.recv(_BLOCK):
             with machine.lock:
                 setattr(machine, way, getattr(machine, way) + len(data))
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # one end has gone

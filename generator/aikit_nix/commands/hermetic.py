@@ -71,3 +71,27 @@ def unbundle(folder: Path, output: Path | None, public_key: str | None, no_check
     if output:
         bundles.write_flake(folder, index, output)
         console.say(f"wrote {output}", f"next: nix build --offline path:{shlex.quote(str(output.resolve()))}")
+
+
+@click.command()
+@click.argument("vendor", type=click.Choice(["github", "gitlab"]))
+@options.AIKITFILE
+@options.LOCK
+@options.FLAKE
+@options.OUTPUT
+@click.option(
+    "--install",
+    metavar="WHAT",
+    required=True,
+    help="What pipx installs: aikit-nix as a wheel, or git+https://…@COMMIT.",
+)
+def ci(vendor: str, aikitfile: Path, lock_path: Path | None, flake: Path, output: Path | None, install: str) -> None:
+    """Write a pipeline that is yours from then on, for the repository whose top is the current folder.
+
+    It checks lock and flake, brings what the build needs (as a bundle, which it keeps), builds with the network off,
+    builds again on a second runner and compares, pushes, verifies and signs.
+    """
+    from aikit_nix import ci as pipelines
+    from aikit_nix import recipe
+
+    options.write(pipelines.pipeline(vendor, install, aikitfile, lock_path, recipe.read(flake, lock_path)), output)
