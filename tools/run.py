@@ -33,7 +33,6 @@ SKOPEO = ("skopeo", "skopeo", "reads the image as other tools do")
 REGISTRY = ("docker-registry", "docker-registry", "takes the image that is pushed")
 HTPASSWD = ("htpasswd", "apache2-utils", "makes a login for a registry")
 PODMAN = ("podman", "podman", "takes the image as users do")
-DOCKER = ("dockerd", "docker.io", "takes the image as users do")
 PATCHELF = ("patchelf", "patchelf", "makes programs that lack a library")
 VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
 
@@ -41,7 +40,7 @@ VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
 TARGETS = {
     "demo": ((NIX, BUBBLEWRAP, GPGV), "demo", ["tools/demo.py"]),
     "test": (
-        (NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF, REGISTRY, HTPASSWD, PODMAN, DOCKER),
+        (NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF, REGISTRY, HTPASSWD, PODMAN),
         "dev",
         ["-m", "pytest"],
     ),
