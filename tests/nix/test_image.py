@@ -123,11 +123,11 @@ def test_a_second_build_gives_the_same(library: Library, tmp_path: Path, output:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("nix", ["the machine's", "a newer one"])
-def test_a_fresh_store_gets_the_same_image(library: Library, tmp_path: Path, nix: str) -> None:
+@pytest.mark.parametrize("which", ["the machine's", "a newer one"])
+def test_a_fresh_store_gets_the_same_image(library: Library, tmp_path: Path, which: str) -> None:
     """Nothing is in it before, .debs neither. The newer Nix is Debian 13's, where the machine's is older."""
     program: str | Path = "nix-build"
-    if nix != "the machine's":
+    if which != "the machine's":
         try:
             programs = newer_nix.programs(Path(__file__).parents[2] / "build/newer-nix")
         except newer_nix.NoNewerNixError as reason:
@@ -139,7 +139,7 @@ def test_a_fresh_store_gets_the_same_image(library: Library, tmp_path: Path, nix
     place = tmp_path / "store"
     argv = ["nix-store", "--store", str(place), "--add-fixed", "sha256", str(tmp_path / "tiny.gguf")]
     subprocess.run(argv, check=True, capture_output=True)
-    options = ["--store", str(place), "--option", "sandbox-paths", "", "--no-out-link"]
+    options = ["--store", str(place), "--option", "sandbox-paths", ""]
     done = subprocess.run([*library.argv(program, "oci", models=models), *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     theirs, ours = Path(f"{place}{done.stdout.strip()}"), library.build("oci", models=models)
