@@ -16,7 +16,7 @@ import pytest
 from aikit_nix import store
 from support import dockerd, podman
 from support.image import unpack
-from support.library import Library, model
+from support.library import Library, forget, model
 
 SIZE = 4 << 20
 CHANGES = {
@@ -56,13 +56,6 @@ def images(library: Library, tmp_path: Path, request: pytest.FixtureRequest) -> 
     made = model(tmp_path, os.urandom(SIZE))
     yield Images(library, made, request.param)
     forget(store.store_path(made["name"], made["sha256"]))
-
-
-def forget(path: Path) -> None:
-    """Delete it from the store, with all that was made with it."""
-    argv = ["nix-store", "--query", "--referrers-closure", str(path)]
-    using = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-    subprocess.run(["nix-store", "--delete", "--ignore-liveness", *using], check=True, capture_output=True)
 
 
 def unpacked(folder: Path) -> dict[Path, int]:

@@ -66,3 +66,10 @@ def requisites(path: Path) -> str:
 def digest(layout: Path) -> str:
     (entry,) = json.loads((layout / "index.json").read_bytes())["manifests"]
     return str(entry["digest"])
+
+
+def forget(path: Path) -> None:
+    """Delete it from the store, with all that was made with it."""
+    argv = ["nix-store", "--query", "--referrers-closure", str(path)]
+    using = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["nix-store", "--delete", "--ignore-liveness", *using], check=True, capture_output=True)
