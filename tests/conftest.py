@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from aikit_nix import data, debian
 from nixpkgs import toolchain
-from support import container, file_server, hugging_face, nix_env, tiny_gguf
+from support import container, debian_lock, file_server, hugging_face, nix_env, tiny_gguf
+from support.library import Library
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +55,19 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hugging_fac
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         yield server
+
+
+@pytest.fixture(scope="module")
+def library(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """The Nix library, to ask it for images on Debian's packages."""
+    folder = tmp_path_factory.mktemp("library")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in debian.build_environment().items():
+            patch.setenv(name, value)
+        shutil.copytree(data.NIX, folder / "nix")
+        if lock := debian_lock.usable(folder, print):
+            shutil.copy(lock, folder / "nix/packages/debian/lock.json")
+        yield Library(folder / "nix")
 
 
 @pytest.fixture(scope="session")

@@ -119,11 +119,11 @@ def main(spec_file: str, *options: str) -> None:
     else:
         try:
             stream(image)
-        except BrokenPipeError:
-            # Python empties its buffer once more at the end, and would report the same pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit("error: the reader went away before the image was written")
         except (OSError, ValueError) as problem:
+            # Python empties its buffer once more at the end, and would report the same again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(problem, BrokenPipeError):
+                sys.exit("error: the reader went away before the image was written")
             sys.exit(f"error: the image is not complete: {problem}")
 
 

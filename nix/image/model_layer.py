@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -83,14 +84,20 @@ def describe(path: str, file: Path) -> dict[str, Any]:
 
 
 def _main(mode: str, path: str, file: str) -> None:
-    match mode:
-        case "layer":
-            for block in blocks(path, Path(file)):
-                sys.stdout.buffer.write(block)
-        case "describe":
-            json.dump(describe(path, Path(file)), sys.stdout, sort_keys=True)
-        case _:
-            sys.exit(f"error: {mode} is neither `layer` nor `describe`")
+    try:
+        match mode:
+            case "layer":
+                for block in blocks(path, Path(file)):
+                    sys.stdout.buffer.write(block)
+            case "describe":
+                json.dump(describe(path, Path(file)), sys.stdout, sort_keys=True)
+            case _:
+                sys.exit(f"error: {mode} is neither `layer` nor `describe`")
+        sys.stdout.flush()
+    except (OSError, ValueError) as problem:
+        # Python would write what it still has once more at the end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(f"error: the layer of {path} is not complete: {problem}")
 
 
 if __name__ == "__main__":

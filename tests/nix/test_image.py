@@ -5,87 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from aikit_nix import data, debian, store
-from aikit_nix.image import model_layer
-from nixpkgs import newer_nix, plans
-from support import debian_lock
+from aikit_nix import store
+from nixpkgs import newer_nix
 from support.image import unpack
-
-SYSTEMS = {"x86_64-linux": {"default": "avx2", "runtimes": ["avx", "avx2", "avx512"]}}
-
-
-class Library:
-    """A copy of the Nix library, with a lock of Debian packages that can be had."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def argv(self, program: str | Path, output: str, **changes: Any) -> list[str]:
-        plan = plans.plan(**({"packages": "debian", "systems": SYSTEMS} | changes))
-        name = hashlib.sha256(plan.encode()).hexdigest()
-        (self.folder / f"{name}.json").write_text(plan)
-        expression = (
-            f"import {self.folder} {{ plan = builtins.fromJSON (builtins.readFile {self.folder}/{name}.json); }}"
-        )
-        argv = [str(program), "--expr", expression, "-A", f"packages.x86_64-linux.{output}"]
-        return [*argv, "--no-out-link"] if Path(program).name == "nix-build" else argv
-
-    def try_build(self, output: str, **changes: Any) -> subprocess.CompletedProcess[str]:
-        argv = self.argv("nix-build", output, **changes)
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
-
-    def build(self, output: str, **changes: Any) -> Path:
-        done = self.try_build(output, **changes)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return Path(done.stdout.strip())
-
-
-@pytest.fixture(scope="module")
-def library(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
-    folder = tmp_path_factory.mktemp("library")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian.build_environment().items():
-            patch.setenv(name, value)
-        shutil.copytree(data.NIX, folder / "nix")
-        if lock := debian_lock.usable(folder, print):
-            shutil.copy(lock, folder / "nix/packages/debian/lock.json")
-        yield Library(folder / "nix")
-
-
-def model(folder: Path, content: bytes, path: str = "/models/tiny.gguf", *, add: bool = True) -> dict[str, Any]:
-    """A local model's part of a plan, its layer known; `add` puts it into the store."""
-    name = "tiny.gguf"
-    file = folder / name
-    file.write_bytes(content)
-    if add:
-        subprocess.run(["nix-store", "--add-fixed", "sha256", file], check=True, capture_output=True)
-    return {
-        "path": path,
-        "name": name,
-        "url": None,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size": len(content),
-        "layer": model_layer.describe(path, file),
-        "fetch": "Put it there.",
-    }
-
-
-def requisites(path: Path) -> str:
-    argv = ["nix-store", "--query", "--requisites", str(path)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-
-
-def digest(layout: Path) -> str:
-    (entry,) = json.loads((layout / "index.json").read_bytes())["manifests"]
-    return str(entry["digest"])
+from support.library import Library, digest, model, requisites
 
 
 def test_the_manifest_is_built_where_no_model_has_ever_been(library: Library, tmp_path: Path) -> None:
@@ -195,21 +123,31 @@ def test_a_second_build_gives_the_same(library: Library, tmp_path: Path, output:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def test_a_newer_nix_in_a_store_of_its_own_gives_the_same_manifest(library: Library, tmp_path: Path) -> None:
-    """Debian 13's Nix where the machine's is older; nothing but the .debs is there before."""
-    try:
-        programs = newer_nix.programs(Path(__file__).parents[2] / "build/newer-nix")
-    except newer_nix.NoNewerNixError as reason:
-        pytest.skip(str(reason))
-    if programs is None:
-        pytest.skip("the machine's own Nix is not older than Debian 13's")
-    models = [model(tmp_path, b"bit for bit", add=False)]
-    ours = library.build("manifest", models=models)
+@pytest.mark.parametrize("which", ["the machine's", "a newer one"])
+def test_a_fresh_store_gets_the_same_image(library: Library, tmp_path: Path, which: str) -> None:
+    """Nothing is in it before, .debs neither. The newer Nix is Debian 13's, where the machine's is older."""
+    program: str | Path = "nix-build"
+    if which != "the machine's":
+        try:
+            programs = newer_nix.programs(Path(__file__).parents[2] / "build/newer-nix")
+        except newer_nix.NoNewerNixError as reason:
+            pytest.skip(str(reason))
+        if programs is None:
+            pytest.skip("the machine's own Nix is not older than Debian 13's")
+        program = programs / "nix-build"
+    models = [model(tmp_path, b"bit for bit")]
     place = tmp_path / "store"
-    argv = library.argv(programs / "nix-build", "manifest", models=models)
+    argv = ["nix-store", "--store", str(place), "--add-fixed", "sha256", str(tmp_path / "tiny.gguf")]
+    subprocess.run(argv, check=True, capture_output=True)
     options = ["--store", str(place), "--option", "sandbox-paths", ""]
-    done = subprocess.run([*argv, *options], capture_output=True, text=True, check=False)
+    done = subprocess.run([*library.argv(program, "oci", models=models), *options], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
-    theirs = Path(f"{place}{done.stdout.strip()}")
+    theirs, ours = Path(f"{place}{done.stdout.strip()}"), library.build("oci", models=models)
     assert digest(theirs) == digest(ours)
+    blobs = sorted(blob.name for blob in (ours / "blobs/sha256").iterdir())
+    assert sorted(blob.name for blob in (theirs / "blobs/sha256").iterdir()) == blobs
+    for blob in blobs:
+        link = theirs / "blobs/sha256" / blob
+        file = Path(f"{place}{link.readlink()}") if link.is_symlink() else link
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == blob
     subprocess.run(["chmod", "-R", "u+w", place], check=True)  # for pytest to remove it

@@ -13,6 +13,7 @@ from aikit_nix.image import model_layer
 from nixpkgs import plans
 from nixpkgs.toolchain import REPOSITORY, Nixpkgs
 from support.image import unpack
+from support.library import Library
 
 IMAGE = f"""
   {{ nixpkgs, plan }}:
@@ -98,6 +99,18 @@ def test_a_layer_that_is_not_known_yet_is_computed(debian_nixpkgs: Nixpkgs, tmp_
     index = [(build(debian_nixpkgs, "oci", **changes) / "index.json").read_bytes() for changes in (known, unknown)]
     assert index[0] == index[1]
     assert json.loads(index[0])["manifests"][0]["annotations"]["io.containerd.image.name"] == "docker.io/x/y:1"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_models_layer_is_the_same_blob_as_in_the_debian_set(
+    debian_nixpkgs: Nixpkgs, library: Library, tmp_path: Path, known: bool
+) -> None:
+    models = [model(tmp_path, debian_nixpkgs, known=known)]
+    ours = unpack(build(debian_nixpkgs, "oci", models=models))
+    subprocess.run(["nix-store", "--add-fixed", "sha256", tmp_path / "tiny.gguf"], check=True, capture_output=True)
+    theirs = unpack(library.build("oci", models=models))
+    assert ours.layers[0] == theirs.layers[0]
+    assert ours.layers[1] != theirs.layers[1]
 
 
 def test_a_text_changes_the_last_layer_only(debian_nixpkgs: Nixpkgs, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def start(
     *,
     arguments: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    volumes: Mapping[str, Path] | None = None,
     timeout: float = 120,
     port: int = 8080,
     waiting: Callable[[], None] = lambda: None,
@@ -81,20 +82,23 @@ def start(
 ) -> Iterator[Container]:
     """Run the image that was unpacked into `root`, wait until it is ready, and stop it at the end.
 
-    `arguments` come after the image's own, `env` is added to the image's; `timeout` is in seconds;
+    `arguments` come after the image's own, `env` is added to the image's; `volumes` are folders
+    to be seen at absolute paths, read-only; `timeout` is in seconds;
     `port` is the one that the server listens on. `waiting` is called ten times a second until the server is ready.
     `emulator` is a static program that runs those of another processor (qemu-user). Raises ContainerError.
     """
+    for path in volumes or {}:
+        (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch,
         socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
     ):
         log_file = Path(scratch) / "log"
-        run, mounts = image.run, {}
+        run, mounts = image.run, dict(volumes or {})
         program = Path(run["Entrypoint"][0]).name
         if emulator:
             run = {**run, "Entrypoint": ["/tmp/emulator", f"/usr/bin/{program}", *run["Entrypoint"][1:]]}
-            mounts = {"/tmp/emulator": Path(emulator)}
+            mounts["/tmp/emulator"] = Path(emulator)
         with (
             log_file.open("wb") as log,
             sandbox.start(
