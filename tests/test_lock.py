@@ -129,6 +129,7 @@ def test_fetch_brings_it_and_completes_the_lock(tmp_path: Path, hub: HuggingFace
     assert len(file["blake3"]) == 64
     assert file["layer"]["digest"].startswith("sha256:")
     assert "0 of them new" in done(tmp_path, "fetch")
+    assert "up to date" in done(tmp_path, "lock", "--update")
 
 
 def test_fetch_completes_the_lock_from_the_store(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
@@ -787,3 +788,10 @@ def test_a_lock_that_cannot_be_written(tmp_path: Path, model: bytes) -> None:
     (tmp_path / "aikit.lock").rmdir()
     (tmp_path / "aikit.lock").symlink_to("/proc/none")
     assert "aikit.lock" in refused(tmp_path, "lock")
+
+
+def test_every_local_model_that_is_missing_is_named(tmp_path: Path) -> None:
+    write(tmp_path, ("a", "a.gguf"), ("b", "b.gguf"))
+    said = refused(tmp_path, "lock")
+    assert "aikitfile.yaml:3:" in said
+    assert "aikitfile.yaml:4:" in said

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from aikit_nix import store
 from support import registry
 from support.artifacts import FILE_PATH, MANIFEST, TITLE, Layer, Pusher, tar
 from support.file_server import Failure, FileServer, serve
@@ -149,6 +151,12 @@ def test_kitops_tar_gzip(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
     assert in_store("m.gguf", model)
     done(tmp_path, "fetch")
     done(tmp_path, "gen", "--elsewhere")
+    assert "up to date" in done(tmp_path, "lock", "--update")
+    # Another machine, whose store has nothing of it
+    path = store.store_path("m.gguf", digest(model))
+    subprocess.run(["nix-store", "--delete", path], check=True, capture_output=True)
+    done(tmp_path, "fetch", "--flake", "none")
+    assert in_store("m.gguf", model)
 
 
 def test_plain_files_of_oras(tmp_path: Path, pusher: Pusher, model: bytes) -> None:

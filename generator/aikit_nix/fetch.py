@@ -173,7 +173,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
             if fetched.sunk is None:
                 store.add(fetched.file, remote.name, fetched.digests.sha256)
             pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=gguf.of_file(fetched.file))),)
-        if remote.sha256 is None:
+        if remote.sha256 is None or remote.is_archive:
             _keep(remote, pins[remote], fetched.validator)
         partial.discard(fetched.file)
 
@@ -271,11 +271,9 @@ class _Origins:
 
     def known(self, remote: Remote) -> Pins | None:
         """The pins of a file without downloading it; None where that is not enough."""
-        if remote.is_archive:
-            return None
-        if remote.sha256 is None:
+        if remote.sha256 is None or remote.is_archive:
             kept = _kept(remote)
-            return kept[1] if kept and self._is_same(remote, kept[0]) else None
+            return kept[1] if kept and (remote.is_archive or self._is_same(remote, kept[0])) else None
         size, header = remote.size, None
         if size is None or remote.is_gguf:
             try:

@@ -108,7 +108,10 @@ class Lock:
             if found is None or found.sha256 != pin.sha256:
                 return pin
             return replace(
-                pin, size=found.size, blake3=found.blake3, layer=found.layer or pin.layer, gguf=found.gguf or pin.gguf
+                pin,
+                blake3=found.blake3 or pin.blake3,
+                layer=found.layer or pin.layer,
+                gguf=found.gguf or pin.gguf,
             )
 
         return Lock.of(

@@ -7,14 +7,14 @@ Weights are downloaded only where an origin does not say their sha256, and then 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from aikit_nix import console, fetch, files, pipeline
-from aikit_nix.aikitfile import Aikitfile, Model
+from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.fetch import Remote
 from aikit_nix.lock import Entry, Lock, Origin
@@ -87,7 +87,9 @@ def make(
             )
         )
     found = _resolve_all(aikitfile, wanted, folder) if wanted else []
-    new = Lock.of(file, [*kept, *found])
+    # What was seen of the same bytes before is still true
+    seen = {path: pin for entry in old.entries.values() for path, pin in entry.files} if old else {}
+    new = Lock.of(file, [*kept, *found]).filled(seen)
     _collisions(aikitfile, new)
     return new, _changes(old, new)
 
@@ -157,14 +159,14 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) ->
         resolver = _Resolver(listed, described, client)
         far = {index: model for index, model in enumerate(models) if not model.is_local}
         drafts = _together(far, lambda _, model: resolver.draft(model))
-        here = [_local(model, folder, listed) for model in models if model.is_local]
+        here = _local_entries([model for model in models if model.is_local], folder, listed)
         pins = fetch.learn([remote for draft in drafts.values() for remote in draft.files], client)
     entries = [
         Entry(
             draft.model.name.value,
             draft.model.source.value.text,
             draft.origin,
-            tuple(pin for remote in draft.files for pin in pins[remote]),
+            _sorted(pin for remote in draft.files for pin in pins[remote]),
         )
         for draft in drafts.values()
     ]
@@ -311,13 +313,31 @@ def _has_header(path: str) -> bool:
     return name.lower().endswith(".gguf") and first_shard(name) == name
 
 
+def _sorted(pins: Iterable[tuple[str, Pin]]) -> tuple[tuple[str, Pin], ...]:
+    return tuple(sorted(pins, key=lambda each: each[0]))
+
+
+def _local_entries(models: Sequence[Model], folder: Path, listed: set[str]) -> list[Entry]:
+    """The entries of local models. Raises AikitError with the trouble of every one."""
+    found: list[Entry] = []
+    problems: list[Diagnostic] = []
+    for model in models:
+        try:
+            found.append(_local(model, folder, listed))
+        except AikitError as failed:
+            problems += failed.diagnostics
+    if problems:
+        raise AikitError(*problems)
+    return found
+
+
 def _local(model: Model, folder: Path, listed: set[str]) -> Entry:
     there = pipeline.local_files(model, folder)
     try:
         _completed(model, listed)
     except RefusedError as refused:
         raise AikitError(_problem("source", f"the source of `{model.name.value}` {refused}", model)) from None
-    pins = tuple(
+    pins = _sorted(
         (path, pipeline.hash_local(model, path, file))
         for path, file in there
         if path == model.path or path not in listed
