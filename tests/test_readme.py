@@ -27,7 +27,7 @@ def test_the_example_becomes_a_flake(tmp_path: Path) -> None:
     (gen,) = [command[1:] for command in commands if command[0] == "aikit-nix"]
     done = aikit_nix(*gen, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "flake.nix").is_file()
+    assert blocks("nix") == [(tmp_path / "flake.nix").read_text()]
     # The name under which the README runs it.
     (run,) = [command for command in commands if command[:2] == ["docker", "run"]]
     assert run[-1] == "llama-2-7b-chat:avx"
