@@ -43,7 +43,7 @@ def test_every_command_option_and_file_that_it_names_exists() -> None:
     loaded = [command for name in commands if (command := cli.get_command(context, name))]
     known = {option for command in loaded for parameter in command.params for option in parameter.opts}
     # docker's and skopeo's own.
-    text = re.sub(r"`docker run [^`]*`|--preserve-digests", "", README)
+    text = re.sub(r"`docker run [^`]*`|--preserve-digests|```text.*?```", "", README, flags=re.DOTALL)
     assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known
     targets = re.findall(r"\]\(([^:)]+)\)", README)
     assert len(targets) > 2
