@@ -54,9 +54,9 @@ def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool
 )
 def update_pins(tag: str | None, nixpkgs: Path) -> None:
     """For maintainers: move LocalAI in nix/pins.json to TAG (default: the newest release)."""
-    from aikit_nix import pins
+    from aikit_nix import update_pins as updating
 
-    changes = pins.update(tag, nixpkgs)
+    changes = updating.update(tag, nixpkgs)
     for change in changes:
         say(f"{change.name}: {change.before} -> {change.after}")
     say("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data, pins
+from aikit_nix import data, update_pins
 from aikit_nix.errors import AikitError
 from support.command import aikit_nix
 from support.file_server import FileServer
@@ -92,7 +92,7 @@ def pins_file(tmp_path: Path) -> Path:
 
 
 def update(upstream: dict[str, str], pins_file: Path, tag: str | None) -> dict[str, dict[str, str]]:
-    pins.update(
+    update_pins.update(
         tag,
         Path(upstream["nixpkgs"]),
         pins=pins_file,
