@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -243,7 +244,7 @@ def answers(draw: st.DrawFn) -> bytes:
 def server() -> FileServer:
     """One for the whole process."""
     stack = contextlib.ExitStack()
-    server.__dict__["stack"] = stack  # kept until the process ends
+    atexit.register(stack.close)  # later, its thread would stand still and be waited for
     return stack.enter_context(serve())
 
 
