@@ -159,6 +159,8 @@ def _built(derivation: str, outside: Mapping[str, str]) -> list[str]:
 def write(found: Recipe, system: str, folder: Path, *, built: bool, key: Path | None) -> tuple[Index, int]:
     """Fill a folder; what it has already is left as it is. The index and the bytes that were copied. Raises AikitError."""
     cache = f"file://{_plain(folder)}"
+    if key and not key.is_file():
+        raise error(f"--key {key}: there is no such file (make one with `nix key generate-secret`)")
     files.make_folder(folder)
     scratch = folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
@@ -206,8 +208,6 @@ def copy(items: Sequence[Item], url: str, *, scratch: Path | None = None, key: P
 
 
 def _sign(items: Sequence[Item], key: Path, where: Sequence[str]) -> None:
-    if not key.is_file():
-        raise error(f"--key {key}: there is no such file (make one with `nix key generate-secret`)")
     for some in nix.chunks([item.path for item in items]):
         nix.run("store", "sign", *where, "--key-file", key, *some)
 
@@ -356,7 +356,13 @@ def bring(folder: Path, index: Index, *, public_key: str | None = None, check_si
             _damaged(each.name, what) for each in index.paths if each.path in still for what in _read(folder, each)
         ]:
             raise AikitError(*flipped) from None
-        raise error(f"{folder} was imported in part only, run it again: {failed.diagnostics[0].message}") from None
+        said = failed.diagnostics[0].message
+        if "signature" in said:
+            raise error(
+                f"{folder} holds what was built elsewhere, without the signature of a key that this Nix trusts: name the key"
+                f" with --public-key, or trust it with --no-check-sigs ({said})"
+            ) from None
+        raise error(f"{folder} was imported in part only, run it again: {said}") from None
     return len(missing)
 
 
