@@ -217,7 +217,7 @@ def main() -> None:
     # an installed package has its bytecode, as its libraries have
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = sys.argv[1:]
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     table = Table("what", "measured", "aim: at most", "", "", box=None, padding=(0, 2), header_style="bold")
     for benchmark in BENCHMARKS:
         if wanted and benchmark.__name__ not in wanted:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nixpkgs import toolchain
 
@@ -82,7 +83,8 @@ class Cost:
 
 def measure(folder: Path) -> Iterator[Number]:
     """Name, value, unit, what it should not be above, and what else was seen."""
-    if shutil.disk_usage(folder).free < (needed := (4 * MIB + 1024) << 20):
+    copies = 4 if shutil.which("buildah") else 3
+    if shutil.disk_usage(folder).free < (needed := (copies * MIB + 1024) << 20):
         sys.stderr.write(f"image is not measured: {needed / 1e9:.0f} GB have to be free in {folder}\n")
         return
     bench = _Bench(folder)
@@ -101,12 +103,12 @@ class _Bench:
         self.folder, self.model, self.flake = folder, folder / "m.gguf", folder / "flake"
         self.copied: Cost
         self.made: set[str] = set()  # what takes room in the store
+
+    def ours(self) -> Iterator[Number]:
         with self.model.open("wb") as out:
             for _ in range(MIB):
                 out.write(os.urandom(1 << 20))  # weights do not compress
         self.generate("first")
-
-    def ours(self) -> Iterator[Number]:
         self.build("manifest")  # the base, as after any earlier build
         hashed = self.copy_and_hash()
         yield f"cp, {MIB} MiB", self.copied.seconds, "s", None, ""
@@ -156,7 +158,10 @@ class _Bench:
         cost = self.cost(["nix-store", "--realise", drv], nixpkgs.env)
         result = nixpkgs.run(["nix-store", "--query", "--outputs", drv]).strip()
         self.made.add(result)
-        return cost + self.cost([f"{result} | cat > /dev/null"]) if form == "stream" else cost
+        if form == "stream":
+            return cost + self.cost([f"{result} | cat > /dev/null"])
+        _delete([result])
+        return cost
 
     def tools(self) -> Iterator[Number]:
         """The model put into an OCI layout by others, uncompressed where they can."""
@@ -199,7 +204,13 @@ class _Bench:
             f"config: '- {{name: {text}, parameters: {{model: m.gguf}}}}'\n"
         )
         argv = [sys.executable, "-m", "aikit_nix.cli", "gen", str(aikitfile), "--packages", "debian"]
-        return self.cost([*argv, "-o", str(self.flake)])
+        cost = self.cost([*argv, "-o", str(self.flake)])
+        self.made |= {_store_path(model["name"], model["sha256"]) for model in self.models()}
+        return cost
+
+    def models(self) -> list[dict[str, Any]]:
+        planned: list[dict[str, Any]] = json.loads((self.flake / "aikit/plan.json").read_text())["models"]
+        return planned
 
     def build(self, form: str) -> Cost:
         """A form of the image, whose store path becomes `result`."""
@@ -208,12 +219,11 @@ class _Bench:
         cost = self.cost(["nix", "build", f"path:{self.flake}#{output}", "--out-link", str(link)])
         self.result = link.resolve()
         link.unlink()
-        for model in json.loads((self.flake / "aikit/plan.json").read_text())["models"]:
-            self.made.add(_store_path(model["name"], model["sha256"]))
+        if form == "oci":
+            blobs = [self.result / "blobs" / model["layer"]["digest"].replace(":", "/") for model in self.models()]
+            self.made |= {str(blob.readlink()) for blob in blobs}
         if form == "image":
             self.made.add(str(self.result))
-        if form == "oci":
-            self.made |= {str(blob.readlink()) for blob in self.result.glob("blobs/sha256/*") if blob.is_symlink()}
         return cost
 
     def number(self, name: str, cost: Cost, more: str = "", aim: float | None = None) -> Number:
@@ -238,10 +248,14 @@ class _Bench:
         """Delete what takes room in the store, with all that refers to it."""
         there = [path for path in self.made if Path(path).exists()]
         self.made.clear()
-        if there:
-            argv = ["nix-store", "--query", "--referrers-closure", *there]
-            using = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
-            subprocess.run(["nix-store", "--delete", "--ignore-liveness", *using], check=True, capture_output=True)
+        _delete(there)
+
+
+def _delete(paths: Sequence[str]) -> None:
+    if paths:
+        argv = ["nix-store", "--query", "--referrers-closure", *paths]
+        using = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+        subprocess.run(["nix-store", "--delete", "--ignore-liveness", *using], check=True, capture_output=True)
 
 
 def _store_path(name: str, sha256: str) -> str:
