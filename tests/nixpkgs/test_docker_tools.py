@@ -31,7 +31,6 @@ IMAGE = f"""
       bin = "${{server}}/bin/server";
       license = "MIT";
       env.FOLDER = "${{pkgs.writeTextDir "data" "found through the environment alone"}}";
-      root = pkgs.writeTextDir "usr/share/doc/server/copyright" "a licence";
     }};
   }}
 """
@@ -80,7 +79,7 @@ def test_every_form_is_the_same_image(debian_nixpkgs: Nixpkgs, tmp_path: Path) -
         "data",
         "host-cacert",
     }
-    assert {"/usr/share/doc/server/copyright", "/usr/bin/server", "/etc/passwd"} < set(fixed.files)
+    assert {"/usr/bin/server", "/etc/passwd"} < set(fixed.files)
     assert texts.files == ("/config.yaml", "/models/model.file")
     assert (tmp_path / "root/models/model.file").read_bytes() == CONTENT
     assert (tmp_path / "root/tmp").stat().st_mode & 0o1777 == 0o1777
