@@ -10,13 +10,11 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from aikit_nix import __version__, console, debian, files, nix, process, recipe, store
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
@@ -27,8 +25,8 @@ VERSION = 1
 INDEX = "bundle.json"
 FLAKE = "flake"
 _SCRATCH = ".tmp"
-_MAX_BYTES = 256 << 20
-_STORE_PATH = re.compile(r"/nix/store/([0-9a-z]{32})-[0-9A-Za-z+._?=-]{1,211}")
+MAX_BYTES = 256 << 20
+STORE_PATH = re.compile(r"/nix/store/([0-9a-z]{32})-[0-9A-Za-z+._?=-]{1,211}")
 
 
 class Kind(StrEnum):
@@ -156,9 +154,11 @@ def _built(derivation: str, outside: Mapping[str, str]) -> list[str]:
 # --- Writing
 
 
-def write(found: Recipe, system: str, folder: Path, *, built: bool, key: Path | None) -> tuple[Index, int]:
+def write(
+    found: Recipe, system: str, folder: Path, *, built: bool, key: Path | None = None, lock_path: Path | None = None
+) -> tuple[Index, int]:
     """Fill a folder; what it has already is left as it is. The index and the bytes that were copied. Raises AikitError."""
-    cache = f"file://{_plain(folder)}"
+    cache = f"file://{plain(folder)}"
     if key and not key.is_file():
         raise error(f"--key {key}: there is no such file (make one with `nix key generate-secret`)")
     files.make_folder(folder)
@@ -167,15 +167,15 @@ def write(found: Recipe, system: str, folder: Path, *, built: bool, key: Path | 
     try:
         digests = _copy_flake(found, scratch / FLAKE)
         # From here on the copy counts: whatever it lacks is noticed now, not on a machine without network
-        items = collect(recipe.read(scratch / FLAKE, _lock_of(found)), system, built=built)
+        items = collect(recipe.read(scratch / FLAKE, lock_path or _lock_of(found)), system, built=built)
         if (scratch / FLAKE / "flake.lock").exists() and "flake.lock" not in digests:
             raise error(f"{found.folder}/flake.lock is not there: pin the inputs with `nix flake lock` and commit it")
         new = [item for item in items if not (folder / item.narinfo).exists()]
         copied = sum(item.narSize for item in new)
         console.say(f"copying {len(new)} of {len(items)} store paths, {console.size(copied)}", err=True)
         copy(items, cache, scratch=scratch, key=key)
-        described = tuple(replace(item, narInfo=_digest(folder / item.narinfo)) for item in items)
-        index = Index(found.reference(system), system, described, digests)
+        items = [replace(item, narInfo=described(folder / item.narinfo)) for item in items]
+        index = Index(found.reference(system), system, tuple(items), digests)
         _exchange(scratch / FLAKE, folder / FLAKE)
         files.write_atomic(folder / INDEX, index.to_json())
     except OSError as failed:
@@ -212,7 +212,7 @@ def _sign(items: Sequence[Item], key: Path, where: Sequence[str]) -> None:
         nix.run("store", "sign", *where, "--key-file", key, *some)
 
 
-def _plain(folder: Path) -> Path:
+def plain(folder: Path) -> Path:
     """The folder, as Nix takes it in a store's address. Raises AikitError where it does not."""
     whole = folder.resolve()
     if re.search(r"[?%#&\s]", str(whole)):
@@ -224,7 +224,7 @@ def _plain(folder: Path) -> Path:
 
 def _copy_flake(found: Recipe, to: Path) -> dict[str, str]:
     """The files of a flake that its build reads, copied; their SHA-256."""
-    inside = [each.path for each in found.plan.sources if _is_inside(each.path)]
+    inside = [each.path for each in found.plan.sources if is_inside(each.path)]
     for name in [*found.inputs, *inside]:
         if (found.folder / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,8 @@ def _copy_flake(found: Recipe, to: Path) -> dict[str, str]:
     return _digests(to)
 
 
-def _is_inside(name: str) -> bool:
+def is_inside(name: str) -> bool:
+    """Whether the name of a file stays below its folder."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
@@ -256,140 +257,10 @@ def _exchange(new: Path, old: Path) -> None:
     new.rename(old)
 
 
-# --- Reading
-
-
-def read(folder: Path) -> Index:
-    """A bundle's index. Raises AikitError."""
-    file = folder / INDEX
-    data = files.read_bounded(file, _MAX_BYTES, ": that is no bundle of `aikit-nix bundle`, or it was not finished")
-    try:
-        value = json.loads(data)
-        if value["formatVersion"] != VERSION:
-            raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {VERSION}")
-        flake = {str(name): str(digest) for name, digest in value["flake"].items()}
-        if unfit := [name for name in flake if not _is_inside(name)]:
-            raise ValueError(f"the file {unfit[0]!r} leaves the flake's folder")
-        return Index(str(value["image"]), str(value["system"]), tuple(map(_item, value["paths"])), flake)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
-        what = " ".join(str(bad).split())[:200]
-        raise error(f"{file} is damaged ({what}): bring the bundle again", code="bundle") from None
-
-
-def _item(value: Mapping[str, Any]) -> Item:
-    item = Item(**{field.name: value[field.name] for field in fields(Item)} | {"kind": Kind(value["kind"])})
-    if not isinstance(item.path, str) or not _STORE_PATH.fullmatch(item.path):
-        raise ValueError(f"{item.path!r} is no store path")
-    return item
-
-
-def check(folder: Path, index: Index) -> list[Diagnostic]:
-    """What a bundle lacks, or has otherwise than its index says; the NARs' bytes are not read."""
-    found = [_damaged(item.name, problem) for item in index.paths for problem in _problems(folder, item)]
-    for name, digest in index.flake.items():
-        try:
-            if hashlib.sha256(files.read_bounded(folder / FLAKE / name, _MAX_BYTES)).hexdigest() != digest:
-                found.append(_damaged(f"{FLAKE}/{name}", "it has another sha256 than the index says"))
-        except AikitError as failed:
-            found.append(_damaged(f"{FLAKE}/{name}", failed.diagnostics[0].message))
-    return found
-
-
-def _damaged(name: str, problem: str) -> Diagnostic:
-    return Diagnostic(Severity.ERROR, "bundle", f"the bundle's {shown(name)} is damaged: {problem}: bring it again")
-
-
-def _problems(folder: Path, item: Item) -> Iterator[str]:
-    try:
-        said = _narinfo(folder / item.narinfo)
-        nar = _nar(folder, said)
-        if nar.stat().st_size != int(said["FileSize"]):
-            yield f"{nar.name} has {nar.stat().st_size} bytes, not {said['FileSize']}"
-        if said["StorePath"] != item.path or _digest(folder / item.narinfo) != item.narInfo:
-            yield f"{item.narinfo} says otherwise than the index"
-    except AikitError as failed:
-        yield failed.diagnostics[0].message
-    except FileNotFoundError:
-        yield f"{said['URL']} is missing"
-    except OSError as failed:
-        yield f"{failed.filename}: {files.reason(failed)}"
-    except (KeyError, ValueError) as bad:
-        yield f"{item.narinfo} is no description of a store path ({bad})"
-
-
-def _narinfo(file: Path) -> dict[str, str]:
-    text = files.read_bounded(file, 1 << 20).decode(errors="replace")
-    return dict(re.findall(r"^(\w+): (.*)$", text, re.MULTILINE))
-
-
-def _digest(narinfo: Path) -> str:
+def described(narinfo: Path) -> str:
+    """The SHA-256 (hex) of what a cache says of a store path, without signatures. Raises AikitError."""
     lines = files.read_bounded(narinfo, 1 << 20).splitlines(keepends=True)
     return hashlib.sha256(b"".join(line for line in lines if not line.startswith(b"Sig:"))).hexdigest()
-
-
-def _nar(folder: Path, said: Mapping[str, str]) -> Path:
-    if not re.fullmatch(r"nar/[0-9a-z]+\.nar(\.[0-9a-z]+)?", said["URL"]):
-        raise ValueError(f"URL {said['URL']!r}")
-    return folder / said["URL"]
-
-
-def bring(folder: Path, index: Index, *, public_key: str | None = None, check_signatures: bool = True) -> int:
-    """Import a bundle's store paths by Nix, which checks every hash; the number of those that were not there.
-
-    What is fixed by its own hash needs no signature; what was built needs one by a key that this Nix trusts, or
-    `public_key`, unless they are not to be checked. Raises AikitError, which names what is damaged; what was imported before is
-    whole, and stays.
-    """
-    cache = f"file://{_plain(folder)}"
-    if found := check(folder, index):
-        raise AikitError(*found)
-    missing = nix.invalid(item.path for item in index.paths)
-    options = ["--option", "extra-trusted-public-keys", public_key] if public_key else []
-    if not check_signatures:
-        options.append("--no-check-sigs")
-    try:
-        for some in nix.chunks(missing):
-            nix.run("copy", *options, "--from", cache, *some)
-    except AikitError as failed:
-        still = set(nix.invalid(missing))
-        if flipped := [
-            _damaged(each.name, what) for each in index.paths if each.path in still for what in _read(folder, each)
-        ]:
-            raise AikitError(*flipped) from None
-        said = failed.diagnostics[0].message
-        if "signature" in said:
-            raise error(
-                f"{folder} holds what was built elsewhere, without the signature of a key that this Nix trusts: name the key"
-                f" with --public-key, or trust it with --no-check-sigs ({said})"
-            ) from None
-        raise error(f"{folder} was imported in part only, run it again: {said}") from None
-    return len(missing)
-
-
-def _read(folder: Path, item: Item) -> Iterator[str]:
-    """Whether a file of the cache has the hash that its description says."""
-    said = _narinfo(folder / item.narinfo)
-    with files.open_regular(_nar(folder, said)) as stream:
-        digest = hashlib.file_digest(stream, "sha256").digest()
-    if store.base32(digest) != said.get("FileHash", "").removeprefix("sha256:"):
-        yield f"{said['URL']} has another sha256 than {item.narinfo} says"
-
-
-def write_flake(folder: Path, index: Index, output: Path) -> None:
-    """The flake of a bundle as a new folder, or one that is empty. Raises AikitError."""
-    if output.exists() and any(output.iterdir()):
-        raise error(f"{output} is not empty: name a new folder")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aikit-nix-", dir=output.parent) as scratch:
-            for name in index.flake:
-                (Path(scratch) / FLAKE / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / FLAKE / name, Path(scratch) / FLAKE / name)
-            if output.exists():
-                output.rmdir()
-            (Path(scratch) / FLAKE).rename(output)
-    except OSError as failed:
-        raise files.cannot_write(output, failed) from None
 
 
 # --- Showing

@@ -41,7 +41,7 @@ def bundle(
     from aikit_nix import recipe
 
     found = recipe.read(flake, lock_path)
-    index, copied = bundles.write(found, found.system(system), folder, built=built, key=key)
+    index, copied = bundles.write(found, found.system(system), folder, built=built, key=key, lock_path=lock_path)
     if url:
         bundles.copy(index.paths, url, key=key)
         console.say(f"copied to {url}")
@@ -63,7 +63,7 @@ def unbundle(folder: Path, output: Path | None, public_key: str | None, no_check
     Nix checks every hash. Models, packages and sources are known by their own hash and need no signature; what was built
     does. What is damaged or missing is named, and the rest can be brought again.
     """
-    from aikit_nix import bundle as bundles
+    from aikit_nix import unbundle as bundles
 
     index = bundles.read(folder)
     count = bundles.bring(folder, index, public_key=public_key, check_signatures=not no_check_sigs)
