@@ -133,14 +133,14 @@ def test_each_step_runs_by_hand(origin: Path, tmp_path: Path) -> None:
 
     first = Runner(origin, tmp_path / "first", content)
     said = first.run(jobs["build"])
-    assert "1 models are in the Nix store, 1 of them new" in said
+    assert "1 model in the Nix store, 1 of them new" in said
     assert "nothing differs" in said
 
     second = Runner(origin, tmp_path / "second", content)
     shutil.copytree(first.work / "bundle", second.work / "bundle")  # the cache
     shutil.copy(first.work / "statement.json", second.work)  # the artifact
     said = second.run(jobs["reproduce"])
-    assert "1 models are in the Nix store, 0 of them new" in said
+    assert "1 model in the Nix store, 0 of them new" in said
     assert "the same image as statement.json's" in said
 
     (tmp_path / "registry").mkdir()

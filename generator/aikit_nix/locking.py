@@ -100,6 +100,19 @@ def write(lock: Lock) -> None:
     fetch.forget(file for entry in lock.entries.values() for file in entry.files)
 
 
+def bring(aikitfile: Aikitfile, lock: Lock | None, jobs: int) -> tuple[int, bool]:
+    """Bring the models of a pinned aikitfile into the store, and into its lock what their bytes say.
+
+    Gives how many came, and whether the lock was written. Raises AikitError.
+    """
+    seen = fetch.bring_models(aikitfile, jobs)
+    if lock is None or (fuller := lock.filled(seen | fetch.read_store(aikitfile, seen))) == lock:
+        return len(seen), False
+    write(fuller)
+    console.say(f"wrote {lock.file}: what the bytes say")
+    return len(seen), True
+
+
 def missing(aikitfile: Aikitfile, lock: Lock | None) -> list[Diagnostic]:
     """Where a lock does not cover an aikitfile (as it is written), or covers more than that. For CI: no network, no models."""
     found = []

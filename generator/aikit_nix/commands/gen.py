@@ -128,16 +128,13 @@ def build(
 
     Every model has to be pinned, in the file or in aikit.lock.
     """
-    from aikit_nix import fetch, generate, locking, nix, pipeline
+    from aikit_nix import generate, locking, nix, pipeline
     from aikit_nix.choices import Choices
 
     if attribute != "manifest":
         project = pipeline.read(aikitfile, lock_path=lock_path)
         pinned, _ = pipeline.pin(project)
-        seen = fetch.bring_models(pinned, jobs)
-        if project.lock and (fuller := project.lock.filled(seen | fetch.read_store(pinned, seen))) != project.lock:
-            locking.write(fuller)
-            say(f"wrote {project.lock.file}: what the bytes say")
+        locking.bring(pinned, project.lock, jobs)
     chosen = Choices(packages=packages, engine=engine, runtime=runtime)
     done = generate.write(aikitfile, output, chosen, lock_path=lock_path, report=report)
     say(*(line for line in done.lines() if not line.startswith("next: ")))

@@ -88,15 +88,12 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     pinned, local = pipeline.pin(project)
     for file in fetcher.add_local(local):
         console.say(f"added {file} to the Nix store")
-    seen = fetcher.bring_models(pinned, jobs)
-    console.say(f"{len(pinned.models)} models are in the Nix store, {len(seen)} of them new")
-    if project.lock and (fuller := project.lock.filled(seen | fetcher.read_store(pinned, seen))) != project.lock:
-        was_current = generate.made_from(flake, Path(project.lock.file))
-        locking.write(fuller)
-        console.say(f"wrote {project.lock.file}: what the bytes say")
-        if was_current:
-            generate.write(aikitfile, flake, Choices(), lock_path=lock_path)
-            console.say(f"wrote the flake in {flake.resolve()} anew, which knows it now")
+    was_current = project.lock is not None and generate.made_from(flake, Path(project.lock.file))
+    count, has_changed = locking.bring(pinned, project.lock, jobs)
+    console.say(f"{_models(len(pinned.models))} in the Nix store, {count} of them new")
+    if has_changed and was_current:
+        generate.write(aikitfile, flake, Choices(), lock_path=lock_path)
+        console.say(f"wrote the flake in {flake.resolve()} anew, which knows it now")
     if not (flake / "flake.nix").is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return
