@@ -76,5 +76,5 @@ def mirror_of_store(server: FileServer) -> dict[str, str]:
 
 
 def store_name(filename: str) -> str:
-    """The name that nix/packages/debian/default.nix gives a .deb: Nix allows fewer characters than Debian."""
+    """The name that nix/packages/debian/builder.nix gives a .deb: Nix allows fewer characters than Debian."""
     return re.sub("[~:%]", "-", filename.rpartition("/")[2])
