@@ -82,33 +82,24 @@ def test_a_bundled_program_finds_cuda_and_the_driver(cuda_nixpkgs: Nixpkgs) -> N
     assert "libgomp.so.1" in {path.name for path in (program.parents[1] / "lib").iterdir()}
 
 
-AIKITFILES = {
-    "llama-server": """\
-apiVersion: v1alpha1
-runtime: cuda
-models: [{name: tiny, source: tiny.gguf}]
-config: |
-  - name: tiny
-    gpu_layers: 99
-    parameters: {model: tiny.gguf}
-""",
-    "localai": """\
+AIKITFILE = """\
 apiVersion: v1alpha1
 debug: true
 runtime: cuda
-backends: [stablediffusion]
 models: [{name: tiny, source: tiny.gguf}]
 config: |
   - name: tiny
-    backend: llama
+    backend: llama-cpp
     gpu_layers: 99
     context_size: 512
     parameters: {model: tiny.gguf}
+"""
+PICTURE = """\
   - name: picture
     backend: stablediffusion
     parameters: {model: tiny.gguf}
-""",
-}
+backends: [stablediffusion]
+"""
 ENGINE = f"""
   {{ nixpkgs }}:
   (import {toolchain.REPOSITORY}/nix/packages/nixpkgs.nix {{
@@ -126,17 +117,18 @@ ENGINE = f"""
 class Built:
     """An image for CUDA, unpacked, and a driver that finds no card."""
 
-    engine: str
     image: Image
     root: Path
     driver: Path
 
 
-@pytest.fixture(scope="module", params=AIKITFILES)
+@pytest.fixture(scope="module")
 def built(
     cuda_nixpkgs: Nixpkgs, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Built]:
-    engine: str = request.param
+    """The image of an engine, or of LocalAI with a backend."""
+    name: str = request.param
+    engine = "llama-server" if name == "llama-server" else "localai"
     try:
         if engine == "localai":
             localai.provide_sources(cuda_nixpkgs, *cuda_nixpkgs.instantiate(ENGINE))
@@ -144,17 +136,21 @@ def built(
             cuda_nixpkgs.provide(test_image.LLAMA_CPP, "LLAMA_CPP_SRC")
     except toolchain.UnavailableError as reason:
         pytest.skip(str(reason))
-    folder = tmp_path_factory.mktemp(engine)
+    folder = tmp_path_factory.mktemp(name)
     tiny_gguf.make(folder / "tiny.gguf")
-    (folder / "aikitfile.yaml").write_text(AIKITFILES[engine])
+    (folder / "aikitfile.yaml").write_text(AIKITFILE + (PICTURE if name == "stablediffusion" else ""))
     argv = ["gen", "--engine", engine, "--cuda-capability", "9.0", "-o", "flake"]
     done = aikit_nix(*argv, cwd=folder, env={**os.environ, **cuda_nixpkgs.env})
     assert done.returncode == 0, done.stderr
     archive = cuda_nixpkgs.build(folder / "flake", "default")
     driver = realise(cuda_nixpkgs, TINY, "driver") / "lib/stubs/libcuda.so"
-    yield Built(engine, unpack(archive, folder / "root"), folder / "root", driver)
+    yield Built(unpack(archive, folder / "root"), folder / "root", driver)
     # The image's folders are read-only.
     subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
+
+
+each_engine = pytest.mark.parametrize("built", ["llama-server", "localai"], indirect=True)
+with_stablediffusion = pytest.mark.parametrize("built", ["stablediffusion"], indirect=True)
 
 
 @pytest.fixture(params=["", "usr/lib64", "usr/lib/x86_64-linux-gnu", "usr/local/nvidia/lib64"])
@@ -171,6 +167,7 @@ def driver(built: Built, request: pytest.FixtureRequest) -> Iterator[bool]:
     mounted.unlink()
 
 
+@each_engine
 def test_it_answers_from_the_cpu_with_and_without_a_driver(bubblewrap: None, built: Built, driver: bool) -> None:
     with container.start(built.image, built.root) as running:
         assert running.chat("hello", model="tiny") == tiny_gguf.SENTENCE
@@ -179,10 +176,9 @@ def test_it_answers_from_the_cpu_with_and_without_a_driver(bubblewrap: None, bui
     assert not re.search(r"libcu(blas|blasLt|dart)\.so[.\d]*: cannot open", log)
 
 
+@with_stablediffusion
 def test_stablediffusion_starts_with_and_without_a_driver(bubblewrap: None, built: Built, driver: bool) -> None:
     """The program loads its library and binds it; the tiny model is a language model."""
-    if built.engine != "localai":
-        pytest.skip("stablediffusion runs inside LocalAI")
     with container.start(built.image, built.root) as running:
         with pytest.raises(ContainerError, match="could not load model"):
             running.ask("/v1/images/generations", {"model": "picture", "prompt": "a cat", "size": "64x64"})
@@ -190,6 +186,7 @@ def test_stablediffusion_starts_with_and_without_a_driver(bubblewrap: None, buil
     assert ("libcuda stub: cuInit" in log) is driver
 
 
+@each_engine
 def test_nothing_that_compiles_is_in_the_image(built: Built) -> None:
     paths = {path[44:] for layer in built.image.layers for path in layer.store_paths}
     assert not {path for path in paths if re.search(r"nvcc|nvvm|cccl|crt|static|include|unwrapped", path)}
