@@ -118,6 +118,8 @@ def test_kill_9(tmp_path: Path, files: FileServer, hub: HuggingFace, command: st
             renew()
     done(tmp_path, command)
     project.check()
+    left = [file.name for file in (tmp_path / "cache/aikit-nix/downloads").iterdir() if file.stat().st_size]
+    assert not left
     assert len(lock.parse((tmp_path / "aikit.lock").read_bytes(), "").entries) == len(NAMES)
     if command == "fetch":
         assert all(store.present((name, digest(data)) for name, data in project.models.items()))

@@ -85,6 +85,7 @@ def forget(pins: Iterable[tuple[str, Pin]]) -> None:
     for path, pin in pins:
         if pin.url:
             _note(_key(pin.url, None, path)).unlink(missing_ok=True)
+            _tidy(_key(pin.url, None, path))
 
 
 def add_local(local: Iterable[tuple[Model, Path]]) -> list[Path]:
@@ -142,8 +143,8 @@ def wanted(aikitfile: Aikitfile) -> list[Remote]:
     for (model, pin), is_there in zip(far, there, strict=True):
         assert pin.url is not None  # noqa: S101 (just asked)
         if is_there:
-            continue
-        if pin.member:
+            _tidy(_key(pin.url, pin.sha256, model.path))
+        elif pin.member:
             digest = pin.url.rpartition("sha256:")[2]
             found.setdefault(pin.url, Remote(model, model.path, pin.url, None, digest, pin.private, is_archive=True))
         else:
@@ -179,6 +180,19 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
 
     download.fetch_all([item for item, _ in downloads.values()], client, jobs=jobs, then=then)
     return pins
+
+
+def _tidy(key: str) -> None:
+    """Remove what a run left of a file that is in the store: it was killed between the two."""
+    from aikit_nix.partial import Partial
+
+    def busy() -> None:
+        raise OSError  # another process has it, and will remove it
+
+    place = folder() / key
+    if place.exists() or place.with_name(f"{key}.part").exists():
+        with suppress(OSError, AikitError), Partial(place, busy) as left:
+            left.discard()
 
 
 def _note(key: str) -> Path:
