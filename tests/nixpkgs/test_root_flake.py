@@ -43,8 +43,8 @@ FLAKE = f"""
 def test_it_pins_what_generated_flakes_pin() -> None:
     lock = (REPOSITORY / "flake.lock").read_bytes()
     assert lock == (REPOSITORY / "templates/flake.lock").read_bytes()
-    revision = json.loads(lock)["nodes"]["nixpkgs"]["locked"]["rev"]
-    assert f'"github:NixOS/nixpkgs/{revision}"' in (REPOSITORY / "flake.nix").read_text()
+    branch = json.loads(lock)["nodes"]["nixpkgs"]["original"]["ref"]
+    assert f'"github:NixOS/nixpkgs/{branch}"' in (REPOSITORY / "flake.nix").read_text()
 
 
 @pytest.mark.parametrize("system", ["x86_64-linux", "aarch64-linux"])
