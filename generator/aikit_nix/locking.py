@@ -97,6 +97,11 @@ def make(
 def write(lock: Lock) -> None:
     """Put the lock into its file: the old one or the new one, whatever happens. Raises AikitError."""
     files.write_atomic(Path(lock.file), lock.to_json().encode())
+    forget(lock)
+
+
+def forget(lock: Lock) -> None:
+    """Remove what runs wrote down of files that the lock has by now; one may have been killed in between."""
     fetch.forget(file for entry in lock.entries.values() for file in entry.files)
 
 

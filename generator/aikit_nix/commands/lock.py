@@ -62,6 +62,7 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
         locking.write(new)
         console.say(f"wrote {path}: {_models(len(new.entries))}")
     else:
+        locking.forget(new)
         console.say(f"{path} is up to date: {_models(len(new.entries))}")
 
 
