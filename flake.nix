@@ -15,11 +15,16 @@
 
       inherit (lib.importTOML ./pyproject.toml) project dependency-groups;
 
-      # What pyproject.toml asks for, out of nixpkgs' Python packages.
+      # What pyproject.toml asks for, out of nixpkgs' Python packages; what is a program there is in the shell by itself.
+      programs = [ "check-jsonschema" ];
       packagesOf =
         python: requirements:
-        map (requirement: python.${builtins.head (builtins.match "([a-z0-9-]+).*" requirement)}) (
-          builtins.filter builtins.isString requirements
+        map (name: python.${name}) (
+          lib.subtractLists programs (
+            map (requirement: builtins.head (builtins.match "([a-z0-9-]+).*" requirement)) (
+              builtins.filter builtins.isString requirements
+            )
+          )
         );
 
       nixFiles = lib.fileset.toSource {
@@ -79,7 +84,8 @@
               python: packagesOf python (project.dependencies ++ dependency-groups.demo ++ dependency-groups.dev)
             ))
             pkgs.skopeo
-          ];
+          ]
+          ++ lib.attrVals programs pkgs;
           env.PYTHONPATH = "generator";
         };
       });
