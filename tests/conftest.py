@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from aikit_nix import data, debian
 from nixpkgs import toolchain
 from support import container, debian_lock, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
+
+
+def pytest_configure() -> None:
+    # A shell's background jobs ignore SIGINT, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
