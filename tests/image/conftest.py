@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import debian
-from support import debian_lock
+from support import debian_lock, registry
 from support.command import aikit_nix
 
 AIKITFILE = "apiVersion: v1alpha1\nruntime: avx\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
@@ -29,6 +29,16 @@ def tiny_flake(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
             patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
         generate(folder)
         yield folder / "flake"
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """HOST:PORT of Debian's docker-registry, with nothing in it."""
+    if reason := registry.missing():
+        pytest.skip(reason)
+    (tmp_path / "registry").mkdir()
+    with registry.serve(tmp_path / "registry") as found:
+        yield found.address
 
 
 def generate(folder: Path, *options: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +12,7 @@ from aikit_nix.http import Client
 from aikit_nix.image import blobs, index, reference, verify
 from aikit_nix.image.find import Layout
 from aikit_nix.image.layout import read_layout
-from support import layouts, registry
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    if reason := registry.missing():
-        pytest.skip(reason)
-    (tmp_path / "registry").mkdir()
-    with registry.serve(tmp_path / "registry") as found:
-        yield found.address
+from support import layouts
 
 
 @pytest.fixture

@@ -5,24 +5,14 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aikit_nix import recipe, store
 from aikit_nix.image import modelpack
-from support import recipes, registry
+from support import recipes
 from support.command import aikit_nix
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    if reason := registry.missing():
-        pytest.skip(reason)
-    (tmp_path / "registry").mkdir()
-    with registry.serve(tmp_path / "registry") as found:
-        yield found.address
 
 
 def test_the_manifest_follows_from_the_lock(tmp_path: Path) -> None:

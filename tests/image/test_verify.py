@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from aikit_nix import recipe, store
 from aikit_nix.http import Client
 from aikit_nix.image import blobs, verify
-from support import layouts, recipes, registry
+from support import layouts, recipes
 from support.command import aikit_nix
 
 MODEL = "/models/llama.gguf"
@@ -166,15 +166,6 @@ def test_a_model_layer_that_is_not_by_the_rule_is_named(project: Path, tmp_path:
     shutil.rmtree(layout)
     layouts.script("layout.py", tmp_path / "spec.json", layout)
     assert "begins otherwise than the rule of model layers says" in check(layout, project)[0]
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    if reason := registry.missing():
-        pytest.skip(reason)
-    (tmp_path / "registry").mkdir()
-    with registry.serve(tmp_path / "registry") as found:
-        yield found.address
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
