@@ -6,6 +6,8 @@ import os
 import re
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,22 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_what_a_killed_run_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from aikit_nix import files\n"
+        "os.fsync = lambda _: (print('there', flush=True), signal.pause())\n"
+        "files.write_whole(Path(sys.argv[1]), b'new')"
+    )
+    target = tmp_path / "x"
+    with subprocess.Popen([sys.executable, "-c", script, target], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        (writing,) = tmp_path.iterdir()
+        files.write_whole(target, b"mine")
+        assert sorted(tmp_path.iterdir()) == [writing, target]
+        other.kill()
+    files.write_whole(target, b"again")
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() == b"again"

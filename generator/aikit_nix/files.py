@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from aikit_nix.errors import AikitError, error
 
+_TEMPORARY = ".aikit-nix-file-"
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -81,7 +83,8 @@ def write_atomic(path: Path, data: bytes, mode: int | None = None) -> None:
 
 def write_whole(target: Path, data: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
     """The file has these bytes, or what it had before, even if the power fails. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".aikit-nix-")
+    _remove_left(target.parent)
+    handle, temporary = _temporary(target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
@@ -91,12 +94,35 @@ def write_whole(target: Path, data: bytes, mode: int = 0o644, owner: tuple[int, 
                     os.fchown(handle, *owner)
             os.fchmod(handle, mode)
             os.fsync(handle)
-        Path(temporary).replace(target)
+            temporary.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
     sync_folder(target.parent)
+
+
+def _temporary(folder: Path) -> tuple[int, Path]:
+    """A new file, locked for as long as it is open: so others can tell it from what a killed run left."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=_TEMPORARY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # somebody took it for left between the two
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove the files that killed runs left half-written: nobody has them locked."""
+    for left in folder.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    left.unlink()
+            finally:
+                os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:
