@@ -249,8 +249,10 @@ def test_a_machine_without_a_seed_leaves_the_work_to_x86(debian_set: DebianSet) 
 def test_other_tools_give_the_same_files(debian_set: DebianSet) -> None:
     """What a builder of another kind would give: its own programs lie at other store paths, and nothing tells."""
     here = debian_set.build("set.engine.root")
-    nix = debian_set.folder / "default.nix"
-    nix.write_text(nix.read_text().replace("$busybox mkdir -p $out/bin", "$busybox mkdir -p $out/bin $out/other"))
+    nix = debian_set.folder / "builder.nix"
+    text = nix.read_text()
+    assert "$busybox mkdir -p $out/bin" in text
+    nix.write_text(text.replace("$busybox mkdir -p $out/bin", "$busybox mkdir -p $out/bin $out/other"))
     there = debian_set.build("set.engine.root")
     assert here != there
     hashes = [
