@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,22 +118,12 @@ def read_debian_lock(file: Path) -> bytes:
     return Lock.read(file).to_json().encode()
 
 
-def reference(folder: Path) -> str:
-    """How Nix is told of the flake in a folder."""
-    return nix.flake_reference(folder)
-
-
 def fetch_inputs(folder: Path, environment: Mapping[str, str]) -> int:
     """Realise every fixed output that the flake's default image is made of; the number of those that were missing.
 
     Nix downloads them with its own means, in its own order. Raises AikitError.
     """
-    missing = nix.missing_fixed_outputs(nix.evaluate(reference(folder), "default.drvPath"))
+    missing = nix.missing_fixed_outputs(nix.evaluate(nix.flake_reference(folder), "default.drvPath"))
     if missing:
         process.run(["nix-store", "--realise", *missing], env=environment)
     return len(missing)
-
-
-def top_level(paths: Sequence[str]) -> tuple[str, ...]:
-    """The files and folders that lie directly in the flake's folder."""
-    return tuple(sorted({path.split("/", 1)[0] for path in paths}))
