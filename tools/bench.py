@@ -1,4 +1,5 @@
-"""Measures what the project promises: `make bench [PART…]`. It says which aims are missed, and fails for none.
+"""Measures what the project promises: `make bench [PART…]`. It says which aims are missed, and fails for none, but where a
+part cannot be measured to its end.
 
 The aims are for 2 cores with nothing else running.
 """
@@ -50,32 +51,33 @@ class Result:
 
 def gen(folder: Path) -> Iterator[Result]:
     """The generator alone, each run in a new process."""
-    for count, bound in ((10, 0.25), (1000, 2.0)):
+    for count, bound in ((10, 0.25), (100, 0.5)):
         models = "".join(
             f"  - {{name: m{index}, source: 'https://example.com/m{index}.gguf', sha256: '{index:064x}'}}\n"
             for index in range(count)
         )
         aikitfile = folder / f"{count}.yaml"
         aikitfile.write_text(f"apiVersion: v1alpha1\nmodels:\n{models}")
-        argv = [sys.executable, "-m", "aikit_nix.cli", "gen", str(aikitfile), "-o", str(folder / f"gen-{count}")]
+        argv = [sys.executable, "-m", "aikit_nix.cli", "gen", str(aikitfile), "--packages", "debian"]
+        argv += ["-o", str(folder / f"gen-{count}")]
         yield Result(f"gen, {count} models", fastest(argv), "s", bound)
 
 
 def check(folder: Path) -> Iterator[Result]:
-    """`check` on 500 models with a template and a config entry each, start-up included, against its libraries alone."""
+    """`check` on 100 models (an image has no more), each with a template and a config entry, beside importing its libraries."""
     models, config = "", ""
-    for index in range(500):
+    for index in range(100):
         models += f"  - name: m{index}\n    source: https://example.com/m{index}.gguf\n    sha256: '{index:064x}'\n"
         models += f"    promptTemplates:\n      - name: t{index}\n        template: |\n          {{{{.Input}}}}\n"
         config += (
             f"  - name: m{index}\n    parameters:\n      model: m{index}.gguf\n    template:\n      chat: t{index}\n"
         )
-    aikitfile = folder / "500.yaml"
+    aikitfile = folder / "100.yaml"
     aikitfile.write_text(f"apiVersion: v1alpha1\nmodels:\n{models}config: |\n{config}")
     libraries = fastest([sys.executable, "-c", "import click, yaml"])
     checked = fastest([sys.executable, "-m", "aikit_nix.cli", "check", str(aikitfile)])
-    yield Result("check, 500 models", checked, "s")
-    yield Result("check, 500 models, to importing click and yaml", checked / libraries, "times", 3)
+    yield Result("check, 100 models", checked, "s")
+    yield Result("check, 100 models, to importing click and yaml", checked / libraries, "times", 3)
 
 
 def image(folder: Path) -> Iterator[Result]:
@@ -217,6 +219,7 @@ def main() -> None:
     # an installed package has its bytecode, as its libraries have
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = sys.argv[1:]
+    failed: list[str] = []
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     table = Table("what", "measured", "aim: at most", "", "", box=None, padding=(0, 2), header_style="bold")
     for benchmark in BENCHMARKS:
@@ -226,17 +229,20 @@ def main() -> None:
             os.environ["PYTHONPYCACHEPREFIX"] = str(Path(scratch) / "bytecode")
             if lock := debian_lock.usable(Path(scratch), console.print):
                 os.environ["AIKIT_DEBIAN_LOCK"] = str(lock)
-            for result in benchmark(Path(scratch)):
-                aim = "" if result.aim is None else f"{result.aim:g} {result.unit}"
-                measured = f"{result.value:.3g} {result.unit}"
-                table.add_row(result.name, measured, aim, "aim missed" if result.missed else "", result.more)
+            try:
+                for result in benchmark(Path(scratch)):
+                    aim = "" if result.aim is None else f"{result.aim:g} {result.unit}"
+                    measured = f"{result.value:.3g} {result.unit}"
+                    table.add_row(result.name, measured, aim, "aim missed" if result.missed else "", result.more)
+            except subprocess.CalledProcessError as problem:
+                failed.append(f"{benchmark.__name__}: `{problem.cmd[0]}` failed with status {problem.returncode}")
     console.print(table)
+    if failed:
+        sys.exit("error: " + "; ".join(failed))
 
 
 if __name__ == "__main__":
     try:
         main()
-    except subprocess.CalledProcessError as problem:
-        sys.exit(f"error: `{problem.cmd[0]}` failed with status {problem.returncode}")
     except KeyboardInterrupt:
         sys.exit("interrupted")
