@@ -140,7 +140,6 @@ def test_it_is_small(built: Built) -> None:
 
 def test_what_the_image_says_about_running_it(built: Built) -> None:
     assert built.image.run["Entrypoint"] == ["local-ai"]
-    assert built.image.run["Entrypoint"] == ["local-ai"]
     assert not built.image.run.get("Cmd")
     assert "DEBUG=true" in built.image.run["Env"]
     assert built.image.run["User"] == "65532:65532"
@@ -194,6 +193,11 @@ def test_stablediffusion_starts_and_refuses_what_is_no_image_model(running: cont
 def test_a_missing_model_file_is_reported(running: container.Container) -> None:
     with pytest.raises(ContainerError, match="could not load model"):
         running.chat("hello", model="missing")
+
+
+def test_an_unknown_model_is_refused(running: container.Container) -> None:
+    with pytest.raises(ContainerError, match=r"404.*not found"):
+        running.chat("hello", model="nobody")
 
 
 def test_it_asks_for_nothing_and_writes_below_tmp_only(running: container.Container) -> None:
