@@ -2,8 +2,8 @@
 # both sets share, makes of the engine and of the texts.
 #
 # pkgs     nixpkgs, or the part of it that packages/debian offers
-# engine   { name, bin, package, license (SPDX), env, root ?, labels ? }: the server and what the image needs for it; `root`, where
-#          it is there, has the server's and the certificates' files for the image, which then needs no store path
+# engine   { name, bin, package, license (SPDX), env, layers ?, labels ? }: the server and what the image needs for it; `layers`,
+#          where they are there, have the server's and the certificates' files, and the image then needs no store path
 # plan     the parsed plan.json
 # runtime  one of the plan's
 {
@@ -104,11 +104,11 @@ let
       }
       {
         # First on the PATH where the server has its own file in /usr/bin.
-        path = "/usr/${if engine ? root then "local/bin" else "bin"}/${engine.name}";
+        path = "/usr/${if engine ? layers then "local/bin" else "bin"}/${engine.name}";
         executable = true;
         text = ''
           #!${starter} start
-          exec ${if engine ? root then "/usr/bin/${engine.name}" else engine.bin}
+          exec ${if engine ? layers then "/usr/bin/${engine.name}" else engine.bin}
           for ${runtime}
           needs ${builtins.concatStringsSep " " runtimes.${runtime}.processor}
         '';
@@ -128,7 +128,7 @@ let
       }
     ]
     ++ (
-      if engine ? root then
+      if engine ? layers then
         [ ] # has them
       else
         [
@@ -140,15 +140,14 @@ let
     );
   };
   engineLayers = layers "engine" {
-    # The texts are one more.
+    # The texts are one more. Where the engine has layers of its own, this is one.
     maxLayers = mostLayers - mostModels - 1;
     # Whose closure the layers are, besides that of the last one.
     config.Env = builtins.filter builtins.hasContext (builtins.attrValues engine.env);
-    extraCommands =
-      builtins.concatStringsSep "" (
-        map copy ([ (tree "engine-root" engineTree) ] ++ (if engine ? root then [ engine.root ] else [ ]))
-      )
-      + "chmod 1777 tmp\n";
+    extraCommands = ''
+      ${copy (tree "engine-root" engineTree)}
+      chmod 1777 tmp
+    '';
   };
 
   textLayer = layers "texts" {
@@ -235,7 +234,7 @@ let
         inherit (model) path layer;
         blob = if blobs then "${model.blob}" else null;
       }) models;
-      base = [
+      base = (if engine ? layers then [ "${engine.layers}" ] else [ ]) ++ [
         "${engineLayers}"
         "${textLayer}"
       ];

@@ -148,7 +148,7 @@ def debian_images(folder: Path) -> Iterator[Result]:
         read = unpack(Path(nix_build(flake, f"{output}.oci")))
         size = read.size - (folder / "tiny.gguf").stat().st_size
         yield Result(f"debian, {runtime} on {system}: image without models", size / 1e6, "MB")
-        again = made(flake, f"{output}.oci", (f"-debian-{runtime}.drv", "-engine-layers.drv"))
+        again = made(flake, f"{output}.oci", (f"-debian-{runtime}.drv", f"-debian-{runtime}-layers.drv"))
         seconds = elapsed(functools.partial(call, ["nix-store", "--realise", "--check", *again]))
         yield Result(f"debian, {runtime} on {system}: unpacking and layers", seconds, "s")
 

@@ -6,7 +6,8 @@
 #   engine  package, bin, name, env as every engine, and `root`: the image's files, engine included, at Debian's own places
 #           and as Debian made them, byte for byte (NVIDIA's licence allows nothing else). So no path of the builder's
 #           is in the image; scanners find the packages (/var/lib/dpkg/status.d, as in distroless images) and
-#           /usr/lib/os-release; the licences are in /usr/share/doc/*/copyright.
+#           /usr/lib/os-release; the licences are in /usr/share/doc/*/copyright. `layers` are its layers: a large package has
+#           its own, which an update of another one leaves alone.
 #           `package` is the same engine to be started from the Nix store: for checks.
 #
 # Two systems: the image is for `system`, and meanwhile programs of `buildSystem` run. Debian's files are unpacked, not
@@ -191,6 +192,10 @@ let
         done
       '';
 
+  layers = runCommand "debian-${runtime}-layers" {
+    nativeBuildInputs = [ tools ];
+  } "python3 ${./layered_image.py} packages ${root} $out";
+
   engine =
     runCommand "llama-server-${runtime}"
       {
@@ -311,6 +316,6 @@ in
         ]
     );
     env = { };
-    inherit root;
+    inherit root layers;
   };
 }

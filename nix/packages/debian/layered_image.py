@@ -3,6 +3,7 @@
     layered_image.py layer FOLDER > LAYER.tar             the last layer: a folder with its permissions
     layered_image.py plan OPTIONS.json GRAPH... > PLAN    which store paths make which layer
     layered_image.py stream PLAN > IMAGE.tar              the image
+    layered_image.py packages ROOT OUT                    layers of a tree of Debian packages' files, as image/layers.py has them
 
 A layer depends on the store paths in it and on nothing else: owner root, time 1970-01-01T00:00:01Z, sorted names. The
 sizes are known before the bytes are, and nothing in a docker-archive's order asks for the digests first: configuration
@@ -20,14 +21,19 @@ from pathlib import Path
 
 BLOCK = 1 << 20
 END = tarfile.RECORDSIZE  # a tar ends with two empty blocks and is padded to this
+STATUS = "var/lib/dpkg/status.d"
+LARGE = 32 << 20  # bytes: a package with more has a layer of its own, which others' updates do not touch
+MOST_LARGE = 16
 
 
-def header(name: str, status: os.stat_result | None = None, link: str = "") -> bytes:
+def header(name: str, status: os.stat_result | None = None, link: str = "", *, writable: bool = False) -> bytes:
     """A tar header; of a folder where there is no status."""
     info = tarfile.TarInfo(name)
     info.mtime = 1
     info.uname = info.gname = "root"
     mode = status.st_mode if status else stat.S_IFDIR | 0o755
+    if writable:
+        mode |= stat.S_IWUSR
     info.mode = stat.S_IMODE(mode)
     if stat.S_ISDIR(mode):
         info.type = tarfile.DIRTYPE
@@ -46,13 +52,19 @@ def padding(size: int, unit: int = tarfile.BLOCKSIZE) -> bytes:
     return bytes(-size % unit)
 
 
-def walk(path: Path, name: str) -> Iterator[tuple[bytes, Path | None, int]]:
-    """Header, file (None where there is no content) and its size in bytes, for a path and all below it, sorted."""
+def part(path: Path, name: str, *, writable: bool = False) -> tuple[bytes, Path | None, int]:
+    """Header, file (None where there is no content) and its size in bytes, for a path."""
     status = path.lstat()
     link = str(path.readlink()) if path.is_symlink() else ""
     regular = stat.S_ISREG(status.st_mode)
-    yield header(name, status, link), path if regular else None, status.st_size if regular else 0
-    if stat.S_ISDIR(status.st_mode):
+    head = header(name, status, link, writable=writable)
+    return head, path if regular else None, status.st_size if regular else 0
+
+
+def walk(path: Path, name: str) -> Iterator[tuple[bytes, Path | None, int]]:
+    """The parts of a path and of all below it, sorted."""
+    yield part(path, name)
+    if path.is_dir() and not path.is_symlink():
         for entry in sorted(path.iterdir()):
             yield from walk(entry, f"{name}/{entry.name}")
 
@@ -92,6 +104,45 @@ def store_layer(paths: list[str]) -> Layer:
 
 def folder_layer(folder: Path) -> Layer:
     return Layer([part for entry in sorted(folder.iterdir()) for part in walk(entry, entry.name)])
+
+
+def package_layers(root: Path) -> Iterator[tuple[str, Layer]]:
+    """The large packages' layers, the largest at the bottom, and above them all else; each with its name.
+
+    Files of the store are writable for their owner in an image, as a distribution has them.
+    """
+    owners = {}
+    for listed in sorted((root / STATUS).glob("*.md5sums")):
+        for line in listed.read_text().splitlines():
+            owners[root / line.split(maxsplit=1)[1]] = listed.stem
+    sizes: dict[str, int] = {}
+    entries = sorted(root.rglob("*"))
+    for path in entries:
+        if (owner := owners.get(path)) and path.is_file() and not path.is_symlink():
+            sizes[owner] = sizes.get(owner, 0) + path.stat().st_size
+    large = [name for name in sorted(sizes, key=lambda name: (-sizes[name], name)) if sizes[name] > LARGE][:MOST_LARGE]
+    for name in [*large, None]:
+        chosen = [path for path in entries if (owners.get(path) if owners.get(path) in large else None) == name]
+        folders = {folder for path in chosen for folder in path.relative_to(root).parents} - {Path()}
+        parts = {root / folder: folder for folder in folders} | {path: path.relative_to(root) for path in chosen}
+        yield (
+            f"Debian package {name}" if name else "Debian packages",
+            Layer([part(path, str(inside), writable=True) for path, inside in sorted(parts.items())]),
+        )
+
+
+def write_layers(root: Path, out: Path) -> None:
+    out.mkdir()
+    described = []
+    for name, layer in package_layers(root):
+        digest = hashlib.sha256()
+        with (out / "unnamed").open("wb") as file:
+            for block in layer.blocks():
+                digest.update(block)
+                file.write(block)
+        (out / "unnamed").rename(out / digest.hexdigest())
+        described.append({"digest": f"sha256:{digest.hexdigest()}", "size": layer.size, "created_by": name})
+    (out / "layers.json").write_text(json.dumps(described, indent=2))
 
 
 def closure(graph: Path) -> Iterator[str]:
@@ -178,6 +229,8 @@ def main(mode: str, *arguments: str) -> None:
     if mode == "layer":
         for block in folder_layer(Path(arguments[0])).blocks():
             write(block)
+    elif mode == "packages":
+        write_layers(*map(Path, arguments))
     elif mode == "plan":
         json.dump(plan(json.loads(Path(arguments[0]).read_text()), list(arguments[1:])), sys.stdout)
     elif sys.stdout.isatty():
