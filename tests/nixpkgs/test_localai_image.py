@@ -120,6 +120,7 @@ def running(bubblewrap: None, built: Built) -> Iterator[container.Container]:
 def test_the_image_holds_what_runs_and_nothing_that_builds(built: Built) -> None:
     paths = {path.split("-", 1)[1] for layer in built.image.layers for path in layer.store_paths}
     assert paths == {
+        "aikit-nix",
         "debian-libraries",
         "host-cacert",
         "localai-4.6.2",
