@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import data, debian
-from nixpkgs import toolchain
+from nixpkgs import newer_nix, toolchain
 from support import container, debian_lock, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
 
@@ -29,6 +29,18 @@ def nix() -> Iterator[None]:
         for name, value in nix_env.environment().items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(scope="session")
+def newer_programs(nix: None) -> Path:
+    """The folder of Debian 13's Nix, for what the machine's own older one is not enough for."""
+    try:
+        programs = newer_nix.programs(toolchain.REPOSITORY / "build/newer-nix")
+    except newer_nix.NoNewerNixError as reason:
+        pytest.skip(str(reason))
+    if programs is None:
+        pytest.skip("the machine's own Nix is not older than Debian 13's")
+    return programs
 
 
 @pytest.fixture(scope="session")

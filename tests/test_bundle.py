@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian, store
-from support import debian_lock, docs, file_server, fresh
+from aikit_nix import store
+from support import debian_lock, docs, file_server, flakes, fresh
 from support.command import aikit_nix, on_path
 
 AIKITFILE = """\
@@ -74,22 +74,16 @@ def project(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactor
     (folder / "big.gguf").write_bytes(tiny_model.read_bytes() + os.urandom(BIG))
     (folder / "aikitfile.yaml").write_text(AIKITFILE)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian.build_environment().items():
-            patch.setenv(name, value)
-        if lock := debian_lock.usable(folder, print):
-            patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
+        flakes.environment(folder, patch)
         for command in (["lock"], ["gen", "--packages", "debian", "-o", "flake"]):
             done = aikit_nix(*command, cwd=folder)
             assert done.returncode == 0, done.stderr
-        built = subprocess.run(
-            ["nix", "build", f"path:{folder}/flake", "--no-link", "--json"], capture_output=True, text=True, check=False
-        )
-        assert built.returncode == 0, built.stderr
+        built = flakes.build(folder / "flake")
         done = aikit_nix("bundle", "bundle", "--flake", "flake", cwd=folder)
         assert done.returncode == 0, done.stderr
         assert re.search(r"^model +2 ", done.stdout, re.MULTILINE)
         assert "licence: Debian main" in done.stdout
-        yield Project(folder, Path(json.loads(built.stdout)[0]["outputs"]["out"]))
+        yield Project(folder, built)
 
 
 def build_offline(machine: Path, flake: Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -11,17 +11,10 @@ from aikit_nix import flake, plan
 from aikit_nix.choices import Choices
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
-
-AIKITFILE = b"""\
-apiVersion: v1alpha1
-models:
-  - name: m
-    source: https://example.com/m.gguf
-    sha256: "1111111111111111111111111111111111111111111111111111111111111111"
-"""
+from support.flakes import PINNED
 
 
-def planned(packages: plan.Packages = plan.Packages.DEBIAN, aikitfile: bytes = AIKITFILE) -> plan.Plan:
+def planned(packages: plan.Packages = plan.Packages.DEBIAN, aikitfile: bytes = PINNED) -> plan.Plan:
     return plan.make(parse(aikitfile, "aikitfile.yaml")[0], plan.Options(packages=packages))[0]
 
 

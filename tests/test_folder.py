@@ -21,18 +21,11 @@ from aikit_nix.errors import AikitError
 from aikit_nix.flake import Files
 from aikit_nix.parser import parse
 from support.command import aikit_nix
-
-AIKITFILE = b"""\
-apiVersion: v1alpha1
-models:
-  - name: m
-    source: https://example.com/m.gguf
-    sha256: "1111111111111111111111111111111111111111111111111111111111111111"
-"""
+from support.flakes import PINNED
 
 
 def rendered(packages: plan.Packages = plan.Packages.DEBIAN, more: bytes = b"") -> Files:
-    planned, _ = plan.make(parse(AIKITFILE + more, "aikitfile.yaml")[0], plan.Options(packages=packages))
+    planned, _ = plan.make(parse(PINNED + more, "aikitfile.yaml")[0], plan.Options(packages=packages))
     return flake.render(planned, Choices(packages=packages))
 
 

@@ -20,7 +20,7 @@ import pytest
 from aikit_nix import lock, store
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
-from test_lock import digest, done, write
+from support.locks import digest, done, write
 
 KILLS = int(os.environ.get("AIKIT_KILLS", "5"))
 OLD = '{"version": 1, "models": []}\n'

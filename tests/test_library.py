@@ -13,19 +13,13 @@ from aikit_nix import data, library
 from aikit_nix.parser import parse
 from aikit_nix.plan import Engine, Options, Packages, Plan, make
 from nixpkgs.toolchain import Nixpkgs
+from support.flakes import PINNED
 
-AIKITFILE = b"""\
-apiVersion: v1alpha1
-models:
-  - name: m
-    source: https://example.com/m.gguf
-    sha256: "1111111111111111111111111111111111111111111111111111111111111111"
-"""
 NIXPKGS = '{ nixpkgs, folder }: import (/. + folder) { inherit nixpkgs; plan = builtins.fromJSON (builtins.readFile (/. + folder + "/plan.json")); }'
 
 
 def planned(packages: Packages, engine: Engine | None = None, backends: tuple[str, ...] = ()) -> Plan:
-    plan, _ = make(parse(AIKITFILE, "aikitfile.yaml")[0], Options(packages=packages, engine=engine))
+    plan, _ = make(parse(PINNED, "aikitfile.yaml")[0], Options(packages=packages, engine=engine))
     return dataclasses.replace(plan, backends=backends)
 
 

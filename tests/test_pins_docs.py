@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.hugging_face import HuggingFace
-from test_lock import done
+from support.locks import done
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs/pins.md").read_text()
 

@@ -18,7 +18,6 @@ from aikit_nix import pipeline, process, store
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
 from aikit_nix.store_stream import StoreStream
-from nixpkgs import newer_nix
 
 
 def project(source: str, folder: Path, sha256: str = "") -> pipeline.Project:
@@ -194,17 +193,13 @@ def test_other_bytes_than_the_hash_says_are_refused(tmp_path: Path) -> None:
     assert not store.store_path("x.gguf", "0" * 64).exists()
 
 
-def test_a_newer_nix_takes_the_stream_too(tmp_path: Path, nix: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        programs = newer_nix.programs(Path(__file__).parents[1] / "build/newer-nix")
-    except newer_nix.NoNewerNixError as reason:
-        pytest.skip(str(reason))
-    if programs is None:
-        pytest.skip("the machine's own Nix is not older than Debian 13's")
+def test_a_newer_nix_takes_the_stream_too(
+    tmp_path: Path, newer_programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     daemon = tmp_path / "nix-daemon"  # what it does is a matter of its name
-    daemon.write_text((programs / "nix-store").read_text().replace("--argv0 nix-store", "--argv0 nix-daemon"))
+    daemon.write_text((newer_programs / "nix-store").read_text().replace("--argv0 nix-store", "--argv0 nix-daemon"))
     daemon.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{programs}", prepend=":")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{newer_programs}", prepend=":")
     monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "root"))
     data = content(tmp_path, (40 << 20) + 5)
     path = stream("x.gguf", data).finish()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian
-from support import debian_lock, registry
+from support import flakes, registry
 from support.command import aikit_nix
 
 AIKITFILE = "apiVersion: v1alpha1\nruntime: avx\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
@@ -23,10 +22,7 @@ def tiny_flake(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFac
     shutil.copy(tiny_model, folder / "tiny.gguf")
     (folder / "aikitfile.yaml").write_text(AIKITFILE)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian.build_environment().items():
-            patch.setenv(name, value)
-        if lock := debian_lock.usable(folder, print):
-            patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
+        flakes.environment(folder, patch)
         generate(folder)
         yield folder / "flake"
 

@@ -13,17 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from support import dockerd, podman
+from support import dockerd, flakes, podman
 
 SECONDS = 60
 
 
 @pytest.fixture(scope="module")
 def archive(tiny_flake: Path) -> Path:
-    result = tiny_flake / "result-health"
-    argv = ["nix", "build", f"path:{tiny_flake}#default", "--out-link", str(result)]
-    subprocess.run(argv, check=True, capture_output=True)
-    return result
+    return flakes.build(tiny_flake)
 
 
 @pytest.fixture

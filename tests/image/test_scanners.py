@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from support import flakes
+
 GRYPE = shutil.which("grype")
 CVE = "CVE-2026-00001"
 METADATA = "CREATE TABLE db_metadata (build_timestamp datetime, model integer, revision integer, addition integer)"
@@ -28,10 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def layout(tiny_flake: Path) -> Path:
-    result = tiny_flake / "result-scanned"
-    argv = ["nix", "build", f"path:{tiny_flake}#oci", "--out-link", str(result)]
-    subprocess.run(argv, check=True, capture_output=True)
-    return result
+    return flakes.build(tiny_flake, "oci")
 
 
 class Grype:

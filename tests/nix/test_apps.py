@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian
-from support import debian_lock, registry
+from support import flakes, registry
 from support.command import aikit_nix
 from support.image import unpack
 
@@ -44,9 +43,7 @@ class Flake:
         return self.nix("run", f"path:{self.folder}#{name}", "--", *arguments, **env)
 
     def build(self, output: str) -> Path:
-        done = self.nix("build", f"path:{self.folder}#{output}", "--no-link", "--json")
-        assert done.returncode == 0, done.stderr
-        return Path(json.loads(done.stdout)[0]["outputs"]["out"])
+        return flakes.build(self.folder, output)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +52,7 @@ def flake(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copy(tiny_model, folder / "tiny.gguf")
     (folder / "aikitfile.yaml").write_text(AIKITFILE)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian.build_environment().items():
-            patch.setenv(name, value)
-        if lock := debian_lock.usable(folder, print):
-            patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
+        flakes.environment(folder, patch)
         done = aikit_nix("gen", "--packages", "debian", "-o", "flake", cwd=folder)
         assert done.returncode == 0, done.stderr
         yield Flake(folder / "flake")

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import data, debian
-from nixpkgs import newer_nix
 from support import debian_lock
 from support.file_server import FileServer
 
@@ -275,17 +274,11 @@ def test_a_rebuild_gives_the_same(debian_set: DebianSet, attribute: str) -> None
     debian_set.build(attribute, "--check")
 
 
-def test_a_newer_nix_builds_the_same(debian_set: DebianSet, tmp_path: Path) -> None:
+def test_a_newer_nix_builds_the_same(debian_set: DebianSet, newer_programs: Path, tmp_path: Path) -> None:
     """From nothing, in a store of its own: Debian 13's Nix where the machine's is older."""
-    try:
-        programs = newer_nix.programs(Path(__file__).parents[2] / "build/newer-nix")
-    except newer_nix.NoNewerNixError as reason:
-        pytest.skip(str(reason))
-    if programs is None:
-        pytest.skip("the machine's own Nix is not older than Debian 13's")
     engine, root = debian_set.build("set.engine.package"), debian_set.build("set.engine.root")
     argv: list[str | Path] = [
-        programs / "nix-build",
+        newer_programs / "nix-build",
         "--store",
         tmp_path / "store",
         "--option",

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import store
-from nixpkgs import newer_nix
 from support.image import unpack
 from support.library import Library, digest, model, requisites
 
@@ -125,17 +124,13 @@ def test_a_second_build_gives_the_same(library: Library, tmp_path: Path, output:
 
 
 @pytest.mark.parametrize("which", ["the machine's", "a newer one"])
-def test_a_fresh_store_gets_the_same_image(library: Library, tmp_path: Path, which: str) -> None:
+def test_a_fresh_store_gets_the_same_image(
+    library: Library, tmp_path: Path, which: str, request: pytest.FixtureRequest
+) -> None:
     """Nothing is in it before, .debs neither. The newer Nix is Debian 13's, where the machine's is older."""
     program: str | Path = "nix-build"
     if which != "the machine's":
-        try:
-            programs = newer_nix.programs(Path(__file__).parents[2] / "build/newer-nix")
-        except newer_nix.NoNewerNixError as reason:
-            pytest.skip(str(reason))
-        if programs is None:
-            pytest.skip("the machine's own Nix is not older than Debian 13's")
-        program = programs / "nix-build"
+        program = request.getfixturevalue("newer_programs") / "nix-build"
     models = [model(tmp_path, b"bit for bit")]
     place = tmp_path / "store"
     argv = ["nix-store", "--store", str(place), "--add-fixed", "sha256", str(tmp_path / "tiny.gguf")]

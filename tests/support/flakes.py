@@ -15,6 +15,14 @@ from aikit_nix import debian
 from support import debian_lock
 from support.command import aikit_nix
 
+# One model, which the aikitfile itself pins.
+PINNED = b"""\
+apiVersion: v1alpha1
+models:
+  - name: m
+    source: https://example.com/m.gguf
+    sha256: "1111111111111111111111111111111111111111111111111111111111111111"
+"""
 AIKITFILE = "apiVersion: v1alpha1\nruntime: avx2\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
 
 
@@ -29,20 +37,30 @@ class Project:
         return aikit_nix(*arguments, cwd=self.folder, env={**os.environ, **env} if env else None)
 
     def build(self, output: str) -> Path:
-        argv = ["nix", "build", f"path:{self.folder}#{output}", "--no-link", "--json"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return Path(json.loads(done.stdout)[0]["outputs"]["out"])
+        return build(self.folder, output)
+
+
+def build(flake: Path, output: str = "default") -> Path:
+    """What `nix build` makes of a flake's output; nothing keeps it in the store."""
+    argv = ["nix", "build", f"path:{flake}#{output}", "--no-link", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)[0]["outputs"]["out"])
+
+
+def environment(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """What builds of Debian's packages need in the environment here; a lock that is made for it lies in `folder`."""
+    for name, value in debian.build_environment().items():
+        patch.setenv(name, value)
+    if lock := debian_lock.usable(folder, print):
+        patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
 
 
 def write(folder: Path, model: Path, patch: pytest.MonkeyPatch, aikitfile: str = AIKITFILE) -> Project:
     """Lock and generate; `patch` gets the environment that builds need here."""
     shutil.copy(model, folder / "tiny.gguf")
     (folder / "aikitfile.yaml").write_text(aikitfile)
-    for name, value in debian.build_environment().items():
-        patch.setenv(name, value)
-    if lock := debian_lock.usable(folder, print):
-        patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
+    environment(folder, patch)
     for arguments in (["lock"], ["gen", "--packages", "debian"]):
         done = aikit_nix(*arguments, cwd=folder)
         assert done.returncode == 0, done.stderr

@@ -15,8 +15,8 @@ from aikit_nix import store
 from support import registry
 from support.artifacts import FILE_PATH, MANIFEST, TITLE, Layer, Pusher, tar
 from support.file_server import Failure, FileServer, serve
+from support.locks import digest, done, in_store, locked, only_file, refused, write
 from support.registry import Registry
-from test_lock import digest, done, in_store, locked, only_file, refused, write
 
 pytestmark = pytest.mark.usefixtures("nix", "hub")
 

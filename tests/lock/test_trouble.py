@@ -1,0 +1,86 @@
+"""`aikit-nix lock` and `fetch` on a machine where something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.file_server import FileServer
+from support.hugging_face import HuggingFace
+from support.locks import done, in_store, refused, write
+
+pytestmark = pytest.mark.usefixtures("nix", "hub")
+
+
+def test_a_proxy_that_is_down(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("my-model", "huggingface://ns/repo/m.gguf"))
+    proxies = {"http_proxy": "http://me:my-Password@127.0.0.1:1", "no_proxy": "", "NO_PROXY": ""}
+    said = refused(tmp_path, "lock", env=proxies)
+    assert "through the proxy http://***@127.0.0.1:1" in said
+    assert "my-model" in said
+    assert "my-Password" not in said
+
+
+def test_a_web_server_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, ("m", "http://127.0.0.1:1/m.gguf"), ("n", "http://nowhere.invalid/n.gguf"))
+    said = refused(tmp_path, "lock")
+    assert "aikitfile.yaml:3:" in said
+    assert "aikitfile.yaml:4:" in said
+
+
+def test_without_nix(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    """What needs no store works, the rest says what is missing."""
+    hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    env = {"PATH": str(tmp_path)}
+    done(tmp_path, "lock", env=env)
+    done(tmp_path, "gen", "--elsewhere", env=env)
+    assert "`nix-store` cannot be run: it is not on PATH (apt-get install nix-bin" in refused(
+        tmp_path, "fetch", env=env
+    )
+
+
+def test_a_store_that_is_not_there(tmp_path: Path, files: FileServer, model: bytes) -> None:
+    files.files["/m.gguf"] = model
+    write(tmp_path, ("m", f"{files.url}/m.gguf"))
+    said = refused(tmp_path, "lock", env={"NIX_REMOTE": "unix:///nonexistent/socket"})
+    assert "nix" in said
+    assert not (tmp_path / "aikit.lock").exists()
+    # What was downloaded is kept for the next time
+    done(tmp_path, "lock")
+    assert in_store("m.gguf", model)
+
+
+def test_a_full_disk(tmp_path: Path, files: FileServer, model: bytes) -> None:
+    files.files["/m.gguf"] = model
+    write(tmp_path, ("m", f"{files.url}/m.gguf"))
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    script = f'mount -t tmpfs -o size=100k none "{cache}" && exec "{sys.executable}" -m aikit_nix.cli lock'
+    result = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stderr
+    assert "free, and 260.4 kB are to come: make room" in result.stderr
+    assert not (tmp_path / "aikit.lock").exists()
+
+
+def test_a_lock_that_cannot_be_written(tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "m.gguf").write_bytes(model)
+    write(tmp_path, ("m", "m.gguf"))
+    (tmp_path / "aikit.lock").mkdir()
+    assert "it is a folder" in refused(tmp_path, "lock")
+    (tmp_path / "aikit.lock").rmdir()
+    (tmp_path / "aikit.lock").symlink_to("/proc/none")
+    assert "aikit.lock" in refused(tmp_path, "lock")
+
+
+def test_every_local_model_that_is_missing_is_named(tmp_path: Path) -> None:
+    write(tmp_path, ("a", "a.gguf"), ("b", "b.gguf"))
+    said = refused(tmp_path, "lock")
+    assert "aikitfile.yaml:3:" in said
+    assert "aikitfile.yaml:4:" in said
