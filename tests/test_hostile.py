@@ -100,7 +100,7 @@ def test_a_link_out_of_the_folder_publishes_nothing_unseen(tmp_path: Path, link:
     folder, other = tmp_path / "project", tmp_path / "elsewhere"
     other.mkdir()
     secret = other / "m.gguf"
-    secret.write_bytes(f"{tmp_path}".encode())  # in no store yet
+    secret.write_bytes(os.urandom(16))  # in no store yet
     (folder / link).parent.mkdir(parents=True)
     (folder / link).symlink_to(other if link == "sub" else secret)
     source = {"sub": "sub/m.gguf", "folder/m.gguf": "folder"}.get(link, link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 import random
 import shutil
@@ -26,6 +27,9 @@ def project(source: str, folder: Path, sha256: str = "") -> pipeline.Project:
     return pipeline.Project(folder / "aikitfile.yaml", parse(text.encode(), "aikitfile.yaml")[0], None, ())
 
 
+NEW = os.urandom(16)  # in no store yet
+
+
 def add(source: str, folder: Path) -> list[Path]:
     _, local = pipeline.pin(project(source, folder))
     return [
@@ -44,7 +48,7 @@ def test_store_path_is_nixs_own() -> None:
 @pytest.mark.parametrize("name", ["plain.gguf", "my model~1.gguf", "x.drv", "x.drv.drv", ".drv"])
 @pytest.mark.usefixtures("nix")
 def test_a_local_file_enters_the_store_once_under_its_name(tmp_path: Path, name: str) -> None:
-    content = f"{tmp_path}".encode()  # new in each run
+    content = NEW
     (tmp_path / name).write_bytes(content)
     path = store.store_path(store.name(name), hashlib.sha256(content).hexdigest())
     assert not path.exists()
@@ -56,10 +60,10 @@ def test_a_local_file_enters_the_store_once_under_its_name(tmp_path: Path, name:
 
 @pytest.mark.usefixtures("nix")
 def test_a_symlink_stands_for_its_file(tmp_path: Path) -> None:
-    (tmp_path / "blob").write_bytes(f"{tmp_path}".encode())
+    (tmp_path / "blob").write_bytes(NEW)
     (tmp_path / "link.gguf").symlink_to("blob")
     assert add("link.gguf", tmp_path) == [tmp_path / "link.gguf"]
-    digest = hashlib.sha256(f"{tmp_path}".encode()).hexdigest()
+    digest = hashlib.sha256(NEW).hexdigest()
     assert store.store_path("link.gguf", digest).is_file()
 
 
@@ -82,7 +86,8 @@ def test_missing_and_wrong_files_are_all_reported(tmp_path: Path) -> None:
 
 def content(folder: Path, size: int) -> bytes:
     """Bytes that no other run has."""
-    return (f"{folder}".encode() * (size // len(str(folder)) + 1))[:size] if size else b""
+    unit = NEW + f"{folder}".encode()
+    return (unit * (size // len(unit) + 1))[:size]
 
 
 def stream(name: str, data: bytes) -> StoreStream:
