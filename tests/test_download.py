@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import console, download, partial
+from aikit_nix import console, partial
 from aikit_nix.download import Download, Fetched, Pace, fetch_all
 from aikit_nix.errors import AikitError, error
 from aikit_nix.hashing import Frame, hash_file
@@ -393,7 +393,7 @@ def test_a_disk_that_fills_up_is_an_error_and_keeps_what_came(
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", small], check=False).returncode != 0:
         pytest.skip("this machine lets nobody mount")
     try:
-        monkeypatch.setattr(download, "_RESERVE", -(1 << 30))  # the check sees room, and something else takes it
+        monkeypatch.setattr(partial, "_RESERVE", -(1 << 30))  # the check sees room, and something else takes it
         assert "my model: cannot be written: No space left on device" in problem(web, one(server, small))
         assert "m.gguf" not in listed(small)
         subprocess.run(["mount", "-o", "remount,size=40m", small], check=True)

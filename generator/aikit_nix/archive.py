@@ -43,8 +43,8 @@ def add_members(file: Path, remote: Remote) -> tuple[tuple[str, Pin], ...]:
 def _members(tar: tarfile.TarFile, remote: Remote, scratch: Path, most: int) -> list[tuple[str, Pin]]:
     from dataclasses import replace
 
-    from aikit_nix.download import check_space
     from aikit_nix.hashing import Hasher
+    from aikit_nix.partial import check_space
 
     found: dict[str, Pin] = {}
     total = 0

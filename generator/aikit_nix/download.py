@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -16,12 +15,11 @@ from aikit_nix import console
 from aikit_nix.errors import AikitError, Diagnostic, Position, error
 from aikit_nix.hashing import BLOCK, Digests, Frame, Hasher, hash_file
 from aikit_nix.http import Client, HttpError, Stream, Trouble
-from aikit_nix.partial import Partial, State
+from aikit_nix.partial import Partial, State, check_space
 from aikit_nix.redact import blank, shown
 
 # An attempt that wins this much is no failed one: what breaks every gigabyte still comes to an end.
 _PROGRESS = 4 << 20
-_RESERVE = 64 << 20  # bytes left free on the disk
 
 
 class Sink(Protocol):
@@ -118,33 +116,6 @@ def fetch_all(
     if problems:
         raise AikitError(*problems)
     return fetched
-
-
-def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
-    """Raises AikitError where a disk has no room for the files (each with the bytes that it will have) on it."""
-    needed: dict[int, int] = {}
-    folders: dict[int, Path] = {}
-    for file, size in wanted:
-        folder = next(parent for parent in file.absolute().parents if parent.exists())
-        there = sum(_blocks(file.with_name(file.name + end)) for end in ("", ".part"))
-        device = folder.stat().st_dev
-        folders.setdefault(device, folder)
-        needed[device] = needed.get(device, 0) + max(0, size - there)
-    for device, folder in folders.items():
-        free = shutil.disk_usage(folder).free
-        if needed[device] and needed[device] + _RESERVE > free:
-            raise error(
-                f"{folder} has {console.size(free)} free, and {console.size(needed[device])} are to come: "
-                "make room, or name another folder",
-                code="disk-full",
-            )
-
-
-def _blocks(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0
 
 
 class _Transfer:

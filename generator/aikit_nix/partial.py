@@ -9,20 +9,22 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from aikit_nix import files
+from aikit_nix import console, files
 from aikit_nix.errors import error
 from aikit_nix.hashing import BLOCK
 
 _SYNC = 30  # seconds between two points that survive a power failure; the kernel writes about as often by itself
 _SMALL = 4 << 20  # bytes
+_RESERVE = 64 << 20  # bytes left free on the disk
 
 
 @dataclass(frozen=True)
@@ -198,3 +200,30 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def check_space(wanted: Iterable[tuple[Path, int]]) -> None:
+    """Raises AikitError where a disk has no room for the files (each with the bytes that it will have) on it."""
+    needed: dict[int, int] = {}
+    folders: dict[int, Path] = {}
+    for file, size in wanted:
+        folder = next(parent for parent in file.absolute().parents if parent.exists())
+        there = sum(_blocks(file.with_name(file.name + end)) for end in ("", ".part"))
+        device = folder.stat().st_dev
+        folders.setdefault(device, folder)
+        needed[device] = needed.get(device, 0) + max(0, size - there)
+    for device, folder in folders.items():
+        free = shutil.disk_usage(folder).free
+        if needed[device] and needed[device] + _RESERVE > free:
+            raise error(
+                f"{folder} has {console.size(free)} free, and {console.size(needed[device])} are to come: "
+                "make room, or name another folder",
+                code="disk-full",
+            )
+
+
+def _blocks(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.engines import Launch, gojinja, llama_server
+from aikit_nix.engines import Launch, chat_template, llama_server
 from aikit_nix.errors import AikitError
 from aikit_nix.gguf import Facts
 from aikit_nix.parser import parse
@@ -179,13 +179,15 @@ def test_templates_become_one_jinja_template_of_the_image() -> None:
     served = launch(config, "tiny.gguf", templates=templates)
     assert served.warnings == ()
     assert served.entrypoint[-3:] == ("--jinja", "--chat-template-file", "/models/my-chat.jinja")
-    prompt = gojinja.Prompt("{{.SystemPrompt}}{{.Input}}A:\n", "{{.Role}}{{.Content}}\n", None, {"user": "U:"}, "S", "")
-    assert served.files == {"/models/my-chat.jinja": gojinja.translate(prompt)}
+    prompt = chat_template.Prompt(
+        "{{.SystemPrompt}}{{.Input}}A:\n", "{{.Role}}{{.Content}}\n", None, {"user": "U:"}, "S", ""
+    )
+    assert served.files == {"/models/my-chat.jinja": chat_template.translate(prompt)}
 
 
 def test_a_template_of_the_models_name_is_its_prompt() -> None:
     served = launch(None, "tiny.gguf", templates={"tiny.gguf": "{{.Input}}!"})
-    assert served.files == {"/models/tiny.jinja": gojinja.translate(gojinja.Prompt(chat="{{.Input}}!"))}
+    assert served.files == {"/models/tiny.jinja": chat_template.translate(chat_template.Prompt(chat="{{.Input}}!"))}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_a_template_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize("config", [None, "- {name: tiny, template: {completion: t}, parameters: {model: tiny.gguf}}"])
 def test_a_base_model_gets_the_texts_of_the_messages(config: str | None) -> None:
     served = launch(config, "tiny.gguf", headers=header())
-    assert served.files == {"/models/tiny.jinja": gojinja.translate(llama_server.BASE)}
+    assert served.files == {"/models/tiny.jinja": chat_template.translate(llama_server.BASE)}
     for other in (UNKNOWN, header("{{ x }}")):
         assert launch(config, "tiny.gguf", headers=other).files == {}
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from aikit_nix import debian
-from aikit_nix.engines.gojinja import Prompt
+from aikit_nix.engines.chat_template import Prompt
 from aikit_nix.engines.llama_server import BASE
-from engines.test_gojinja import CONVERSATIONS, PROMPTS, render
+from engines.test_chat_template import CONVERSATIONS, PROMPTS, render
 from support import container, debian_lock, image, tiny_gguf
 from support.command import aikit_nix
 
@@ -119,7 +119,7 @@ def entry(name: str, prompt: Prompt) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("bubblewrap")
 def test_translated_templates_give_the_same_prompts_in_llama_server(tmp_path: Path) -> None:
-    """What Go renders is what Jinja2 renders (test_gojinja.py) is what llama.cpp renders, but for blanks in JSON."""
+    """What Go renders is what Jinja2 renders (test_chat_template.py) is what llama.cpp renders, but for blanks in JSON."""
     names = {f"model-{number}": prompt for number, prompt in enumerate(PROMPTS.values())}
     config = "".join(f"  - {json.dumps(entry(name, prompt), ensure_ascii=False)}\n" for name, prompt in names.items())
     with container.start(*build(tmp_path, config)) as server:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from aikit_nix import localai_config
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.console import printable
-from aikit_nix.engines import Launch, gojinja
+from aikit_nix.engines import Launch
+from aikit_nix.engines.chat_template import Prompt, reaches_the_model, translate
+from aikit_nix.engines.gojinja import UntranslatableError
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.gguf import Facts
 from aikit_nix.localai_config import KINDS, MOST_CHARACTERS, Entry, Kind, Value
@@ -22,7 +24,7 @@ from aikit_nix.reader import short
 
 PRESETS_PATH = "/models.ini"
 # The chat template for a model that has none: the texts of the messages, for the model to go on with.
-BASE = gojinja.Prompt(chat="{{.Input}}\n")
+BASE = Prompt(chat="{{.Input}}\n")
 
 # AIKit's images listen on this port too. The image is complete, so nothing is ever downloaded.
 _BASE_ARGS = ("--host", "0.0.0.0", "--port", "8080", "--offline")  # noqa: S104
@@ -230,7 +232,7 @@ class _Translation:
             self.not_kept(entry, "system_prompt", "no template has {{.SystemPrompt}}", values["system_prompt"].at)
         try:
             return self.write_template(name, self.prompt(values, go))
-        except gojinja.UntranslatableError as lost:
+        except UntranslatableError as lost:
             self.warnings.append(
                 Diagnostic(
                     Severity.WARNING,
@@ -250,14 +252,14 @@ class _Translation:
             return None
         return self.texts.get(value.text(), value.text())
 
-    def prompt(self, values: Mapping[str, Value], go: Mapping[str, str | None]) -> gojinja.Prompt:
+    def prompt(self, values: Mapping[str, Value], go: Mapping[str, str | None]) -> Prompt:
         for text in go.values():
             if text is not None and re.fullmatch(r"\S+", text) and "{{" not in text:
-                raise gojinja.UntranslatableError(f"the template `{text}`, which is not there")
+                raise UntranslatableError(f"the template `{text}`, which is not there")
         join = values.get("template.join_chat_messages_by_character")
         system = values.get("system_prompt")
         roles = values.get("roles")
-        return gojinja.Prompt(
+        return Prompt(
             chat=go["chat"],
             chat_message=go["chat_message"],
             function=go["function"],
@@ -272,15 +274,15 @@ class _Translation:
             if entry and key in values:
                 self.not_kept(entry, key, "the chat template inside the GGUF is used", values[key].at)
 
-    def write_template(self, name: str, prompt: gojinja.Prompt) -> list[tuple[str, str]]:
+    def write_template(self, name: str, prompt: Prompt) -> list[tuple[str, str]]:
         """A file of the image with the chat template, and the options that name it."""
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:100] or "chat"
         path = f"/models/{stem}.jinja"
         while path in self.templates or path in self.paths:
             path = path.removesuffix(".jinja") + "-.jinja"
-        template = gojinja.translate(prompt)
-        if not gojinja.reaches_the_model(template):
-            raise gojinja.UntranslatableError("a template that prints nothing of what the user says")
+        template = translate(prompt)
+        if not reaches_the_model(template):
+            raise UntranslatableError("a template that prints nothing of what the user says")
         self.templates[path] = template
         return [("jinja", "true"), ("chat-template-file", path)]
 

@@ -15,8 +15,9 @@ from typing import Any
 import jinja2
 import pytest
 
-from aikit_nix.engines import gojinja
-from aikit_nix.engines.gojinja import Prompt, UntranslatableError
+from aikit_nix.engines import chat_template
+from aikit_nix.engines.chat_template import Prompt
+from aikit_nix.engines.gojinja import UntranslatableError
 
 GO = shutil.which("go")
 
@@ -118,7 +119,7 @@ def environment() -> jinja2.Environment:
 
 
 def render(prompt: Prompt, conversation: dict[str, Any], **more: object) -> str:
-    template = environment().from_string(gojinja.translate(prompt))
+    template = environment().from_string(chat_template.translate(prompt))
     return template.render(**conversation, add_generation_prompt=True, **more)
 
 
@@ -165,7 +166,7 @@ def test_random_templates_are_what_go_renders_or_refused(go: GoRender) -> None:
         template = "".join(chance.choices(FRAGMENTS, k=chance.randint(1, 9)))
         prompt = Prompt(chat_message=template, roles={"user": "U"}, system_prompt="S")
         try:
-            gojinja.translate(prompt)
+            chat_template.translate(prompt)
         except UntranslatableError:
             continue
         cases.append((prompt, CONVERSATIONS[chance.randrange(3)]))
@@ -194,13 +195,13 @@ HOSTILE = (
 @pytest.mark.parametrize("template", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_templates_are_refused(template: str) -> None:
     with pytest.raises(UntranslatableError):
-        gojinja.translate(Prompt(chat=template))
+        chat_template.translate(Prompt(chat=template))
 
 
 def test_the_deepest_template_that_is_taken_can_be_rendered() -> None:
     template = "{{if .Input}}" * 16 + "{{" + "(" * 16 + ".Input" + ")" * 16 + "}}" + "{{end}}" * 16
-    translated = gojinja.translate(Prompt(chat=template))
-    assert gojinja.reaches_the_model(translated)
+    translated = chat_template.translate(Prompt(chat=template))
+    assert chat_template.reaches_the_model(translated)
     assert render(Prompt(chat=template), CONVERSATIONS[0]) == "hello"
 
 
@@ -225,7 +226,7 @@ def test_fixed_answers(name: str, talk: int, expected: str) -> None:
 
 
 def test_an_answer_that_is_gone_on_with_has_no_new_beginning() -> None:
-    template = environment().from_string(gojinja.translate(PROMPTS["phi"]))
+    template = environment().from_string(chat_template.translate(PROMPTS["phi"]))
     said = template.render(messages=[{"role": "assistant", "content": "so"}], add_generation_prompt=False)
     assert said == "<|assistant|>\nso<|end|>\n"
 
@@ -260,5 +261,5 @@ def test_content_that_is_no_text_counts_as_none() -> None:
 )  # fmt: skip
 def test_what_does_not_survive_is_named(template: str, named: str) -> None:
     with pytest.raises(UntranslatableError) as raised:
-        gojinja.translate(Prompt(chat=template))
+        chat_template.translate(Prompt(chat=template))
     assert named in str(raised.value)
