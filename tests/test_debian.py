@@ -372,6 +372,8 @@ def test_the_date_of_a_lock_is_read_whatever_its_format(tmp_path: Path) -> None:
         assert debian.Lock.date_of(file) is None
     file.write_text('{"date": "2026-10-30T08:08:01Z"}')
     assert debian.Lock.date_of(file) == DATE
+    os.mkfifo(tmp_path / "pipe")  # nobody will ever write to it
+    assert debian.Lock.date_of(tmp_path / "pipe") is None
 
 
 def test_a_changed_release_is_refused(archive: Archive) -> None:

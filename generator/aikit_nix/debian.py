@@ -252,8 +252,8 @@ class Lock:
         from datetime import datetime
 
         try:
-            date = datetime.fromisoformat(json.loads(file.read_bytes())["date"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            date = datetime.fromisoformat(json.loads(read_bounded(file, _MOST_BYTES))["date"])
+        except (AikitError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return date if date.tzinfo else None
 
