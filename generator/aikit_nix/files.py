@@ -7,6 +7,7 @@ import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def open_regular(path: Path) -> BufferedReader:
         os.close(handle)
         raise
     return os.fdopen(handle, "rb")
+
+
+def read_part(path: Path, start: int, count: int, block: int) -> Iterator[bytes]:
+    """`count` bytes of a regular file from `start` on, at most `block` at a time; fewer where it ends. Raises AikitError."""
+    try:
+        with open_regular(path) as stream:
+            stream.seek(start)
+            while count and (data := stream.read(min(block, count))):
+                count -= len(data)
+                yield data
+    except OSError as failed:
+        raise error(f"cannot read {path}: {reason(failed)}", code="unreadable") from None
 
 
 def _refuse_other(status: os.stat_result, path: Path) -> None:

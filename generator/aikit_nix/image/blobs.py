@@ -97,7 +97,7 @@ def _of_archive(file: Path) -> Iterator[Opened]:
             def blocks(index: int) -> Blocks:
                 # Opened anew, so that layers can be read side by side
                 member = _followed(archive, names[index])
-                return _of_part(file, member.offset_data, member.size)
+                return files.read_part(file, member.offset_data, member.size, BLOCK)
 
             yield Opened(image, str(file), blocks)
     except (OSError, tarfile.TarError, EOFError, KeyError) as failed:
@@ -109,17 +109,6 @@ def _followed(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo:
     if member.issym() or member.islnk():
         member = archive.getmember(posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname)))
     return member
-
-
-def _of_part(file: Path, start: int, size: int) -> Blocks:
-    try:
-        with files.open_regular(file) as stream:
-            stream.seek(start)
-            while size and (block := stream.read(min(BLOCK, size))):
-                size -= len(block)
-                yield block
-    except OSError as failed:
-        raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
 
 
 def _of_registry(target: str, client: Client, insecure: bool, architecture: str | None) -> Opened:

@@ -99,21 +99,11 @@ class Content:
                 if left:
                     yield part[skipped : skipped + left]
             elif left:
-                yield from self._read_file(part, skipped, left)
+                yield from files.read_part(part, skipped, left, _BLOCK)
 
     def _size(self, file: Path) -> int:
         try:
             return file.stat().st_size
-        except OSError as failed:
-            raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-
-    def _read_file(self, file: Path, start: int, count: int) -> Iterator[bytes]:
-        try:
-            with files.open_regular(file) as stream:
-                stream.seek(start)
-                while count and (block := stream.read(min(_BLOCK, count))):
-                    count -= len(block)
-                    yield block
         except OSError as failed:
             raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
 
