@@ -18,7 +18,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aikit_nix import console, gguf, lock, parser, plan, redact, render, store
+from aikit_nix import gguf, lock, parser, plan, redact, render, store
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.http import ANSWER_LIMIT, Client, Patience
 from support.file_server import Failure, FileServer, serve
@@ -38,9 +38,9 @@ SHOWN = st.lists(STEERING | st.text(max_size=3), max_size=12).map("".join)
 @patient
 @given(SHOWN)
 def test_what_is_printed_is_one_line_of_printable_text(text: str) -> None:
-    shown = console.printable(text)
+    shown = redact.printable(text)
     assert shown.isprintable()
-    assert console.printable(shown) == shown
+    assert redact.printable(shown) == shown
     assert text != shown or text.isprintable()
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from aikit_nix import console, fetch, store
+from aikit_nix import console, store
 from aikit_nix.errors import AikitError, error
+from aikit_nix.remote import Remote, frame_of, pin_of
 from aikit_nix.sources import MODELS, RefusedError
 from aikit_nix.sources.names import relative_path
 
 if TYPE_CHECKING:
     from aikit_nix.aikitfile import Pin
-    from aikit_nix.fetch import Remote
 
 _MOST_FILES = 1000
 # Weights hardly shrink: what unpacks to more than this is a bomb.
@@ -63,7 +63,7 @@ def _members(tar: tarfile.TarFile, remote: Remote, scratch: Path, most: int) -> 
         landing = f"{MODELS}/{path}"
         content = tar.extractfile(member)
         assert content is not None  # noqa: S101 (a regular file)
-        hasher = Hasher(fetch.frame_of(landing)(member.size))
+        hasher = Hasher(frame_of(landing)(member.size))
         try:
             with TemporaryDirectory(dir=scratch) as folder:
                 copy = Path(folder) / "member"
@@ -75,7 +75,7 @@ def _members(tar: tarfile.TarFile, remote: Remote, scratch: Path, most: int) -> 
                 store.add(copy, posixpath.basename(path), digests.sha256)
         finally:
             hasher.close()
-        found[landing] = replace(fetch.pin_of(replace(remote, path=landing), digests), member=member.name)
+        found[landing] = replace(pin_of(replace(remote, path=landing), digests), member=member.name)
     return list(found.items())
 
 

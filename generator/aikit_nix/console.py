@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, TextIO
 
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.redact import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -43,17 +44,6 @@ def prepare() -> None:
     """Before anything is printed: what the terminal's encoding lacks is escaped, too."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
-
-
-def printable(text: str) -> str:
-    r"""One line of text in which nothing can steer a terminal: what is no printable character becomes an escape (`\x1b`).
-
-    That is all of Unicode's control, format, surrogate and unassigned characters, and every white space but the blank.
-    What is printable stays as it is, so to escape twice does no harm.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def say(*lines: str, err: bool = False) -> None:

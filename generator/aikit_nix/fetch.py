@@ -6,64 +6,28 @@ Verified while they stream; nothing is in the store that is not what its sha256 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import posixpath
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aikit_nix import console, files, gguf, head, store
-from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
+from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.errors import AikitError, error
+from aikit_nix.remote import Pins, Remote, frame_of, key_of, layer_of, pin_of
 from aikit_nix.sources import Artifact, HubFile, HubRepository, huggingface, oci
 
 if TYPE_CHECKING:
     from aikit_nix.download import Download, Fetched
-    from aikit_nix.hashing import Digests, Frame
     from aikit_nix.head import Head
     from aikit_nix.http import Client, HttpError
     from aikit_nix.image.registry import Repository
 
 _AT_ONCE = 8  # heads that are read
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A model's file at its origin: where it lands in the image, and what is known of it before its bytes are seen.
-
-    `private` is whether Nix cannot fetch it by itself. `is_archive` is whether the URL gives a tar that holds the files:
-    `sha256` and `size` are then the tar's, and `path` is of no meaning. `is_gguf` is whether its header says something of use.
-    """
-
-    model: Model
-    path: str
-    url: str
-    size: int | None
-    sha256: str | None
-    private: bool = False
-    is_archive: bool = False
-    is_gguf: bool = False
-
-    @property
-    def name(self) -> str:
-        """What it is called in messages and in the Nix store."""
-        return posixpath.basename(self.path)
-
-    @property
-    def key(self) -> str:
-        """A name for what is kept of it in the folder of downloads."""
-        return _key(self.url, self.sha256, self.path)
-
-
-def _key(url: str, sha256: str | None, path: str) -> str:
-    return hashlib.sha256(f"{url} {sha256} {path}".encode()).hexdigest()[:32]
-
-
-Pins = tuple[tuple[str, Pin], ...]  # path in the image, pin
 
 
 def learn(remotes: Sequence[Remote], client: Client) -> dict[Remote, Pins]:
@@ -84,8 +48,8 @@ def forget(pins: Iterable[tuple[str, Pin]]) -> None:
     """What was learned of these files is in a lock now."""
     for path, pin in pins:
         if pin.url:
-            _note(_key(pin.url, None, path)).unlink(missing_ok=True)
-            _tidy(_key(pin.url, None, path))
+            _note(key_of(pin.url, None, path)).unlink(missing_ok=True)
+            _tidy(key_of(pin.url, None, path))
 
 
 def add_local(local: Iterable[tuple[Model, Path]]) -> list[Path]:
@@ -143,7 +107,7 @@ def wanted(aikitfile: Aikitfile) -> list[Remote]:
     for (model, pin), is_there in zip(far, there, strict=True):
         assert pin.url is not None  # noqa: S101 (just asked)
         if is_there:
-            _tidy(_key(pin.url, pin.sha256, model.path))
+            _tidy(key_of(pin.url, pin.sha256, model.path))
         elif pin.member:
             digest = pin.url.rpartition("sha256:")[2]
             found.setdefault(pin.url, Remote(model, model.path, pin.url, None, digest, pin.private, is_archive=True))
@@ -328,26 +292,6 @@ class _Origins:
 def folder() -> Path:
     """Where downloads are on their way."""
     return files.cache_folder() / "downloads"
-
-
-def pin_of(remote: Remote, digests: Digests) -> Pin:
-    """What is known of a file whose bytes were seen."""
-    return Pin(digests.sha256, digests.size, digests.blake3, layer_of(remote.path, digests), remote.url, remote.private)
-
-
-def layer_of(path: str, digests: Digests) -> Layer | None:
-    """The layer that a file becomes, where its digest was computed."""
-    from aikit_nix.image import model_layer
-
-    return Layer(f"sha256:{digests.layer}", model_layer.layer_size(path, digests.size)) if digests.layer else None
-
-
-def frame_of(path: str) -> Callable[[int], Frame]:
-    """For a size: what stands around the content in the layer that the file becomes."""
-    from aikit_nix.hashing import Frame
-    from aikit_nix.image import model_layer
-
-    return lambda size: Frame(model_layer.header(path, size), model_layer.trailer(size))
 
 
 def _hint(remote: Remote, problem: HttpError) -> str:

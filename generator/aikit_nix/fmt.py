@@ -15,8 +15,8 @@ from typing import Any
 from aikit_nix import aikitfile, files, parser, pipeline, yamltree
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.compat import Escapes
-from aikit_nix.console import printable
 from aikit_nix.errors import AikitError, Position, error
+from aikit_nix.redact import printable
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from functools import lru_cache
 
 from aikit_nix import yamltree
 from aikit_nix.aikitfile import Aikitfile
-from aikit_nix.console import printable
 from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.innertext import Text
 from aikit_nix.reader import describe, short
+from aikit_nix.redact import printable
 from aikit_nix.yamltree import Node
 
 # What Linux takes for one argument of a program (MAX_ARG_STRLEN) is 128 KiB.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 from aikit_nix import console, fetch, files, pipeline
 from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.fetch import Remote
 from aikit_nix.lock import Entry, Lock, Origin
+from aikit_nix.remote import Remote
 from aikit_nix.sources import (
     MODELS,
     Artifact,

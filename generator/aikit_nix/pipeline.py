@@ -186,10 +186,10 @@ def hash_local(model: Model, path: str, file: Path) -> Pin:
     """What the bytes of a local file are, read once while it stays as it is. Raises AikitError where they are not what the
     aikitfile says.
     """
-    from aikit_nix import fetch
+    from aikit_nix.remote import frame_of, layer_of
 
     try:
-        digests = _hashed(file, fetch.frame_of(path))
+        digests = _hashed(file, frame_of(path))
     except AikitError as failed:
         raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
     if model.sha256 and path == model.path and model.sha256.value != digests.sha256:
@@ -198,7 +198,7 @@ def hash_local(model: Model, path: str, file: Path) -> Pin:
             model.sha256.at,
             "sha256-mismatch",
         )
-    return Pin(digests.sha256, digests.size, digests.blake3, fetch.layer_of(path, digests), gguf=gguf.of_file(file))
+    return Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=gguf.of_file(file))
 
 
 def _hashed(file: Path, frame_of: Callable[[int], Frame]) -> Digests:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from aikit_nix.console import printable
-
 _SECRET_KEY = re.compile(
     r"token|sig(nature)?$|key|secret|passw|pwd|credential|auth|policy|session|jwt|^_state$|^x-(amz|goog|ms)-",
     re.IGNORECASE,
@@ -15,6 +13,17 @@ _INNER = re.compile(r"://[^/@?&\s]*@")  # of an address in an address, as some p
 _LONGEST = 1000  # characters of a message that came from elsewhere
 
 _hidden: set[str] = set()
+
+
+def printable(text: str) -> str:
+    r"""One line of text in which nothing can steer a terminal: what is no printable character becomes an escape (`\x1b`).
+
+    That is all of Unicode's control, format, surrogate and unassigned characters, and every white space but the blank.
+    What is printable stays as it is, so to escape twice does no harm.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def hide(secret: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aikit_nix import __version__
-from aikit_nix.console import printable
 from aikit_nix.errors import Diagnostic, Position, Severity
+from aikit_nix.redact import printable
 
 _WIDTH = 100  # columns of a source line that are shown
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import fetch, flake, pipeline, plan
+from aikit_nix import flake, pipeline, plan, remote
 from aikit_nix.aikitfile import Pin
 from aikit_nix.choices import Choices
 from aikit_nix.folder import write as write_flake
@@ -31,7 +31,7 @@ def write(
     path = "/models/llama.gguf"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "llama.gguf").write_bytes(content)
-    digests = hash_file(folder / "llama.gguf", fetch.frame_of(path))
+    digests = hash_file(folder / "llama.gguf", remote.frame_of(path))
     (folder / "llama.gguf").unlink()
     known = {
         "repository": "TheBloke/Llama-2-7B-Chat-GGUF",
@@ -40,7 +40,7 @@ def write(
         "base_models": ("meta-llama/Llama-2-7b-chat-hf",),
     }
     url = f"https://huggingface.co/TheBloke/Llama-2-7B-Chat-GGUF/resolve/{COMMIT}/llama.gguf"
-    pin = Pin(digests.sha256, digests.size, digests.blake3, fetch.layer_of(path, digests), url)
+    pin = Pin(digests.sha256, digests.size, digests.blake3, remote.layer_of(path, digests), url)
     entry = Entry("llama", HUB, Origin("huggingface", **(known | dict(origin or {}))), ((path, pin),))
     (folder / "aikit.lock").write_text(Lock.of("aikit.lock", [entry]).to_json())
     (folder / "aikitfile.yaml").write_text(

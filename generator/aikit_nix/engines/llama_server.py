@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from aikit_nix import localai_config
 from aikit_nix.aikitfile import Aikitfile
-from aikit_nix.console import printable
 from aikit_nix.engines import Launch
 from aikit_nix.engines.chat_template import Prompt, reaches_the_model, translate
 from aikit_nix.engines.gojinja import UntranslatableError
@@ -21,6 +20,7 @@ from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.gguf import Facts
 from aikit_nix.localai_config import KINDS, MOST_CHARACTERS, Entry, Kind, Value
 from aikit_nix.reader import short
+from aikit_nix.redact import printable
 
 PRESETS_PATH = "/models.ini"
 # The chat template for a model that has none: the texts of the messages, for the model to go on with.
