@@ -1,7 +1,7 @@
 """Take the layers out of what dockerTools makes: `layers.py NAME OUT < DOCKER-ARCHIVE`.
 
 OUT becomes a folder with one uncompressed tar a layer, named by the sha256 of its bytes, and layers.json: a list,
-lowest first, of {"digest", "size", "created_by"}; NAME is what the image's history calls them. The archive is read as a
+lowest first, of {"digest", "size", "created_by"}; NAME is what the image's history calls the last. The archive is read as a
 stream, each byte once.
 """
 
@@ -47,10 +47,9 @@ def take(archive: tarfile.TarFile, name: str, folder: Path) -> list[dict[str, An
     for file in {entry["digest"] for entry in files.values()} - {layer["digest"] for layer in layers}:
         (folder / file.removeprefix("sha256:")).unlink()
     steps = [step for step in config["history"] if not step.get("empty_layer")]
-    return [
-        {**layer, "created_by": f"dockerTools, {name}: {step['comment']}"}
-        for layer, step in zip(layers, steps, strict=True)
-    ]
+    # The last is dockerTools' customisation layer, and all else are store paths.
+    comments = [*(step["comment"] for step in steps[:-1]), name]
+    return [{**layer, "created_by": f"dockerTools: {comment}"} for layer, comment in zip(layers, comments, strict=True)]
 
 
 def main(name: str, out: str) -> None:

@@ -83,7 +83,7 @@ def test_another_image_than_the_rebuilt_one_is_named(project: Project, tmp_path:
         assert other.run(*arguments).returncode == 0
     done = project.run("verify", other.build("oci"), "--rebuild")
     assert done.returncode == 1
-    assert "layer 1 (model layer: /models/tiny.gguf) as built" in done.stdout  # the model is the same
+    assert "layer 1 (/models/tiny.gguf) as built" in done.stdout  # the model is the same
     assert "error: configuration as built: sha256:" in done.stderr
     assert "error: manifest as built: sha256:" in done.stderr
 

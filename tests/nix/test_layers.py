@@ -54,8 +54,8 @@ def test_the_folder_holds_the_layers_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     layers: list[dict[str, Any]] = json.loads((out / "layers.json").read_text())
     assert layers == [
-        {"digest": sha256(layer), "size": len(layer), "created_by": f"dockerTools, engine: step {index}"}
-        for index, layer in enumerate(LAYERS)
+        {"digest": sha256(layer), "size": len(layer), "created_by": f"dockerTools: {name}"}
+        for layer, name in zip(LAYERS, (*(f"step {index}" for index in range(len(LAYERS) - 1)), "engine"), strict=True)
     ]
     assert [(out / layer["digest"].removeprefix("sha256:")).read_bytes() for layer in layers] == LAYERS
     # Two layers are one file.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from aikit_nix.console import size
-from aikit_nix.image.inspect import platform, what_is_in
+from aikit_nix.image.inspect import platform
 from aikit_nix.image.layout import MODELS_LABEL, Image
 from aikit_nix.lock import Lock
 
@@ -86,7 +86,7 @@ def _layers(a: Image, b: Image) -> Iterator[Difference]:
     for image in (a, b):
         sides.append(
             {
-                layer.digest: f"{layer.digest[7:19]} {size(layer.size)}, {what_is_in(layer)}"
+                layer.digest: f"{layer.digest[7:19]} {size(layer.size)}, {layer.contents}"
                 for layer in image.layers
                 if not layer.model
             }

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from aikit_nix.console import size
-from aikit_nix.image.layout import MODELS_LABEL, Image, Layer
+from aikit_nix.image.layout import MODELS_LABEL, Image
 
 _BAR = 24  # characters
-_STORE_PATHS = re.compile(r"/nix/store/[0-9a-z]{32}-([0-9A-Za-z+._?=-]+)")
-
-
-def what_is_in(layer: Layer) -> str:
-    """What the image's history says of a layer: a model, or Nix's packages."""
-    if layer.model:
-        return layer.model
-    if packages := _STORE_PATHS.findall(layer.created_by):
-        return ", ".join(packages)
-    return layer.created_by.removeprefix("dockerTools: ") or "(the history does not say)"
 
 
 def to_json(image: Image) -> dict[str, Any]:
@@ -43,7 +32,7 @@ def to_json(image: Image) -> dict[str, Any]:
                 "size": layer.size,
                 "mediaType": layer.media_type,
                 "model": layer.model,
-                "contents": what_is_in(layer),
+                "contents": layer.contents,
             }
             for layer in image.layers
         ],
@@ -82,7 +71,7 @@ def text(image: Image) -> Iterator[str]:
     largest = max((layer.size for layer in image.layers), default=0) or 1
     for layer in image.layers:
         bar = "█" * max(round(_BAR * layer.size / largest), 0)
-        yield f"  {layer.digest[7:19]}  {size(layer.size):>9}  {bar or '▏':<{_BAR}}  {_short(what_is_in(layer))}"
+        yield f"  {layer.digest[7:19]}  {size(layer.size):>9}  {bar or '▏':<{_BAR}}  {_short(layer.contents)}"
 
 
 def _block(heading: str, lines: list[str]) -> Iterator[str]:
@@ -104,7 +93,7 @@ def svg(image: Image) -> str:
     for layer in reversed(image.layers):
         height = max(18.0, 400 * layer.size / total)
         colour = "#c8ddf0" if layer.model else "#e6e6e6"
-        label = f"{size(layer.size)}   {layer.digest[7:19]}   {_short(what_is_in(layer), 70)}"
+        label = f"{size(layer.size)}   {layer.digest[7:19]}   {_short(layer.contents, 70)}"
         boxes.append(
             f'<rect x="10" y="{y:.1f}" width="780" height="{height:.1f}" fill="{colour}" stroke="white"/>'
             f'<text x="18" y="{y + height / 2 + 4:.1f}">{escape(_xml(label))}</text>'

@@ -23,6 +23,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MODELS_LABEL = "aikit-nix.models"  # JSON: path in the image -> "sha256:…"
 _MODEL_LAYER = "model layer: "  # as nix/image/layout.py calls them in the image's history
+_STORE_PATHS = re.compile(r"/nix/store/[0-9a-z]{32}-([0-9A-Za-z+._?=-]+)")
 _LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
 
 
@@ -43,6 +44,15 @@ class Layer:
     def model(self) -> str | None:
         """The path of the model that is the layer (docs/model-layer.md)."""
         return self.created_by.removeprefix(_MODEL_LAYER) if self.created_by.startswith(_MODEL_LAYER) else None
+
+    @property
+    def contents(self) -> str:
+        """What the image's history says of it, for people: a model, or packages."""
+        if self.model:
+            return self.model
+        if packages := _STORE_PATHS.findall(self.created_by):
+            return ", ".join(packages)
+        return self.created_by.removeprefix("dockerTools: ") or "(the history does not say)"
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def _layer(
 ) -> Digests | None:
     """Read one layer; the digests of a model's file."""
     layer = found.image.layers[index]
-    what = f"layer {index + 1} of {len(found.image.layers)}, {layer.model or layer.created_by[:60] or 'no model'}"
+    what = f"layer {index + 1} of {len(found.image.layers)}, {layer.contents[:60]}"
     blocks = found.blocks(index)
     in_store = models.get(layer.model or "")
     if blocks is None and layer.model and in_store and (file := in_store.store_file).is_file():
@@ -310,7 +310,7 @@ def _compare_packages(recipe: Recipe, found: Opened, contents: _Contents, report
 def same_image(found: Image, again: Image, report: Report) -> None:
     """Compare an image with the one that its recipe gives, layer by layer."""
     for index, (one, other) in enumerate(zip_longest(found.layers, again.layers), 1):
-        name = (one or other).created_by[:60]
+        name = (one or other).contents[:60]
         report.compare(f"layer {index} ({name}) as built", one and one.diff_id, other and other.diff_id)
     report.compare("configuration as built", found.config_digest, again.config_digest)
     if found.digest:
