@@ -144,6 +144,12 @@ def test_a_name_that_is_no_unicode_is_shown_too(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.startswith(r"error: \udcff\x1b.yaml:2:")) == (1, True)
 
 
+def test_the_list_of_commands_is_not_cut(tmp_path: Path) -> None:
+    listed = aikit_nix("--help", cwd=tmp_path, env={**os.environ, "COLUMNS": "80"}).stdout
+    assert "sign-models" in listed
+    assert "..." not in listed.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize(
     "args", [["schema"], ["--help"], ["check", "--format", "json"], ["check", "--format", "sarif"], ["explain"], ["--version"]]
 )  # fmt: skip

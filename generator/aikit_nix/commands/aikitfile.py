@@ -44,8 +44,9 @@ def check(
     style: str,
     strict: bool,
 ) -> None:
-    """Find mistakes in aikitfiles, without building anything: all that `gen` refuses with the same options.
+    """Find mistakes in aikitfiles, without building anything.
 
+    They are all that `gen` refuses with the same options.
     Without a FILE, ./aikitfile.yaml. The exit status is 1 when there are errors.
     """
     from aikit_nix import check as checker
@@ -98,7 +99,7 @@ def explain(
     packages: str | None,
     runtime: str | None,
 ) -> None:
-    """Say what each model, template and the config of an AIKITFILE becomes in the image."""
+    """Say what each part of an AIKITFILE becomes in the image."""
     from aikit_nix import explain as explainer
     from aikit_nix import pipeline
     from aikit_nix.compat import Escapes
@@ -178,10 +179,11 @@ def init(
     output: Path,
     force: bool,
 ) -> None:
-    """Write an aikitfile for a model, and its lock; asks for what is not given.
+    """Write an aikitfile for a model, and its lock.
 
-    Reads the head of the GGUF: its name, context size and chat template. A file behind a URL is downloaded into the Nix
-    store, unless it is on Hugging Face or its --sha256 is given. HF_ENDPOINT names another Hugging Face.
+    Asks for what is not given, and reads the head of the GGUF: its name, context size and chat template. A file behind
+    a URL is downloaded into the Nix store, unless it is on Hugging Face or its --sha256 is given. HF_ENDPOINT names
+    another Hugging Face.
     """
     from aikit_nix import files, locking, parser
     from aikit_nix import init as initialiser

@@ -124,9 +124,10 @@ def build(
     out_link: Path,
     jobs: int,
 ) -> None:
-    """Build the image of an AIKITFILE: `fetch` of what is missing, `gen` and `nix build` in one.
+    """Build the image of an AIKITFILE in one go.
 
-    Every model has to be pinned, in the file or in aikit.lock.
+    That is `fetch` of what is missing, `gen` and `nix build`. Every model has to be pinned, in the file or in
+    aikit.lock.
     """
     from aikit_nix import generate, locking, nix, pipeline
     from aikit_nix.choices import Choices

@@ -32,10 +32,10 @@ def bundle(
     url: str | None,
     key: Path | None,
 ) -> None:
-    """Write all that the build of a flake needs into DIR, which is then a Nix binary cache.
+    """Write all that a build needs into DIR, a Nix binary cache.
 
-    The flake with its inputs, the models, Debian's packages or the sources of programs; what DIR has already is not
-    copied again. bundle.json there says what is what, with hashes and licences.
+    That is the flake with its inputs, the models, Debian's packages or the sources of programs; what DIR has already is
+    not copied again. bundle.json there says what is what, with hashes and licences.
     """
     from aikit_nix import bundle as bundles
     from aikit_nix import recipe
@@ -58,10 +58,10 @@ def bundle(
 @click.option("--public-key", metavar="NAME:KEY", help="Trust what was built elsewhere and signed with this key.")
 @click.option("--no-check-sigs", is_flag=True, help="Trust what was built elsewhere without a signature.")
 def unbundle(folder: Path, output: Path | None, public_key: str | None, no_check_sigs: bool) -> None:
-    """Bring what `bundle` wrote into DIR into the Nix store; no network is used.
+    """Bring what `bundle` wrote into DIR into the Nix store.
 
-    Nix checks every hash. Models, packages and sources are known by their own hash and need no signature; what was built
-    does. What is damaged or missing is named, and the rest can be brought again.
+    No network is used. Nix checks every hash. Models, packages and sources are known by their own hash and need no
+    signature; what was built does. What is damaged or missing is named, and the rest can be brought again.
     """
     from aikit_nix import unbundle as bundles
 
@@ -86,10 +86,11 @@ def unbundle(folder: Path, output: Path | None, public_key: str | None, no_check
     help="What pipx installs: aikit-nix as a wheel, or git+https://…@COMMIT.",
 )
 def ci(vendor: str, aikitfile: Path, lock_path: Path | None, flake: Path, output: Path | None, install: str) -> None:
-    """Write a pipeline that is yours from then on, for the repository whose top is the current folder.
+    """Write a pipeline that is yours from then on.
 
-    It checks lock and flake, brings what the build needs (as a bundle, which it keeps), builds with the network off,
-    builds again on a second runner and compares, pushes, verifies and signs.
+    It is for the repository whose top is the current folder. It checks lock and flake, brings what the build needs (as
+    a bundle, which it keeps), builds with the network off, builds again on a second runner and compares, pushes,
+    verifies and signs.
     """
     from aikit_nix import ci as pipelines
     from aikit_nix import recipe

@@ -50,10 +50,10 @@ def push(
     all_systems: bool,
     modelpack: bool,
 ) -> None:
-    """Bring the flake's image to registries, as REGISTRY/REPOSITORY:TAG.
+    """Bring the flake's image to registries.
 
-    Only what a registry lacks is sent, a model straight from the Nix store: where the registry has the models, this
-    machine needs none of them. Logins are those of docker and podman.
+    REF is REGISTRY/REPOSITORY:TAG. Only what a registry lacks is sent, a model straight from the Nix store: where the
+    registry has the models, this machine needs none of them. Logins are those of docker and podman.
     """
     from aikit_nix.errors import AikitError, Diagnostic
     from aikit_nix.image import find, reference
@@ -131,7 +131,10 @@ def _push_models(references: tuple[str, ...], source: str, insecure: bool) -> No
     help="The container engine.  [default: the first of these that works]",
 )
 def load(source: str, program: str | None) -> None:
-    """Load the flake's image into docker, podman or containerd, without a copy of it on the way."""
+    """Load the flake's image into docker, podman or containerd.
+
+    Nothing stores a copy of it on the way.
+    """
     from aikit_nix.image import engines, find
     from aikit_nix.image import load as loading
 
@@ -152,7 +155,7 @@ def load(source: str, program: str | None) -> None:
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the layers into a file.")
 @INSECURE
 def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
-    """Show what is in an image: layers, models and their hashes, how it is run.
+    """Show what is in an image, and how it is run.
 
     Of the flake in the current folder, unless another one, an OCI layout, a docker-archive or a name in a registry is
     given. No model is needed for it.
@@ -177,9 +180,9 @@ def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where they differ.")
 @INSECURE
 def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool) -> None:
-    """Show what differs between two images, or two locks (aikit.lock).
+    """Show what differs between two images, or two locks.
 
-    An image is a flake, an OCI layout, a docker-archive or a name in a registry.
+    An image is a flake, an OCI layout, a docker-archive or a name in a registry; a lock is an aikit.lock.
     """
     from aikit_nix import lock as locks
     from aikit_nix.image import diff as diffing
@@ -220,10 +223,10 @@ def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool) -> None:
 )
 @click.option("--chat", is_flag=True, help="Answer the lines of standard input, then stop.")
 def run(arguments: tuple[str, ...], source: str, program: str | None, port: int, chat: bool) -> None:
-    """Run the flake's image until Ctrl-C; ARGUMENTs are the server's.
+    """Run the flake's image until Ctrl-C.
 
-    Without a container engine it runs in bubblewrap: no network but one port of this machine's loopback, a read-only
-    root, the models mounted from the Nix store.
+    ARGUMENTs are the server's. Without a container engine it runs in bubblewrap: no network but one port of this
+    machine's loopback, a read-only root, the models mounted from the Nix store.
     """
     from aikit_nix.image import chat as chatting
     from aikit_nix.image import run as running

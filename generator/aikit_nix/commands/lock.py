@@ -24,10 +24,11 @@ from aikit_nix.commands import options
 )
 @click.option("--offline", is_flag=True, help="Ask nobody: pin local files, and fail where anything else is new.")
 def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str, ...], offline: bool) -> None:
-    """Pin the models of an AIKITFILE in aikit.lock, by what their origins say of them.
+    """Pin the models of an AIKITFILE in aikit.lock.
 
-    Downloads nothing where the origin knows the SHA-256 (Hugging Face, registries); else the file, once, into the
-    Nix store. Commit the lock: `gen` and `nix build` use what it says, and nothing else.
+    They are pinned by what their origins say of them. Downloads nothing where the origin knows the SHA-256 (Hugging
+    Face, registries); else the file, once, into the Nix store. Commit the lock: `gen` and `nix build` use what it says,
+    and nothing else.
     """
     from aikit_nix import lock as locks
     from aikit_nix import locking, pipeline
@@ -72,7 +73,7 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
 @options.FLAKE
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
 def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> None:
-    """Bring everything that the image of an AIKITFILE is made of into the Nix store.
+    """Bring all that the image is made of into the Nix store.
 
     The models, under the very paths that `nix build` looks for; and after `aikit-nix gen` what the flake downloads:
     sources, or Debian's packages. Interrupted downloads go on where they were. What the lock did not know yet of the

@@ -24,7 +24,10 @@ from aikit_nix.errors import error
 )
 @click.option("--allow-older", is_flag=True, help="Take an index that has expired, or is older than the lock's.")
 def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool) -> None:
-    """Pin the Debian packages that a mirror has now, by its signed index."""
+    """Pin the Debian packages that a mirror has now.
+
+    Its signed index says which.
+    """
     from aikit_nix import debian
 
     mirrors = debian.mirrors([mirror] if mirror else [])
@@ -53,7 +56,10 @@ def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool
     help="A nixpkgs checkout to build with.  [default: NIXPKGS]",
 )
 def update_pins(tag: str | None, nixpkgs: Path) -> None:
-    """For maintainers: move LocalAI in nix/pins.json to TAG (default: the newest release)."""
+    """For maintainers: move LocalAI in nix/pins.json to TAG.
+
+    Without a TAG, to the newest release.
+    """
     from aikit_nix import update_pins as updating
 
     changes = updating.update(tag, nixpkgs)

@@ -20,11 +20,11 @@ from aikit_nix.commands import options
 def verify(
     image: str | None, flake: Path, lock_path: Path | None, system: str | None, insecure: bool, rebuild: bool
 ) -> None:
-    """Check that an IMAGE is what its manifest, the flake and the lock say; exit with 1 where anything differs.
+    """Check that an IMAGE is what manifest, flake and lock say.
 
-    IMAGE is an OCI layout (a folder), a docker-archive, or REGISTRY/NAME:TAG. Every blob is read: model layers and files
-    are compared with the lock, Debian's packages with theirs, texts with the plan. Without IMAGE, the models and
-    packages in this machine's Nix store.
+    Exits with 1 where anything differs. IMAGE is an OCI layout (a folder), a docker-archive, or REGISTRY/NAME:TAG.
+    Every blob is read: model layers and files are compared with the lock, Debian's packages with theirs, texts with the
+    plan. Without IMAGE, the models and packages in this machine's Nix store.
     """
     from aikit_nix import recipe
     from aikit_nix.errors import AikitError
@@ -65,7 +65,10 @@ def verify(
 @options.SYSTEM
 @options.OUTPUT
 def sbom(flake: Path, lock_path: Path | None, system: str | None, output: Path | None) -> None:
-    """Write the image's bill of materials: CycloneDX 1.6, from the flake and the lock, without building."""
+    """Write the image's bill of materials, as CycloneDX 1.6.
+
+    From the flake and the lock, without building.
+    """
     from aikit_nix import recipe
     from aikit_nix.image import sbom as bill
 
@@ -79,9 +82,10 @@ def sbom(flake: Path, lock_path: Path | None, system: str | None, output: Path |
 @options.SYSTEM
 @options.OUTPUT
 def provenance(flake: Path, lock_path: Path | None, system: str | None, output: Path | None) -> None:
-    """Write the image's SLSA provenance: every input by its digest, from the flake and the lock, without building.
+    """Write the image's SLSA provenance: every input by its digest.
 
-    The predicate alone, as `cosign attest --type slsaprovenance1 --predicate` takes it.
+    From the flake and the lock, without building. The predicate alone, as `cosign attest --type slsaprovenance1
+    --predicate` takes it.
     """
     from aikit_nix import nix, recipe
     from aikit_nix.image import provenance as slsa
@@ -100,9 +104,10 @@ def provenance(flake: Path, lock_path: Path | None, system: str | None, output: 
 def reproduce(
     flake: Path, lock_path: Path | None, system: str | None, output: Path | None, compare: Path | None
 ) -> None:
-    """Build the image (without its models' bytes) and write what went in and what came out, as JSON.
+    """Build the image and write what went in and what came out.
 
-    A second builder compares: the digests of all inputs, of each layer, of the manifest.
+    As JSON; the models' bytes are not needed. A second builder compares: the digests of all inputs, of each layer, of
+    the manifest.
     """
     from aikit_nix import recipe
     from aikit_nix.errors import AikitError, Diagnostic, Severity
@@ -131,9 +136,10 @@ def reproduce(
 @options.SYSTEM
 @options.INSECURE
 def attest(reference: str, flake: Path, lock_path: Path | None, system: str | None, insecure: bool) -> None:
-    """Push the bill of materials and the provenance of a pushed image beside it, as OCI referrers.
+    """Push bill of materials and provenance beside an image.
 
-    REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake builds.
+    They become OCI referrers of the pushed image. REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake
+    builds.
     """
     from aikit_nix.http import Client
     from aikit_nix.image import artifact, proof
@@ -155,9 +161,10 @@ def attest(reference: str, flake: Path, lock_path: Path | None, system: str | No
 def sign(
     reference: str, key: str, log: bool, flake: Path, lock_path: Path | None, system: str | None, insecure: bool
 ) -> None:
-    """Sign a pushed image, its bill of materials and its provenance with cosign.
+    """Sign a pushed image and what was attested of it.
 
-    REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake builds. COSIGN_PASSWORD has the key's password.
+    That is the image, its bill of materials and its provenance, with cosign. REFERENCE is REGISTRY/NAME:TAG, and must
+    be the image that the flake builds. COSIGN_PASSWORD has the key's password.
     """
     from aikit_nix.http import Client
     from aikit_nix.image import proof
@@ -178,10 +185,10 @@ def sign(
     "-o", "--output", type=options.FILE, default=Path("model.sig"), show_default=True, help="The signature to write."
 )
 def sign_models(key: str, log: bool, flake: Path, lock_path: Path | None, output: Path) -> None:
-    """Sign the image's models by the digests of the lock, as OpenSSF Model Signing does; no model is read.
+    """Sign the image's models by the digests of the lock.
 
-    `model_signing verify key models --allow_symlinks --signature model.sig --public_key cosign.pub` verifies the image's
-    folder /models.
+    As OpenSSF Model Signing does; no model is read. The image's folder /models is verified by
+    `model_signing verify key models --allow_symlinks --signature model.sig --public_key cosign.pub`.
     """
     from aikit_nix import recipe
     from aikit_nix.image import sign as signer
