@@ -52,9 +52,9 @@ def test_a_stream_in_any_pieces(pieces: list[bytes]) -> None:
 def test_a_file(tmp_path: Path, size: int) -> None:
     data = os.urandom(size)
     (tmp_path / "f").write_bytes(data)
-    seen: list[int] = []
-    assert hash_file(tmp_path / "f", frame, progress=seen.append) == expected(data)
-    assert sum(seen) == size
+    seen: list[bytes] = []
+    assert hash_file(tmp_path / "f", frame, take=seen.append) == expected(data)
+    assert b"".join(seen) == data
     assert hash_file(tmp_path / "f") == expected(data, framed=False)
     assert verify_blake3(tmp_path / "f", expected(data).blake3)
     assert not verify_blake3(tmp_path / "f", "0" * 64)
@@ -104,7 +104,7 @@ def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path, change: str) 
     path.write_bytes(bytes(3 * BLOCK))
     os.utime(path, (0, 0))
 
-    def disturb(_: int) -> None:
+    def disturb(_: bytes) -> None:
         if change == "grow":
             with path.open("ab") as file:
                 file.write(b"x")
@@ -114,7 +114,7 @@ def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path, change: str) 
             os.utime(path)
 
     with pytest.raises(AikitError, match="changed while it was read"):
-        hash_file(path, progress=disturb)
+        hash_file(path, take=disturb)
 
 
 @pytest.fixture

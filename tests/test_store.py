@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import pipeline, process, store
+from aikit_nix import fetch, pipeline, process, store
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
 from aikit_nix.store_stream import StoreStream
@@ -65,6 +65,39 @@ def test_a_symlink_stands_for_its_file(tmp_path: Path) -> None:
     assert add("link.gguf", tmp_path) == [tmp_path / "link.gguf"]
     digest = hashlib.sha256(NEW).hexdigest()
     assert store.store_path("link.gguf", digest).is_file()
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_local_file_enters_the_store_in_the_pass_that_hashes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nothing was hashed before
+    data = content(tmp_path, (3 << 20) + 5) + b"one pass"
+    file = tmp_path / "big.gguf"
+    file.write_bytes(data)
+    added: list[Path] = []
+    _, local = pipeline.pin(project("big.gguf", tmp_path), added)
+    assert added == [file]
+    path = store.store_path("big.gguf", hashlib.sha256(data).hexdigest())
+    assert path.read_bytes() == data
+    process.run(["nix-store", "--verify-path", path])
+    assert fetch.add_local(local) == []  # it is there
+
+    again: list[Path] = []
+    pipeline.pin(project("big.gguf", tmp_path), again)
+    assert again == []
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_local_file_that_is_another_than_it_should_be_enters_no_store(tmp_path: Path) -> None:
+    data = content(tmp_path, 5000) + b"the wrong one"
+    (tmp_path / "wrong.gguf").write_bytes(data)
+    added: list[Path] = []
+    with pytest.raises(AikitError, match="this is not the file that the aikitfile means"):
+        pipeline.pin(project("wrong.gguf", tmp_path, "0" * 64), added)
+    assert added == []
+    assert not store.store_path("wrong.gguf", hashlib.sha256(data).hexdigest()).exists()
+    assert not left_in_store("wrong.gguf")
 
 
 def test_missing_and_wrong_files_are_all_reported(tmp_path: Path) -> None:

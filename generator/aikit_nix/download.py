@@ -202,7 +202,7 @@ class _Transfer:
         size = download.to.stat().st_size
         if download.size not in (None, size):
             return None
-        digests = hash_file(download.to, download.layer_of, self._bar.found)
+        digests = hash_file(download.to, download.layer_of, lambda block: self._bar.found(len(block)))
         return digests if self._wrong(digests) is None else None
 
     def _resume(self, partial: Partial) -> None:

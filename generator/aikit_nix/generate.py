@@ -81,7 +81,8 @@ def write(
     project = pipeline.read(aikitfile, merged.read_as, lock_path)
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
-    pinned, local = pipeline.pin(project)
+    added: list[Path] = []
+    pinned, local = pipeline.pin(project, None if elsewhere else added)
     planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))
     report(warnings)
@@ -92,13 +93,14 @@ def write(
         nix.require(planned.packages.minimum_nix)
         report(nix.sandbox_warning())
 
-    added = () if elsewhere else tuple(fetch.add_local(local))
+    if not elsewhere:
+        added += fetch.add_local(local)
     written = folder.write(rendered, output, force=force)
     report(folder.show_to_git(output, written.written))
     report(folder.copied_models(output, (file for _, file in local)))
     kept = earlier if any(earlier.words()) else Choices()
     return Generated(
-        output, planned, merged, _kept(kept, merged, chosen), written, added, environment(planned), elsewhere
+        output, planned, merged, _kept(kept, merged, chosen), written, tuple(added), environment(planned), elsewhere
     )
 
 

@@ -108,12 +108,12 @@ class _Worker:
 def hash_file(
     path: Path,
     layer_of: Callable[[int], Frame] | None = None,
-    progress: Callable[[int], object] = lambda _: None,
+    take: Callable[[bytes], object] = lambda _: None,
 ) -> Digests:
     """All hashes of a regular file.
 
-    `layer_of` gives the layer's frame for a size in bytes; `progress` is told how many bytes more were read. Raises
-    AikitError for what is no regular file, cannot be read, or changes meanwhile.
+    `layer_of` gives the layer's frame for a size in bytes; `take` gets each block that was read. Raises AikitError
+    for what is no regular file, cannot be read, or changes meanwhile.
     """
     with _Opened(path) as opened:
         size = opened.before.st_size
@@ -121,7 +121,7 @@ def hash_file(
         try:
             while block := opened.read():
                 hasher.update(block)
-                progress(len(block))
+                take(block)
                 if hasher.size > size:
                     raise opened.changed()
             opened.check(hasher.size)
@@ -133,13 +133,13 @@ def hash_file(
 def hash_local(
     path: Path,
     layer_of: Callable[[int], Frame] | None = None,
-    progress: Callable[[int], object] = lambda _: None,
+    take: Callable[[bytes], object] = lambda _: None,
 ) -> Digests:
     """`hash_file`, which remembers: a file that is the same by device, inode, size and both times is not read again."""
     try:
         before = path.stat()
     except (OSError, ValueError):
-        return hash_file(path, layer_of, progress=progress)  # says why
+        return hash_file(path, layer_of, take=take)  # says why
     frame = layer_of(before.st_size) if layer_of else None
     layer = hashlib.sha256(frame.header + frame.trailer).hexdigest() if frame else None
     known = _cache(before)
@@ -149,7 +149,7 @@ def hash_local(
             before.st_size, remembered.sha256, remembered.blake3, remembered.layers[layer] if layer else None
         )
     started = time.time_ns()
-    digests = hash_file(path, layer_of, progress=progress)
+    digests = hash_file(path, layer_of, take=take)
     # A file that was written a moment ago may be written again without a new time: git's racy problem.
     if started - max(before.st_mtime_ns, before.st_ctime_ns) >= _RACY_NS and _identity(path.stat()) == _identity(
         before

@@ -6,6 +6,7 @@ Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix f
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -63,18 +64,19 @@ def read_bytes(path: Path) -> bytes:
     return files.read_bounded(path, yamltree.MAX_BYTES, ": name the aikitfile, or write one with `aikit-nix init`")
 
 
-def pin(project: Project) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
+def pin(project: Project, added: list[Path] | None = None) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
     """The aikitfile with a pin for every model, and the local files that it stands for.
 
-    Local files are read and hashed unless that was done before. Raises AikitError for all models that nothing pins, and
-    for local files that are missing or not what their sha256 or the lock says.
+    Local files are read and hashed unless that was done before; with `added` they enter the Nix store while they are
+    read, and those that did are added to the list. Raises AikitError for all models that nothing pins, and for local
+    files that are missing or not what their sha256 or the lock says.
     """
     models: list[Model] = []
     local: list[tuple[Model, Path]] = []
     problems: list[Diagnostic] = []
     for model in project.aikitfile.models:
         try:
-            for each, file in _pinned(model, project.folder):
+            for each, file in _pinned(model, project.folder, added):
                 models.append(each)
                 if file:
                     local.append((each, file))
@@ -88,7 +90,7 @@ def pin(project: Project) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
     return replace(project.aikitfile, models=tuple(models)), tuple(local)
 
 
-def _pinned(model: Model, folder: Path) -> Iterator[tuple[Model, Path | None]]:
+def _pinned(model: Model, folder: Path, added: list[Path] | None) -> Iterator[tuple[Model, Path | None]]:
     source = model.source.value
     if not isinstance(source, Local):
         yield model, None
@@ -99,7 +101,7 @@ def _pinned(model: Model, folder: Path) -> Iterator[tuple[Model, Path | None]]:
         yield model, None
     templates = model.prompt_templates
     for path, file in found:
-        yield replace(model, path=path, pin=_as_locked(model, path, file), prompt_templates=templates), file
+        yield replace(model, path=path, pin=hash_local(model, path, file, added), prompt_templates=templates), file
         templates = ()
 
 
@@ -182,51 +184,72 @@ def _outside(found: list[tuple[str, Path]], folder: Path) -> list[Path]:
     return [target for _, file in found if (target := sources.local.outside(file, folder))]
 
 
-def hash_local(model: Model, path: str, file: Path) -> Pin:
-    """What the bytes of a local file are, read once while it stays as it is. Raises AikitError where they are not what the
-    aikitfile says.
-    """
-    from aikit_nix.remote import frame_of, layer_of
+def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = None) -> Pin:
+    """What the bytes of a local file are, read once while it stays as it is.
 
-    try:
-        digests = _hashed(file, frame_of(path))
-    except AikitError as failed:
-        raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
-    if model.sha256 and path == model.path and model.sha256.value != digests.sha256:
-        raise error(
-            f"source {model.source.value.text!r} has the sha256 {digests.sha256}: this is not the file that the aikitfile means",
-            model.sha256.at,
-            "sha256-mismatch",
-        )
+    With `added`, a file that has to be read enters the Nix store at the same time, and is added to the list where the
+    store did not have it. Raises AikitError where it is not what the aikitfile or the lock says: then the store gets nothing.
+    """
+    from aikit_nix import store
+    from aikit_nix.remote import frame_of, layer_of
+    from aikit_nix.store_stream import StoreStream
+
+    name = store.name(posixpath.basename(path))
+    with ExitStack() as stack:
+        streams: list[StoreStream] = []
+
+        def take(block: bytes) -> None:
+            if added is not None:
+                if not streams:
+                    streams.append(StoreStream(name))
+                    stack.callback(streams[0].abort)
+                streams[0].write(block)
+
+        try:
+            digests = _hashed(file, frame_of(path), take)
+        except AikitError as failed:
+            raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
+        _check(model, path, digests.sha256)
+        if added is not None and streams and not store.present([(name, digests.sha256)])[0] and streams[0].finish():
+            added.append(file)
     return Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=gguf.of_file(file))
 
 
-def _hashed(file: Path, frame_of: Callable[[int], Frame]) -> Digests:
+def _check(model: Model, path: str, sha256: str) -> None:
+    """Raises AikitError where a local file has another hash than it should."""
+    if path != model.path:
+        return
+    text = model.source.value.text
+    if model.sha256 and model.sha256.value != sha256:
+        raise error(
+            f"source {text!r} has the sha256 {sha256}: this is not the file that the aikitfile means",
+            model.sha256.at,
+            "sha256-mismatch",
+        )
+    if model.pin and model.pin.sha256 != sha256:
+        raise error(
+            f"source {text!r} has the sha256 {sha256}, the lock says {model.pin.sha256}:"
+            " put the file back, or pin the new one with `aikit-nix lock`",
+            model.source.at,
+            "sha256-mismatch",
+        )
+
+
+def _hashed(file: Path, frame_of: Callable[[int], Frame], take: Callable[[bytes], object]) -> Digests:
     """All hashes of a local file, with a progress bar where reading it takes a while."""
     from aikit_nix import hashing
 
     with ExitStack() as stack:
         bar: Bar | None = None
 
-        def progress(count: int) -> None:
+        def progress(block: bytes) -> None:
             nonlocal bar
+            take(block)
             size = file.stat().st_size
             if bar is None and size >= _SLOW_BYTES:
                 shown = stack.enter_context(console.progress(1, size))
                 bar = stack.enter_context(shown.file(f"reading {file.name}", size))
             if bar:
-                bar.advance(count)
+                bar.advance(len(block))
 
         return hashing.hash_local(file, frame_of, progress)
-
-
-def _as_locked(model: Model, path: str, file: Path) -> Pin:
-    found = hash_local(model, path, file)
-    if model.pin and path == model.path and model.pin.sha256 != found.sha256:
-        raise error(
-            f"source {model.source.value.text!r} has the sha256 {found.sha256}, the lock says {model.pin.sha256}:"
-            " put the file back, or pin the new one with `aikit-nix lock`",
-            model.source.at,
-            "sha256-mismatch",
-        )
-    return found

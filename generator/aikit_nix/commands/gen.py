@@ -134,7 +134,9 @@ def build(
 
     if attribute != "manifest":
         project = pipeline.read(aikitfile, lock_path=lock_path)
-        pinned, _ = pipeline.pin(project)
+        added: list[Path] = []
+        pinned, _ = pipeline.pin(project, added)
+        say(*(f"added {file} to the Nix store" for file in added))
         locking.bring(pinned, project.lock, jobs)
     chosen = Choices(packages=packages, engine=engine, runtime=runtime)
     done = generate.write(aikitfile, output, chosen, lock_path=lock_path, report=report)

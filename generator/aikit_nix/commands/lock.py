@@ -87,8 +87,9 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
     console.report(pipeline.links(project.aikitfile.models, project.folder))
-    pinned, local = pipeline.pin(project)
-    for file in fetcher.add_local(local):
+    added: list[Path] = []
+    pinned, local = pipeline.pin(project, added)
+    for file in [*added, *fetcher.add_local(local)]:
         console.say(f"added {file} to the Nix store")
     was_current = project.lock is not None and generate.made_from(flake, Path(project.lock.file))
     count, has_changed = locking.bring(pinned, project.lock, jobs)
