@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from support import flakes, registry
+from support import dockerd, flakes, registry
 from support.command import aikit_nix
 
 AIKITFILE = "apiVersion: v1alpha1\nruntime: avx\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
@@ -35,6 +36,19 @@ def address(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "registry").mkdir()
     with registry.serve(tmp_path / "registry") as found:
         yield found.address
+
+
+@pytest.fixture
+def docker() -> Iterator[dict[str, str]]:
+    """The environment in which docker and ctr find a daemon with nothing in it."""
+    if reason := dockerd.missing():
+        pytest.skip(reason)
+    with ExitStack() as stack:
+        try:
+            named = stack.enter_context(dockerd.serve())
+        except RuntimeError as problem:
+            pytest.skip(str(problem))
+        yield {**os.environ, **named}
 
 
 def generate(folder: Path, *options: str) -> Path:

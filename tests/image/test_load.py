@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.image import find, layout
-from support import dockerd, podman
+from support import podman
 from support.command import aikit_nix
 from support.image import unpack
 
@@ -44,20 +44,17 @@ def test_podman_has_the_image_afterwards(tiny_flake: Path, tmp_path: Path) -> No
     assert "next: podman run" in done.stdout
 
 
-def test_docker_and_containerd_have_the_image_afterwards(tiny_flake: Path, tmp_path: Path) -> None:
-    if reason := dockerd.missing():
-        pytest.skip(reason)
-    with dockerd.serve() as named:
-        env = {**os.environ, **named}
+def test_docker_and_containerd_have_the_image_afterwards(
+    tiny_flake: Path, docker: dict[str, str], tmp_path: Path
+) -> None:
+    def said(*argv: str) -> str:
+        return subprocess.run(argv, env=docker, check=True, capture_output=True, text=True).stdout
 
-        def said(*argv: str) -> str:
-            return subprocess.run(argv, env=env, check=True, capture_output=True, text=True).stdout
-
-        for program in ("docker", "ctr"):
-            done = aikit_nix("load", "--with", program, "--from", tiny_flake, cwd=tmp_path, env=env)
-            assert done.returncode == 0, done.stderr
-        assert said("docker", "image", "inspect", "--format", "{{.Id}}", "tiny:avx").strip() == digest(tiny_flake)
-        assert "docker.io/library/tiny:avx" in said("ctr", "images", "ls", "-q").split()
+    for program in ("docker", "ctr"):
+        done = aikit_nix("load", "--with", program, "--from", tiny_flake, cwd=tmp_path, env=docker)
+        assert done.returncode == 0, done.stderr
+    assert said("docker", "image", "inspect", "--format", "{{.Id}}", "tiny:avx").strip() == digest(tiny_flake)
+    assert "docker.io/library/tiny:avx" in said("ctr", "images", "ls", "-q").split()
 
 
 def test_the_engine_that_works_gets_the_whole_image(tiny_flake: Path, tmp_path: Path) -> None:
