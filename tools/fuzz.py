@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ _LONGEST = 10  # seconds of CPU time for one input; most take a thousandth
 
 
 def main(seconds: float) -> None:
-    """Take turns until the time is over."""
+    """Take turns until the time is over, or Ctrl-C."""
     settings.register_profile("fuzz", max_examples=_EXAMPLES, database=None)
     settings.load_profile("fuzz")
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "generator")]
@@ -43,15 +43,17 @@ def main(seconds: float) -> None:
     properties = [value for module in modules for name, value in vars(module).items() if name.startswith("test_")]
     for run in properties:
         run.hypothesis.inner_test = counted(run.hypothesis.inner_test, seen)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for run in properties:
-            if time.monotonic() < end:
-                run()
-        mutate(test_language_properties.check_everything, min(end, time.monotonic() + _MUTATING), seen)
+    begin = time.monotonic()
+    end = begin + seconds
+    with suppress(KeyboardInterrupt):
+        while time.monotonic() < end:
+            for run in properties:
+                if time.monotonic() < end:
+                    run()
+            mutate(test_language_properties.check_everything, min(end, time.monotonic() + _MUTATING), seen)
     for name, count in seen.items():
         print(f"{count:>9,} {name}")
-    print(f"{seen.total():>9,} inputs in {seconds:.0f} s; every property held")
+    print(f"{seen.total():>9,} inputs in {time.monotonic() - begin:.0f} s; every property held")
 
 
 def mutate(check: Callable[[bytes], None], end: float, seen: Counter[str]) -> None:
