@@ -1,4 +1,4 @@
-"""Write a container image whose layers are store paths, as a docker-archive, reading every byte once.
+"""Write layers of folders and store paths, and the docker-archive of an image of store paths, reading every byte once.
 
     layered_image.py layer FOLDER > LAYER.tar             the last layer: a folder with its permissions
     layered_image.py plan OPTIONS.json GRAPH... > PLAN    which store paths make which layer
@@ -111,24 +111,20 @@ def package_layers(root: Path) -> Iterator[tuple[str, Layer]]:
 
     Files of the store are writable for their owner in an image, as a distribution has them.
     """
-    owners = {}
+    packages: dict[str, list[Path]] = {}
     for listed in sorted((root / STATUS).glob("*.md5sums")):
-        for line in listed.read_text().splitlines():
-            owners[root / line.split(maxsplit=1)[1]] = listed.stem
-    sizes: dict[str, int] = {}
-    entries = sorted(root.rglob("*"))
-    for path in entries:
-        if (owner := owners.get(path)) and path.is_file() and not path.is_symlink():
-            sizes[owner] = sizes.get(owner, 0) + path.stat().st_size
+        named = (root / line.split(maxsplit=1)[1] for line in listed.read_text().splitlines())
+        packages[listed.stem] = [path for path in named if path.is_file() and not path.is_symlink()]
+    sizes = {name: sum(path.stat().st_size for path in paths) for name, paths in packages.items()}
     large = [name for name in sorted(sizes, key=lambda name: (-sizes[name], name)) if sizes[name] > LARGE][:MOST_LARGE]
-    for name in [*large, None]:
-        chosen = [path for path in entries if (owners.get(path) if owners.get(path) in large else None) == name]
-        folders = {folder for path in chosen for folder in path.relative_to(root).parents} - {Path()}
-        parts = {root / folder: folder for folder in folders} | {path: path.relative_to(root) for path in chosen}
-        yield (
-            f"Debian package {name}" if name else "Debian packages",
-            Layer([part(path, str(inside), writable=True) for path, inside in sorted(parts.items())]),
-        )
+
+    def layer(paths: set[Path]) -> Layer:
+        above = {folder for path in paths for folder in path.parents if folder.is_relative_to(root)} - {root}
+        return Layer([part(path, str(path.relative_to(root)), writable=True) for path in sorted(paths | above)])
+
+    for name in large:
+        yield f"Debian package {name}", layer(set(packages[name]))
+    yield "Debian packages", layer(set(root.rglob("*")).difference(*(packages[name] for name in large)))
 
 
 def write_layers(root: Path, out: Path) -> None:

@@ -1,0 +1,102 @@
+"""The formats of Debian's archive, and which packages one needs."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+
+import pytest
+
+from aikit_nix import debian_index
+from aikit_nix.errors import AikitError
+
+ORDERED = [
+    "0~~",
+    "0~",
+    "0",
+    "0+b1",
+    "0.27.0-1",
+    "1.0~rc1-1",
+    "1.0-1",
+    "1.0-1+b1",
+    "1.0-1.1",
+    "1.0-2",
+    "1.0a-1",
+    "1.0+dfsg-1",
+    "1.0.1-1",
+    "1.9-1",
+    "1.10-1",
+    "20260816",
+    "20260816+nmu1",
+    "1:0.1-1",
+    "1:0.7.0+dfsg-2",
+    "2:0-1",
+]
+
+
+def test_versions_are_ordered_as_dpkg_orders_them() -> None:
+    versions = [debian_index.Version(text) for text in ORDERED]
+    assert all(a < b for a, b in itertools.pairwise(versions))
+    assert debian_index.Version("1.0-0") == debian_index.Version("1.0")
+    assert debian_index.Version("0:1.0") == debian_index.Version("1.00")
+
+
+@pytest.mark.skipif(not shutil.which("dpkg"), reason="dpkg is not installed")
+def test_the_order_is_dpkgs() -> None:
+    for a, b in itertools.pairwise(ORDERED):
+        subprocess.run(["dpkg", "--compare-versions", a, "lt", b], check=True)
+
+
+def test_a_control_file_is_read() -> None:
+    text = "# comment\nPackage: a\nDescription: short\n long\n .\nX:\n\n\n \nPackage: b\nno field\n"
+    assert list(debian_index.stanzas(text)) == [
+        {"package": "a", "description": "short\nlong\n.", "x": ""},
+        {"package": "b"},
+    ]
+
+
+def test_dependencies_are_read() -> None:
+    first, second = debian_index.relations("a:any (>= 1:2~), b (<< 3) | c | d ,")
+    assert first == (debian_index.Relation("a", ">=", "1:2~"),)
+    assert [relation.name for relation in second] == ["b", "c", "d"]
+    assert first[0].accepts("1:2") and not first[0].accepts("9")
+    with pytest.raises(AikitError, match="cannot be read"):
+        list(debian_index.relations("a (~ 3)"))
+
+
+def package(name: str, depends: str = "", version: str = "1", provides: str = "") -> debian_index.Package:
+    return debian_index.Package(name, version, f"pool/main/{name}.deb", "0" * 64, 1, depends, provides)
+
+
+def closure(*packages: debian_index.Package, left_out: tuple[str, ...] = ()) -> list[str]:
+    return debian_index.closure(["root"], frozenset(left_out), {p.name: p for p in packages})
+
+
+def test_a_closure_follows_dependencies_alternatives_and_virtual_packages() -> None:
+    found = closure(
+        package("root", "a (>= 2), missing | b, virtual, versioned (>= 3)"),
+        package("a", "root", version="2"),
+        package("b", "c | d"),
+        package("c"),
+        package("d"),
+        package("real", provides="virtual"),
+        package("old", provides="versioned (= 2)"),
+        package("new", provides="versioned (= 3)"),
+        package("unrelated"),
+    )
+    assert found == ["a", "b", "c", "new", "real", "root"]
+
+
+def test_an_alternative_that_is_there_already_is_enough() -> None:
+    assert closure(package("root", "b, a | b"), package("a"), package("b")) == ["b", "root"]
+
+
+def test_what_is_left_out_brings_nothing_in() -> None:
+    index = package("root", "a, x | b"), package("a"), package("x", "y"), package("b"), package("y")
+    assert closure(*index, left_out=("x",)) == ["a", "root"]
+
+
+def test_a_dependency_that_nothing_fulfils_is_named() -> None:
+    with pytest.raises(AikitError, match=r"cannot give root what it needs \(a >= 2 \| b\)"):
+        closure(package("root", "a (>= 2) | b"), package("a", version="1.9"))
