@@ -89,7 +89,8 @@ def test_all_errors_of_all_files_at_once(folder: Path) -> None:
         ("a: *b\n", "1:4", "no anchor &b"),
         ("&a [*a]\n", "1:5", "inside of what it stands for"),
         ("a: !!python/object:os.system x\n", "1:4", "YAML tag"),
-        ("[" * 100_000, "1:65", "levels of nesting"),
+        ("[" * 500, "1:65", "levels of nesting"),
+        ("[" * 100_000, None, "levels of nesting"),  # libyaml itself refuses it since 0.2.6, at the 1000th
         ("- " * 100_000, "1:129", "levels of nesting"),
         ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)), None, "all aliases counted"),
     ],

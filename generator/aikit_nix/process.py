@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,8 @@ from aikit_nix import console
 from aikit_nix.errors import AikitError, error
 
 _STDERR_LINES = 8
+_BUSY = re.compile(rb"SQLite database '.*' is busy")
+_BUSY_WAITS = (0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 
 
 def run(
@@ -114,8 +118,12 @@ def _finish(
     stdin: bytes | None = None,
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
+    """Without a daemon each Nix program opens the store's database itself, and gives up where another just closes it as the last
+    (https://sqlite.org/wal.html, "Sometimes queries return SQLITE_BUSY"). It has done nothing then: it is started again.
+    """
     console.trace(_shown(argv))
-    try:
+
+    def once() -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [str(arg) for arg in argv],
             cwd=cwd,
@@ -126,6 +134,15 @@ def _finish(
             check=False,
             timeout=timeout,
         )
+
+    try:
+        done = once()
+        for seconds in _BUSY_WAITS:
+            if done.returncode == 0 or not _BUSY.search(done.stderr):
+                break
+            time.sleep(seconds)
+            done = once()
+        return done
     except subprocess.TimeoutExpired:
         raise error(f"`{Path(argv[0]).name}` was not done after {timeout:g} s", code="subprocess") from None
     except (FileNotFoundError, PermissionError):

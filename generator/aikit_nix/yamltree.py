@@ -171,7 +171,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
         if node.kind != "scalar":
             open_nodes.append((node, [], values - 1))
             if len(open_nodes) > MAX_DEPTH:
-                raise _error("yaml-depth", f"more than {MAX_DEPTH} levels of nesting: an aikitfile has 5", node.at)
+                raise _too_deep(node.at)
     return root, warnings
 
 
@@ -183,6 +183,10 @@ def _aliased(event: Any, anchors: dict[str, Node], parents: list[Node], document
     if any(node is parent for parent in parents):
         raise _error("yaml-syntax", f"the alias *{event.anchor} is inside of what it stands for", at)
     return node
+
+
+def _too_deep(at: Position) -> AikitError:
+    return _error("yaml-depth", f"more than {MAX_DEPTH} levels of nesting: an aikitfile has 5", at)
 
 
 def _several_documents(at: Position) -> Diagnostic:
@@ -218,6 +222,8 @@ def _events(document: Document) -> Iterator[Any]:
         if bad.context_mark and "end of stream" in (bad.problem or ""):
             mark = bad.context_mark  # what was opened and never closed, not the end of the file
         problem = bad.problem or bad.context or "unreadable"
+        if "nesting depth" in problem:  # libyaml since 0.2.6, which reads ahead of the events that are counted
+            raise _too_deep(_position(mark, document) if mark else document.at(1, 1)) from None
         context = f" {bad.context}" if bad.context and bad.problem else ""
         hint = _syntax_hint(text, mark)
         at = _position(mark, document) if mark else document.at(1, 1)
