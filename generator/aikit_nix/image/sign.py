@@ -11,6 +11,7 @@ import posixpath
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from aikit_nix.sources import MODELS
 
 # https://github.com/ossf/model-signing-spec
 _MODEL_SIGNATURE = "https://model_signing/signature/v1.0"
+_SIGNING_CONFIG = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
+_TRUSTED_ROOT = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
 _MODEL_LINK = f"{MODELS}/model.file"  # nix/image.nix's link to the first model, for RamaLama
 
 
@@ -31,23 +34,21 @@ def image(
 
     `log` is whether the public transparency log (Rekor) hears of it. Raises AikitError.
     """
-    common = [f"--tlog-upload={str(log).lower()}", "--yes", "--key", key]
-    common += ["--allow-http-registry"] if insecure else []
-    _cosign("sign", *common, reference)
-    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as folder:
+    with _signing(key, log=log) as (folder, common):
+        common += ["--allow-http-registry"] if insecure else []
+        _cosign("sign", *common, reference)
         for kind, content in (("cyclonedx", bill), ("slsaprovenance1", provenance.encode(slsa))):
-            predicate = Path(folder, f"{kind}.json")
+            predicate = folder / f"{kind}.json"
             predicate.write_text(content)
             _cosign("attest", *common, "--type", kind, "--predicate", str(predicate), reference)
 
 
 def models(recipe: Recipe, key: str, output: Path, *, log: bool = False) -> None:
     """Write the signature of the image's folder /models, as `model_signing verify` takes it. Raises AikitError."""
-    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as folder:
-        statement, bundle, public = Path(folder, "statement"), Path(folder, "bundle"), Path(folder, "public")
+    with _signing(key, log=log) as (folder, common):
+        statement, bundle, public = folder / "statement", folder / "bundle", folder / "public"
         statement.write_text(json.dumps(model_statement(recipe)))
-        options = [f"--tlog-upload={str(log).lower()}", "--yes", "--key", key]
-        _cosign("attest-blob", *options, "--statement", str(statement), "--new-bundle-format", "--bundle", str(bundle))
+        _cosign("attest-blob", *common, "--statement", str(statement), "--bundle", str(bundle))
         _cosign("public-key", "--key", key, "--outfile", str(public))
         signature = json.loads(bundle.read_bytes())
         # cosign hints at the key by the hash of its DER in base64, the verifier wants that of its PEM in hex; a hint is
@@ -83,6 +84,25 @@ def _resources(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for text in recipe.plan.files:
         if text.path.startswith(f"{MODELS}/"):
             yield posixpath.relpath(text.path, MODELS), hashlib.sha256(text.text.encode()).hexdigest()
+
+
+@contextmanager
+def _signing(key: str, *, log: bool) -> Iterator[tuple[Path, list[str]]]:
+    """A folder to work in, and the options of all that cosign signs.
+
+    Both of cosign 2.6 and 3 take them, and sign in the new bundle format. Without the public log they name no service at
+    all, so that signing needs no network: a signing config and a trusted root with nothing in them.
+    Source: protobuf-specs, sigstore_trustroot.proto.
+    """
+    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as name:
+        folder = Path(name)
+        services = ["--use-signing-config"]
+        if not log:
+            config, root = folder / "signing-config.json", folder / "trusted-root.json"
+            config.write_text(json.dumps({"mediaType": _SIGNING_CONFIG, "rekorTlogConfig": {}, "tsaConfig": {}}))
+            root.write_text(json.dumps({"mediaType": _TRUSTED_ROOT}))
+            services = ["--signing-config", str(config), "--trusted-root", str(root)]
+        yield folder, ["--new-bundle-format", *services, "--yes", "--key", key]
 
 
 def _cosign(*arguments: str) -> None:
