@@ -115,7 +115,8 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     """The first document of the text, None where it has none; and warnings.
 
     Raises AikitError where the text is no YAML, nests deeper than MAX_DEPTH, or stands for more than MAX_VALUES values,
-    a long text counted as several (with aliases, a small file can stand for a huge one).
+    a long text counted as several. Aliases count as what they stand for: with them, a small and flat file can stand for
+    a huge or a deep one.
     """
     document = Document(file, text)
     warnings: list[Diagnostic] = []
@@ -123,6 +124,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     open_nodes: list[tuple[Node, list[Node], int]] = []
     anchors: dict[str, Node] = {}
     weights: dict[int, int] = {}
+    heights: dict[int, int] = {}  # levels of nesting; none for a scalar
     values = 0
     for event in _events(document):
         kind = type(event)
@@ -138,6 +140,7 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
         elif kind is yaml.SequenceEndEvent or kind is yaml.MappingEndEvent:
             node, children, before = open_nodes.pop()
             weights[id(node)] = values - before
+            heights[id(node)] = 1 + max((heights.get(id(child), 0) for child in children), default=0)
             node.stop = event.end_mark
             if node.kind == "sequence":
                 node.items = children
@@ -147,6 +150,8 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
         elif kind is yaml.AliasEvent:
             node = _aliased(event, anchors, [parent for parent, _, _ in open_nodes], document)
             weight = weights.get(id(node), 1)
+            if len(open_nodes) + heights.get(id(node), 0) > MAX_DEPTH:
+                raise _too_deep(_position(event.start_mark, document))
         elif kind is yaml.DocumentEndEvent:
             if _another_document(text, event.end_mark.index):
                 warnings.append(_several_documents(_position(event.start_mark, document)))
