@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -68,7 +69,7 @@ def _location(at: Position) -> dict[str, Any]:
     from urllib.parse import quote
 
     path = Path(at.file)
-    uri = path.as_uri() if path.is_absolute() else quote(path.as_posix())
+    uri = path.as_uri() if path.is_absolute() else quote(os.fsencode(path))
     region = {"startLine": at.line, "startColumn": at.column}
     return {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}
 
