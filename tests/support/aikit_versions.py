@@ -5,9 +5,15 @@ The eras of section 2: EARLY is v0.1.0 to v0.5.1, SHELL is v0.5.2 to v0.21.0, LA
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from aikit_nix.compat import Kind
+
+# The name of each divergence heads its row of the table in the docs.
+_DOCS = Path(__file__).resolve().parents[2] / "docs/aikitfile.md"
+DOCUMENTED = frozenset(re.findall(r"^\| `([a-z0-9-]+)` \|", _DOCS.read_text(), re.MULTILINE))
 
 EARLY, SHELL, LATER = "v0.1.0-v0.5.1", "v0.5.2-v0.21.0", "after v0.21.0"
 FAILS = None  # AIKit's build failed
