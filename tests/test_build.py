@@ -1,4 +1,4 @@
-"""`aikit-nix build`: lock, downloads, flake and image in one; and Nix's own log, as people see it."""
+"""`aikit-nix build`: lock, downloads, flake and image in one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import debian, store
-from aikit_nix.nix_log import Log
 from support import debian_lock, image
 from support.command import aikit_nix
 from support.file_server import FileServer
-
-
-def event(**values: object) -> str:
-    return "@nix " + json.dumps(values)
 
 
 @pytest.mark.usefixtures("nix")
@@ -52,36 +47,3 @@ def test_from_an_aikitfile_to_an_image(tmp_path: Path, files: FileServer, monkey
     assert read.digest in (tmp_path / "manifest/blobs" / entry["digest"].replace(":", "/")).read_text()
     sha256 = json.loads((tmp_path / "aikit.lock").read_text())["models"][0]["files"][0]["sha256"]
     assert store.store_path("model.gguf", sha256).exists()
-
-
-def test_the_log_says_what_is_built_and_how_long_it_took() -> None:
-    log = Log()
-    drv = "/nix/store/00000000000000000000000000000000-llama-cpp-1.2.drv"
-    start = event(action="start", id=1, type=105, text=f"building '{drv}'", fields=[drv, "", 1, 1])
-    assert list(log.take(start, 0)) == ["building llama-cpp-1.2"]
-    assert log.status() == "0 done; llama-cpp-1.2"
-    list(log.take(event(action="start", id=2, type=101, text="downloading", fields=["https://x/y"]), 0))
-    assert list(log.take(event(action="stop", id=2), 1)) == []
-    assert list(log.take(event(action="stop", id=1), 61)) == ["llama-cpp-1.2: done in 61 s"]
-    assert log.status() == "2 done"
-
-
-def test_a_failure_comes_with_the_last_lines_of_its_build() -> None:
-    log = Log()
-    list(log.take(event(action="start", id=1, type=105, text="", fields=["/nix/store/x.drv"]), 0))
-    for number in range(50):
-        list(log.take(event(action="result", id=1, type=101, fields=[f"line {number}"]), 0))
-    list(log.take(event(action="stop", id=1), 1))
-    list(log.take(event(action="msg", level=0, msg="\x1b[31;1merror:\x1b[0m builder failed"), 1))
-    assert log.wrong().splitlines()[-3:] == ["line 48", "line 49", "error: builder failed"]
-    list(log.take(event(action="msg", level=0, msg="error: last 10 log lines:\n> line 49"), 1))
-    assert log.wrong().splitlines()[0] == "error: builder failed"
-
-
-@pytest.mark.parametrize(
-    "line", ["@nix", "@nix {", "@nix []", '@nix {"action": "start"}', '@nix {"action": "result", "id": 1}', "@nix 1"]
-)
-def test_a_log_of_another_kind_does_no_harm(line: str) -> None:
-    log = Log()
-    assert list(log.take(line, 0)) == []
-    assert log.status() == "0 done"

@@ -62,7 +62,7 @@ class Log:
                     build.lines = [*build.lines, _plain(event["fields"][0])][-_KEPT:]
                 case "msg" if event["level"] == _ERROR:
                     self.errors.append(_plain(event.get("raw_msg") or event["msg"]))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             return  # a newer Nix may say other things
 
     def status(self) -> str:
