@@ -91,11 +91,10 @@ def read(folder: Path) -> Choices:
     mend = "put it back from version control, or give `gen` its options anew with --forget"
     try:
         content = json.loads(files.read_bounded(path, _MAX_BYTES))
-        known = {field.name for field in fields(Choices)}
-        if set(content) - known:
-            raise ValueError(f"{sorted(set(content) - known)[0]!r} is not known here")
+        for name, value in content.items():
+            _check(name, value)
         if "cuda_capabilities" in content:
-            content["cuda_capabilities"] = tuple(map(str, content["cuda_capabilities"]))
+            content["cuda_capabilities"] = tuple(content["cuda_capabilities"])
         choices = Choices(**content)
         choices.options()
         _ = choices.read_as
@@ -104,3 +103,15 @@ def read(folder: Path) -> Choices:
     except (ValueError, TypeError, AttributeError, RecursionError) as bad:
         raise error(f"{path} holds no choices ({' '.join(str(bad).split())[:200]}): {mend}", code="choices") from None
     return choices
+
+
+def _check(name: str, value: Any) -> None:
+    """Raises ValueError for what `to_json` never writes: nobody looks at the types again."""
+    if name not in {field.name for field in fields(Choices)}:
+        raise ValueError(f"{name!r} is not known here")
+    if name == "cuda_capabilities":
+        fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    else:
+        fits = isinstance(value, bool if name == "debian_lock" else str)
+    if not fits:
+        raise ValueError(f"{name} has a value of another type")
