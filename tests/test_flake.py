@@ -1,9 +1,11 @@
-"""Writing a flake: all or nothing, and nothing of the user's is lost."""
+"""The files of a flake, and what cannot enter them."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from aikit_nix import flake, plan
 from aikit_nix.choices import Choices
 from aikit_nix.errors import AikitError
 from aikit_nix.parser import parse
+from support.command import aikit_nix
 from support.flakes import PINNED
 
 
@@ -83,3 +86,20 @@ def test_a_formatter_breaks_no_seal() -> None:
     text = files.content["flake.nix"]
     assert flake.is_sealed("flake.nix", text.replace(b"\n", b"\n\n  "), seals)
     assert not flake.is_sealed("flake.nix", text + b"x", seals)
+
+
+@pytest.mark.usefixtures("nix")
+def test_the_thin_form_is_the_same_image(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("this is no git repository, which the flake input names")
+    drvs = []
+    for name, more in (("own", []), ("thin", ["--input", f"git+file://{root}"])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "aikitfile.yaml").write_bytes(PINNED)
+        done = aikit_nix("gen", "--packages", "debian", *more, cwd=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        argv = ["nix", "eval", "--raw", f"path:{tmp_path / name}#default.drvPath"]
+        drvs.append(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    assert {path.name for path in (tmp_path / "thin/aikit").iterdir()} == {"plan.json", "choices.json", "seals.json"}
+    assert drvs[0] == drvs[1]

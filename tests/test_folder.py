@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import signal
@@ -20,7 +19,6 @@ from aikit_nix.choices import Choices
 from aikit_nix.errors import AikitError
 from aikit_nix.flake import Files
 from aikit_nix.parser import parse
-from support.command import aikit_nix
 from support.flakes import PINNED
 
 
@@ -225,79 +223,3 @@ def test_a_model_inside_the_flake_is_warned_of(tmp_path: Path, monkeypatch: pyte
 
     assert warned(tmp_path) == [str(tmp_path / "big.gguf"), str(tmp_path / "deep/other")]
     assert warned(tmp_path / "elsewhere") == []
-
-
-# --- Choices, and a flake that is behind
-
-
-def write_aikitfile(top: Path) -> None:
-    (top / "m.gguf").write_bytes(b"weights")
-    (top / "aikitfile.yaml").write_text("apiVersion: v1alpha1\nmodels: [{name: m, source: m.gguf}]\n")
-
-
-@pytest.mark.usefixtures("nix")
-def test_what_was_chosen_is_kept_and_said(tmp_path: Path) -> None:
-    write_aikitfile(tmp_path)
-    first = aikit_nix("gen", "--packages", "debian", "--runtime", "avx2", "--tag", "1.0", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    before = tree(tmp_path)
-    second = aikit_nix("gen", cwd=tmp_path)
-    assert "as chosen before: --packages debian --runtime avx2 --tag 1.0" in second.stdout
-    assert tree(tmp_path) == before
-    third = aikit_nix("gen", "--runtime", "avx", cwd=tmp_path)
-    assert "as chosen before: --packages debian --tag 1.0" in third.stdout
-    assert json.loads((tmp_path / "aikit/choices.json").read_bytes())["runtime"] == "avx"
-    fourth = aikit_nix("gen", "--forget", "--packages", "debian", cwd=tmp_path)
-    assert "as chosen before" not in fourth.stdout
-    assert json.loads((tmp_path / "aikit/choices.json").read_bytes()) == {"packages": "debian"}
-    (tmp_path / "aikit/choices.json").write_text("[]")
-    broken = aikit_nix("gen", cwd=tmp_path)
-    assert (broken.returncode, "choices.json holds no choices" in broken.stderr) == (1, True)
-
-
-@pytest.mark.usefixtures("nix")
-def test_a_flake_that_is_behind_its_aikitfile_says_so(tmp_path: Path) -> None:
-    write_aikitfile(tmp_path)
-    assert aikit_nix("gen", "--packages", "debian", cwd=tmp_path).returncode == 0
-
-    def evaluate() -> subprocess.CompletedProcess[str]:
-        argv = ["nix", "eval", "--raw", f"path:{tmp_path}#default.drvPath"]
-        return subprocess.run(argv, capture_output=True, text=True, check=False, env=dict(os.environ))
-
-    assert evaluate().returncode == 0
-    with (tmp_path / "aikitfile.yaml").open("a") as file:
-        file.write("debug: true\n")
-    behind = evaluate()
-    assert behind.returncode == 1
-    assert "aikitfile.yaml has changed since this flake was written: run `aikit-nix gen`" in behind.stderr
-    assert aikit_nix("gen", cwd=tmp_path).returncode == 0
-    assert evaluate().returncode == 0
-
-
-def test_where_nix_is_too_old_for_nixpkgs_gen_says_so_before_it_writes(tmp_path: Path) -> None:
-    write_aikitfile(tmp_path)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/nix").write_text("#!/bin/sh\necho 'nix (Nix) 2.8.0'\n")
-    (tmp_path / "bin/nix").chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    done = aikit_nix("gen", cwd=tmp_path, env=env)
-    assert (done.returncode, "need Nix 2.18" in done.stderr, "--packages debian" in done.stderr) == (1, True, True)
-    assert not (tmp_path / "flake.nix").exists()
-    assert aikit_nix("gen", "--elsewhere", cwd=tmp_path, env=env).returncode == 0
-
-
-@pytest.mark.usefixtures("nix")
-def test_the_thin_form_is_the_same_image(tmp_path: Path) -> None:
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        pytest.skip("this is no git repository, which the flake input names")
-    drvs = []
-    for name, more in (("own", []), ("thin", ["--input", f"git+file://{root}"])):
-        (tmp_path / name).mkdir()
-        write_aikitfile(tmp_path / name)
-        done = aikit_nix("gen", "--packages", "debian", *more, cwd=tmp_path / name)
-        assert done.returncode == 0, done.stderr
-        argv = ["nix", "eval", "--raw", f"path:{tmp_path / name}#default.drvPath"]
-        drvs.append(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-    assert {path.name for path in (tmp_path / "thin/aikit").iterdir()} == {"plan.json", "choices.json", "seals.json"}
-    assert drvs[0] == drvs[1]

@@ -109,9 +109,9 @@ def made_from(output: Path, file: Path) -> bool:
     try:
         sources = json.loads(files.read_bounded(output / "aikit/plan.json", _MAX_PLAN))["sources"]
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except (AikitError, OSError, ValueError, KeyError, TypeError):
+        return {"path": os.path.relpath(file.resolve(), output.resolve()), "sha256": digest} in sources
+    except (AikitError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    return {"path": os.path.relpath(file.resolve(), output.resolve()), "sha256": digest} in sources
 
 
 def _kept(earlier: Choices, merged: Choices, chosen: Choices) -> Choices:
