@@ -7,14 +7,12 @@ import pty
 import re
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 
 import pytest
 
 from aikit_nix import console
 from aikit_nix.errors import Diagnostic, Position, Severity
-from aikit_nix.redact import printable
 from support.command import aikit_nix
 
 HEAD = "apiVersion: v1alpha1\n"
@@ -22,15 +20,6 @@ MODEL = "models: [{name: m, source: m.gguf}]\n"
 # Sets the title, sets the clipboard, the same with C1 bytes; and what fakes lines or turns the direction of writing.
 EVIL = "\x1b]0;pwned\x07\x1b]52;c;cHduZWQ=\x07\x9b31m\x85\u2028\u202e\u2066\u200b\x7f\r\nerror: fake"
 ESCAPED = re.sub(r"\\n.*", "", repr(EVIL)[1:-1])  # up to the line break
-
-
-def test_every_character_that_is_no_text_is_escaped_once() -> None:
-    every = "".join(map(chr, range(sys.maxunicode + 1)))
-    shown = printable(every)
-    assert {unicodedata.category(c)[0] for c in shown} == {"L", "M", "N", "P", "S", "Z"}
-    assert {c for c in shown if unicodedata.category(c)[0] == "Z"} == {" "}
-    assert printable(shown) == shown
-    assert printable(EVIL).startswith(r"\x1b]0;pwned\x07\x1b]52;c;cHduZWQ=\x07\x9b31m\x85\u2028\u202e\u2066\u200b")
 
 
 def test_diagnostics_are_one_line_of_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,15 +34,16 @@ def hide(secret: str) -> None:
 
 def blank(url: str) -> str:
     """An address without what it may keep secret: user and password, the fragment, values of the query that sign it."""
-    address, _, _ = url.partition("#")
-    place, mark, query = address.partition("?")
-    before, slashes, rest = place.partition("://")
-    scheme, rest = (before, rest) if slashes else ("", before)
-    authority, slash, path = rest.partition("/")
+    scheme, slashes, rest = url.partition("://")
+    if not slashes or re.search("[/?#]", scheme):
+        scheme, slashes, rest = "", "", url
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority and not re.fullmatch(r"[^:]*(:[0-9]*)?|\[.*", authority):
-        authority, slash, path = rest, "", ""  # a password with a slash in it: no port looks like that
-    userinfo, at, host = authority.rpartition("@")
-    place = f"{scheme}{slashes}{'***' if userinfo else ''}{at}{host}{slash}{path}"
+        authority = rest  # a password with one of these in it: no port looks like that
+    userinfo, at, _ = authority.rpartition("@")
+    address, _, _ = rest[len(userinfo + at) :].partition("#")
+    place, mark, query = address.partition("?")
+    place = f"{scheme}{slashes}{'***' if userinfo else ''}{at}{place}"
     whole = place + mark + "&".join(_pair(pair) for pair in query.split("&"))
     return _line(_INNER.sub("://***@", whole))
 
