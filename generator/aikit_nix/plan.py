@@ -170,7 +170,7 @@ def make(
 
 def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
     for capability in given:
-        if not re.fullmatch(r"\d{1,2}\.\d[a-z]?", capability):
+        if not re.fullmatch(r"[0-9]{1,2}\.[0-9][a-z]?", capability):
             raise error(
                 f"--cuda-capability {capability!r}: give compute capabilities as NVIDIA writes them, such as 8.6"
             )
