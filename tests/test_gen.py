@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -81,71 +80,6 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> None:
     assert "`--packages debian` takes seconds" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "a%20b", "a:b", "é", "a'b", "$(touch x)", "-a", "a&b=c", "a\\b"])
-def test_the_command_that_comes_next_finds_the_flake(tmp_path: Path, name: str) -> None:
-    write(tmp_path, model())
-    for output in (f"./{name}", tmp_path / "c" / name):
-        done = aikit_nix("gen", "--packages", "debian", "-o", output, cwd=tmp_path)
-        command = done.stdout.splitlines()[-1].removeprefix("next: ").replace("nix build", "nix flake metadata")
-        seen = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert (seen.returncode, "Resolved URL" in seen.stdout) == (0, True), (command, seen.stderr)
-    assert not (tmp_path / "x").exists()
-
-
-def test_defaults_follow_the_packages(tmp_path: Path) -> None:
-    write(tmp_path, model(more="runtime: avx2"))
-    assert gen(tmp_path)["engine"] == "localai"
-    plan = gen(tmp_path, "--packages", "debian", "--runtime", "avx512")
-    assert plan["engine"] == "llama-server"
-    assert plan["systems"] == {"x86_64-linux": {"default": "avx512", "runtimes": DEBIAN_X86}}
-
-
-DEBIAN_X86 = ["cpu", "avx", "avx2", "avx512", "cuda", "vulkan", "rocm"]
-
-
-@pytest.mark.parametrize("runtime", ["", "cuda", "vulkan", "rocm", "avx2"])
-def test_debian_has_arm64_where_the_runtime_is_not_x86s(tmp_path: Path, runtime: str) -> None:
-    write(tmp_path, model(more=f"runtime: '{runtime}'"))
-    systems = gen(tmp_path, "--packages", "debian")["systems"]
-    assert systems["x86_64-linux"] == {"default": runtime or "avx", "runtimes": DEBIAN_X86}
-    arm = {"default": runtime or "cpu", "runtimes": ["cpu", "cuda", "vulkan"]}
-    assert systems.get("aarch64-linux") == (None if runtime in ("rocm", "avx2") else arm)
-
-
-@pytest.mark.parametrize("packages", ["debian", "nixpkgs"])
-def test_nvidias_licence_is_named(tmp_path: Path, packages: str) -> None:
-    write(tmp_path, model(more="runtime: cuda"))
-    done = aikit_nix("gen", "--packages", packages, "--elsewhere", "-o", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "note: aikitfile.yaml:" in done.stderr
-    assert "https://docs.nvidia.com/cuda/eula/" in done.stderr
-
-
-def test_an_image_is_named_after_its_model(tmp_path: Path) -> None:
-    write(tmp_path, model(name="Org/My Model_7B"))
-    image = gen(tmp_path)["image"]
-    assert (image["name"], image["tag"]) == ("org-my-model_7b", None)
-    image = gen(tmp_path, "--name", "reg/x", "--tag", "1.0")["image"]
-    assert (image["name"], image["tag"]) == ("reg/x", "1.0")
-    assert json.loads(image["labels"]["aikit-nix.models"]) == {"/models/Org/m.gguf": f"sha256:{SHA256}"}
-
-
-def test_more_models_than_layers_is_refused(tmp_path: Path) -> None:
-    entries = [f'  - {{name: m{i}, source: "https://e.com/{i}.gguf", sha256: "{i:064x}"}}\n' for i in range(101)]
-    write(tmp_path, "apiVersion: v1alpha1\nmodels:\n" + "".join(entries))
-    done = aikit_nix("gen", "-o", "out", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "101 models are more than an image has layers for: name at most 100" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_cuda_capabilities_and_models_to_load_are_kept(tmp_path: Path) -> None:
-    write(tmp_path, model(more="runtime: cuda\nloadToMemory: [m]"))
-    plan = gen(tmp_path, "--cuda-capability", "8.6", "--cuda-capability", "9.0")
-    assert plan["cudaCapabilities"] == ["8.6", "9.0"]
-    assert plan["env"] == {"LOCALAI_LOAD_TO_MEMORY": "m"}
-
-
 def test_texts_travel_as_they_are(tmp_path: Path) -> None:
     nasty = "# ${builtins.readFile /etc/passwd}''${x}'' \" \\\\ `id` $(id) ' ü\n"
     write(tmp_path, model() + f"config: {json.dumps(nasty, ensure_ascii=False)}\n")
@@ -169,29 +103,12 @@ def test_a_local_model_is_pinned_by_what_it_holds(tmp_path: Path) -> None:
 
 BAD = {
     "rocm on nixpkgs": (model(more="runtime: rocm"), [], "built from Debian's packages only: use `--packages debian`"),
-    "vulkan on nixpkgs": (model(), ["--runtime", "vulkan"], "built from Debian's packages only"),
-    "applesilicon": (model(more="runtime: applesilicon"), ["--packages", "debian"], "leave `runtime` out for arm64"),
-    "localai on debian": (model(), ["--packages", "debian", "--engine", "localai"], "no LocalAI"),
-    "exllama": (model(more="backends: [exllama]"), [], "LocalAI dropped it in v2.21"),
-    "exllama2": (model(more="runtime: cuda\nbackends: [exllama2]"), [], "the last AIKit that has it is v0.20"),
-    "exllama2 in llama-server": (
-        model(more="backends: [exllama2]"),
-        ["--engine", "llama-server"],
-        "backend exllama2 cannot be built",
-    ),
-    "backend in llama-server": (
-        model(more="backends: [stablediffusion]"),
-        ["--engine", "llama-server"],
-        "runs inside LocalAI",
-    ),
     "unknown runtime": (model(more="runtime: sse"), [], "sse"),
     "unknown option": (model(), ["--runtime", "sse"], "one of 'avx', 'avx2', 'avx512', 'cuda'"),
     "unknown engine": (model(), ["--engine", "vllm"], "one of 'localai', 'llama-server'"),
     "unknown packages": (model(), ["--packages", "arch"], "is not one of"),
     "unknown flag": (model(), ["--frobnicate"], "No such option"),
     "bad image name": (model(), ["--name", "A B"], "--name"),
-    "bad image tag": (model(), ["--tag", "a b"], "--tag"),
-    "bad capability": (model(), ["--cuda-capability", "sm_86"], "--cuda-capability"),
     "bad nixpkgs": (model(), ["--nixpkgs", '";'], "--nixpkgs"),
     "no sha256": (
         "apiVersion: v1alpha1\nmodels: [{name: m, source: https://example.com/m.gguf}]",
@@ -230,42 +147,9 @@ def test_no_aikitfile_is_said_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ("sandbox = false\n", "etc/nix.conf: `sandbox = true`, which line 1 sets to false"),
-        ("# x\nexperimental-features = nix-command flakes\nsandbox = false # Debian\n", "which line 3 sets to false"),
-        ("build-use-sandbox = false\n", "`sandbox = true`, which line 1 sets to false"),
-        ("include other.conf\n", "etc/nix.conf: `sandbox = true` "),
-        ("sandbox = true\nsandbox = relaxed\n", ""),
-        ("", ""),
-    ],
-)
-def test_builds_outside_of_a_sandbox_are_warned_of(tmp_path: Path, settings: str, says: str) -> None:
+def test_builds_outside_of_a_sandbox_are_warned_of(tmp_path: Path) -> None:
     write(tmp_path, model())
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/nix.conf").write_text(settings)
-    (tmp_path / "etc/other.conf").write_text("\nsandbox = false\n")
-    env = {**os.environ, "NIX_CONF_DIR": str(tmp_path / "etc"), "NIX_CONFIG": "", "XDG_CONFIG_HOME": str(tmp_path)}
+    (tmp_path / "nix.conf").write_text("sandbox = false\n")
+    env = {**os.environ, "NIX_CONF_DIR": str(tmp_path), "NIX_CONFIG": "", "XDG_CONFIG_HOME": str(tmp_path)}
     done = aikit_nix("gen", "--packages", "debian", "-o", "out", cwd=tmp_path, env=env)
-    assert done.returncode == 0, done.stderr
-    warned = [line for line in done.stderr.splitlines() if "sandbox" in line]
-    assert [says in line for line in warned] == ([True] if says else []), done.stderr
-    extra = "--extra-experimental-features" in done.stdout
-    assert extra == ("flakes" not in settings)
-
-
-def test_nix_missing_or_too_old(tmp_path: Path) -> None:
-    write(tmp_path, model())
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    env = {**os.environ, "PATH": str(bin_folder)}
-    done = aikit_nix("gen", "-o", "out", cwd=tmp_path, env=env)
-    assert (done.returncode, "nix-bin" in done.stderr) == (1, True)
-
-    old = bin_folder / "nix"
-    old.write_text("#!/bin/sh\necho 'nix (Nix) 2.3.7'\n")
-    old.chmod(0o755)
-    done = aikit_nix("gen", "--packages", "debian", "-o", "out", cwd=tmp_path, env=env)
-    assert (done.returncode, "need Nix 2.8" in done.stderr) == (1, True)
-    assert not (tmp_path / "out").exists()
+    assert (done.returncode, "Nix builds without its sandbox here" in done.stderr) == (0, True), done.stderr
