@@ -18,6 +18,7 @@ from support.command import aikit_nix
 from support.flakes import PINNED
 
 DEBIAN = Choices(packages="debian")
+DEBIAN_AVX = Choices(packages="debian", runtime="avx")
 
 
 @pytest.fixture
@@ -71,9 +72,10 @@ def test_everything_found_is_told_and_nothing_written_where_something_is_wrong(a
 
 def test_what_is_kept_of_earlier_choices_is_what_is_still_in_use(aikitfile: Path, tmp_path: Path) -> None:
     assert not any(write(aikitfile, tmp_path, Choices(nixpkgs="a" * 40, tag="1", runtime="avx2")).kept.words())
-    made = write(aikitfile, tmp_path, Choices(packages="debian", runtime="avx"))
+    made = write(aikitfile, tmp_path, DEBIAN_AVX)
     assert made.kept == Choices(tag="1")
     assert made.choices == Choices(packages="debian", runtime="avx", tag="1")
+    assert write(aikitfile, tmp_path, Choices(tag="1")).kept == DEBIAN_AVX  # what is said anew is not kept
     assert write(aikitfile, tmp_path, DEBIAN, forget=True).choices == DEBIAN
 
 

@@ -50,6 +50,8 @@ def test_a_mark_is_found_by_the_word_that_begins_there(line: int, column: int, p
 
 def test_of_other_styles_only_the_beginning_is_known() -> None:
     assert OTHER.place(2, "two") == OTHER.at_mark(2, 1) == OTHER.at
+    folded = Text(Position("f", 1, 9), ("- name: x",), ("config: >", "  - name: x"))
+    assert folded.place(1, "x") == folded.at
 
 
 def test_a_block_that_is_not_what_stands_in_the_file_is_not_pointed_into() -> None:
