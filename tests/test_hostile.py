@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -138,36 +136,6 @@ def test_a_link_within_the_folder_or_to_pinned_bytes_is_nothing_to_say(tmp_path:
     )
     done = aikit_nix("check", cwd=tmp_path / "project")
     assert (done.returncode, "leads to" in done.stderr) == (0, False), done
-
-
-def _lives(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_who_is_told_to_end_ends_what_it_started(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    (tmp_path / "aikitfile.yaml").write_text(
-        f"{HEAD}models: [{{name: m, source: https://h.example/m, sha256: '{'1' * 64}'}}]\n"
-    )
-    os.mkfifo(tmp_path / "started")
-    (tmp_path / "nix").write_text(
-        "#!/bin/sh\nsleep 1 # until who started it waits for it\necho $$ > started\nexec sleep 1000\n"
-    )
-    (tmp_path / "nix").chmod(0o755)
-    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    argv = [sys.executable, "-m", "aikit_nix.cli", "gen", "--packages", "debian", "-o", "out"]
-    with subprocess.Popen(argv, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True) as process:
-        child = int((tmp_path / "started").read_text())
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in said) == (status, False), said
-    deadline = time.monotonic() + 30  # it was killed, which takes the kernel a moment
-    while _lives(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"\xff", b"{"])

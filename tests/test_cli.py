@@ -1,0 +1,144 @@
+"""The command line: how a command is found, how much is said, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import __version__
+from support import tiny_gguf
+from support.command import aikit_nix
+
+AIKITFILE = "apiVersion: v1alpha1\nmodels: [{name: m, source: m.gguf}]\n"
+
+
+@pytest.fixture(autouse=True)
+def aikitfile(tmp_path: Path) -> None:
+    (tmp_path / "aikitfile.yaml").write_text(AIKITFILE)
+
+
+def test_the_package_is_a_program_too(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "aikit_nix", "--version"]
+    assert (
+        subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        == f"aikit-nix {__version__}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["chek"], "No such command 'chek'"),
+        (["chek"], "did you mean `check`?"),
+        (["check", "--formt", "json"], "No such option '--formt'"),
+        (["push"], "Missing argument 'REF...'"),
+        (["gen", "--packages", "arch"], "'arch' is not one of"),
+    ],
+)
+def test_a_wrong_command_line_is_another_error_than_a_wrong_file(tmp_path: Path, args: list[str], says: str) -> None:
+    done = aikit_nix(*args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+
+
+def test_how_much_is_said_may_be_asked_before_and_behind_the_command(tmp_path: Path) -> None:
+    tiny_gguf.make(tmp_path / "m.gguf")
+    gen = ["gen", "--packages", "debian"]
+    for words in (["-v", *gen], [*gen, "-v"]):
+        assert "$ nix --version\n" in aikit_nix(*words, cwd=tmp_path).stderr
+    assert "$" not in aikit_nix(*gen, cwd=tmp_path).stderr
+    for words in (["-q", "init"], ["init", "-q"]):
+        done = aikit_nix(*words, "--model", "m.gguf", "-o", f"{words[0]}.yaml", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_the_list_of_commands_is_not_cut(tmp_path: Path) -> None:
+    listed = aikit_nix("--help", cwd=tmp_path, env={**os.environ, "COLUMNS": "80"}).stdout
+    assert "sign-models" in listed
+    assert "..." not in listed.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize(
+    "args", [["schema"], ["--help"], ["check", "--format", "json"], ["check", "--format", "sarif"], ["explain"], ["--version"]]
+)  # fmt: skip
+def test_a_full_disk_behind_stdout_is_one_error(tmp_path: Path, args: list[str]) -> None:
+    argv = [sys.executable, "-m", "aikit_nix.cli", *args]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: cannot write to standard output: no space left on device\n")
+
+
+def test_a_reader_that_has_gone_or_a_closed_stream_is_no_error(tmp_path: Path) -> None:
+    argv = f"{sys.executable} -m aikit_nix.cli schema"
+    gone = subprocess.run(["bash", "-c", f"{argv} | true"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    closed = subprocess.run(["bash", "-c", f"{argv} >&-"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    deaf = subprocess.run(["bash", "-c", f"{argv} x 2>/dev/full"], capture_output=True, text=True, check=False)
+    assert (gone.stderr, closed.stderr, deaf.returncode) == ("", "", 2)
+
+
+def lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_for_its_end(process: int) -> None:
+    """It was killed, which takes the kernel a moment."""
+    deadline = time.monotonic() + 30
+    while lives(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@contextmanager
+def waiting(folder: Path, before: signal.Handlers) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A `gen` that waits for a program, and that program; hung up, it does as `before` says."""
+    pinned = f"apiVersion: v1alpha1\nmodels: [{{name: m, source: https://h.example/m, sha256: '{'1' * 64}'}}]\n"
+    (folder / "aikitfile.yaml").write_text(pinned)
+    os.mkfifo(folder / "started")
+    nix = "#!/bin/sh\nsleep 1 # until who started it waits for it\necho $$ > started\nexec sleep 1000\n"
+    (folder / "nix").write_text(nix)
+    (folder / "nix").chmod(0o755)
+    env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    argv = [sys.executable, "-m", "aikit_nix.cli", "gen", "--packages", "debian", "-o", "out"]
+    ours = signal.signal(signal.SIGHUP, before)  # who runs this may have it ignored
+    try:
+        process = subprocess.Popen(argv, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+    with process:
+        child = int((folder / "started").read_text())
+        try:
+            yield process, child
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_who_is_told_to_end_ends_what_it_started(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    with waiting(tmp_path, signal.SIG_DFL) as (process, child):
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in said) == (status, False), said
+    wait_for_its_end(child)
+
+
+def test_nohup_is_kept_to(tmp_path: Path) -> None:
+    with waiting(tmp_path, signal.SIG_IGN) as (process, child):
+        process.send_signal(signal.SIGHUP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+    wait_for_its_end(child)
