@@ -176,28 +176,6 @@ def test_random_templates_are_what_go_renders_or_refused(go: GoRender) -> None:
         assert (prompt.chat_message, render(prompt, talk)) == (prompt.chat_message, expected)
 
 
-HOSTILE = (
-    "{{if .Input}}" * 1000 + "{{end}}" * 1000,
-    "{{" + "(" * 5000 + ".Input" + ")" * 5000 + "}}",
-    "{{$a := .Input}}"
-    + "".join(f"{{{{$a{n} := and $a{n - 1 if n else ''} $a{n - 1 if n else ''}}}}}" for n in range(60)),
-    "{{" + " | toJson".join([".Input"] * 1) + " | toJson" * 30 + "}}",
-    "{{.Input}}" * 10_000,
-    '{{"' * 2000,
-    "{{" + '"a"' * 5000 + "}}",
-    "{{/*" * 5000,
-    "{{range .Functions}}" * 30 + "{{end}}" * 30,
-    "{{if .Input}}{{else}}{{else if .Input}}{{end}}",
-    "{{range .Functions}}{{else if .Input}}{{end}}",
-)
-
-
-@pytest.mark.parametrize("template", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_templates_are_refused(template: str) -> None:
-    with pytest.raises(UntranslatableError):
-        chat_template.translate(Prompt(chat=template))
-
-
 def test_the_deepest_template_that_is_taken_can_be_rendered() -> None:
     template = "{{if .Input}}" * 16 + "{{" + "(" * 16 + ".Input" + ")" * 16 + "}}" + "{{end}}" * 16
     translated = chat_template.translate(Prompt(chat=template))
@@ -233,33 +211,3 @@ def test_an_answer_that_is_gone_on_with_has_no_new_beginning() -> None:
 
 def test_content_that_is_no_text_counts_as_none() -> None:
     assert render(PROMPTS["a base model"], {"messages": [{"role": "assistant", "content": None}]}) == ""
-
-
-@pytest.mark.parametrize(
-    ("template", "named"),
-    [
-        ("{{.Metadata}}", "the field .Metadata"),
-        ("{{.Functions}}", "in its own notation"),
-        ("{{template \"x\" .}}", "{{template}}"),
-        ('{{define "x"}}{{end}}', "{{define}}"),
-        ("{{range .Input}}{{end}}", "over something other than .Functions"),
-        ("{{range .Functions}}{{range $.Functions}}{{end}}{{end}}", "inside of a"),
-        ("{{$x := 1}}{{$x = 2}}", "a variable that changes"),
-        ("{{$x}}", "the variable $x"),
-        ('{{env "HOME"}}', "the function env"),
-        ("{{now}}", "the function now"),
-        ('{{printf "%v" .}}', "the function printf"),
-        ("{{if .X", "broken syntax"),
-        ("{{.Input .Input}}", "no function"),
-        ("{{eq .Input 1}}", "the function eq"),
-        ("{{range .Functions}}{{.Strict}}{{end}}", "the field .Strict"),
-        ("{{index .Functions 0}}", "the function index"),
-        ("{{1.5}}", "{{1.5}}"),
-        ("{{'a'}}", "{{'a'}}"),
-        ("{{(.Input).X}}", "{{(.Input).X}}"),
-    ],
-)  # fmt: skip
-def test_what_does_not_survive_is_named(template: str, named: str) -> None:
-    with pytest.raises(UntranslatableError) as raised:
-        chat_template.translate(Prompt(chat=template))
-    assert named in str(raised.value)
