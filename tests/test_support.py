@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import io
 import json
 import shutil
-import tarfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 
 from aikit_nix.image.rootfs import UnpackError
 from support import file_server, image, tiny_gguf, tried
+from support.layouts import layer
 
 
 def test_tiny_model_is_the_same_bytes_every_time(tmp_path: Path) -> None:
@@ -69,60 +68,36 @@ def test_file_server_fails_on_demand(files: file_server.FileServer) -> None:
     beyond.value.close()
 
 
-def tar(*entries: tuple[str, bytes | str | None]) -> bytes:
-    """A layer: bytes are a file, None a read-only folder, `->x` a symlink, `=x` a hard link."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in entries:
-            member = tarfile.TarInfo(name)
-            member.mode = 0o555
-            if isinstance(content, bytes):
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-                continue
-            if content is None:
-                member.type = tarfile.DIRTYPE
-            else:
-                member.type = tarfile.SYMTYPE if content.startswith("->") else tarfile.LNKTYPE
-                member.linkname = content.lstrip("->=")
-            archive.addfile(member)
-    return buffer.getvalue()
-
-
 def docker_archive(path: Path, *layers: bytes, diff_ids: list[str] | None = None) -> Path:
-    digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    digests = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in layers]
     config = {"config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids or digests}}
     names = [f"{index}/layer.tar" for index in range(len(layers))]
     manifest = [{"Config": "config.json", "RepoTags": ["a:b"], "Layers": names}]
     files = [*zip(names, layers, strict=True), ("config.json", json.dumps(config).encode())]
-    path.write_bytes(tar(*files, ("manifest.json", json.dumps(manifest).encode())))
+    path.write_bytes(layer(*files, ("manifest.json", json.dumps(manifest).encode())))
     return path
 
 
-def test_unpack_lays_layers_over_each_other(tmp_path: Path) -> None:
-    below = tar(("d", None), ("d/gone", b"1"), ("d/old", b"2"), ("e", None), ("e/f", b"3"), ("nix/store/x/y", b"4"))
-    above = tar(("d/.wh.gone", b""), ("d/old", b"5"), ("e/.wh..wh..opq", b""), ("l", "->d/old"), ("h", "=d/old"))
+def test_unpack_reads_layers_and_lays_them_over_each_other(tmp_path: Path) -> None:
+    below, above = layer(("d/old", b"2"), ("nix/store/x/y", b"4")), layer(("d/.wh.old", b""), ("d/new", b"5"))
     read = image.unpack(docker_archive(tmp_path / "i.tar", below, above), root := tmp_path / "root")
-    files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert files == {"d/old": b"5", "l": b"5", "h": b"5", "nix/store/x/y": b"4"}
+    assert {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()} == {"new": b"5", "y": b"4"}
     assert read.layers[0].store_paths == ("/nix/store/x",)
     assert (read.size, read.names) == (len(below) + len(above), ("a:b",))
 
 
 @pytest.mark.parametrize(
-    ("layer", "diff_ids", "message"),
+    ("content", "diff_ids", "message"),
     [
-        (tar(("../x", b"")), None, "leaves the image"),
-        (tar(("a", "->/"), ("a/x", b"")), None, "through a symlink"),
-        (tar(("a", b"")), ["sha256:0"], "the configuration says otherwise"),
-        (tar(("a", b"")), ["sha256:0", "sha256:0"], "the configuration says otherwise"),
+        (layer(("../x", b"")), None, "leaves the image"),
+        (layer(("a", b"")), ["sha256:0"], "the configuration says otherwise"),
+        (layer(("a", b"")), ["sha256:0", "sha256:0"], "the configuration says otherwise"),
     ],
 )
-def test_unpack_refuses(layer: bytes, diff_ids: list[str] | None, message: str, tmp_path: Path) -> None:
-    archive = docker_archive(tmp_path / "i.tar", layer, diff_ids=diff_ids)
+def test_unpack_refuses(content: bytes, diff_ids: list[str] | None, message: str, tmp_path: Path) -> None:
+    archive = docker_archive(tmp_path / "i.tar", content, diff_ids=diff_ids)
     with pytest.raises(UnpackError, match=message):
         image.unpack(archive, tmp_path / "root")
-    assert not Path("/x").exists()
 
 
 def an_image(runtime: str) -> image.Image:

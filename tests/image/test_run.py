@@ -20,8 +20,6 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.errors import AikitError
-from aikit_nix.image import chat, layout, rootfs
 from support import layouts, tiny_gguf
 from support.command import aikit_nix
 
@@ -168,44 +166,3 @@ esac
     assert loaded == "load"
     assert ran.startswith("run --rm --read-only --tmpfs /tmp --cap-drop ALL --publish 127.0.0.1:")
     assert ran.endswith(" tiny:avx --threads 2")
-
-
-# --- Its parts
-
-
-@pytest.mark.usefixtures("nix")
-def test_models_stay_in_the_store(tmp_path: Path) -> None:
-    content = os.urandom(5000)
-    file = layouts.add_to_store(tmp_path, "tiny.gguf", content)
-    thin = layouts.make(tmp_path / "thin", {"/models/a/tiny.gguf": content})
-    models = rootfs.make(layout.read_layout(thin), thin, tmp_path / "root")
-    assert models == {"/models/a/tiny.gguf": file}
-    assert (tmp_path / "root/models/a/tiny.gguf").stat().st_size == 0
-    assert (tmp_path / "root/config.yaml").read_bytes() == b"text"
-
-
-def test_a_model_of_a_whole_layout_is_unpacked(tmp_path: Path) -> None:
-    content = os.urandom(5000)
-    full = layouts.make(tmp_path / "full", {"/models/a/tiny.gguf": content}, blobs=True)
-    assert rootfs.make(layout.read_layout(full), full, tmp_path / "root") == {}
-    assert (tmp_path / "root/models/a/tiny.gguf").read_bytes() == content
-
-
-def test_a_damaged_layer_is_not_run(tmp_path: Path) -> None:
-    full = layouts.make(tmp_path / "full", {"/models/tiny.gguf": bytes(5000)}, blobs=True)
-    image = layout.read_layout(full)
-    blob = layout.blob_path(full, image.layers[0].digest).resolve()
-    content = bytearray(blob.read_bytes())
-    content[3000] ^= 1
-    blob.write_bytes(content)
-    with pytest.raises(AikitError, match="other bytes than its digest says"):
-        rootfs.make(image, full, tmp_path / "root")
-
-
-@pytest.mark.parametrize("size", [1, 7, 1000])
-def test_events_are_read_however_they_are_cut(size: int) -> None:
-    text = ': comment\n\ndata: {"a": "ü"}\r\n\r\nevent: x\ndata:two\n\ndata: [DONE]\n\ndata: never\n'.encode()
-    blocks = [text[at : at + size] for at in range(0, len(text), size)]
-    assert list(chat.events(blocks)) == ['{"a": "ü"}', "two"]
-    with pytest.raises(AikitError, match="without an end"):
-        list(chat.events([b"data: ", bytes(2 << 20)]))

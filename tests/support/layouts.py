@@ -29,6 +29,26 @@ def tar(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
+def layer(*entries: tuple[str, bytes | str | None]) -> bytes:
+    """A layer: bytes are a file, None a read-only folder, `->x` a symlink, `=x` a hard link."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in entries:
+            member = tarfile.TarInfo(name)
+            member.mode = 0o555
+            if isinstance(content, bytes):
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+                continue
+            if content is None:
+                member.type = tarfile.DIRTYPE
+            else:
+                member.type = tarfile.SYMTYPE if content.startswith("->") else tarfile.LNKTYPE
+                member.linkname = content.lstrip("->=")
+            archive.addfile(member)
+    return buffer.getvalue()
+
+
 def write(
     folder: Path,
     models: Mapping[str, bytes],

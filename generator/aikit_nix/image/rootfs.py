@@ -57,9 +57,12 @@ def make(image: Image, folder: Path, root: Path) -> dict[str, Path]:
             models[layer.model] = file
             try:
                 place = _place(layer.model, root)
+                if place == root:
+                    raise UnpackError("it is the root of the image")
                 place.parent.mkdir(parents=True, exist_ok=True)
+                remove(place)  # it may be a link
                 place.touch()
-            except (UnpackError, OSError) as bad:
+            except (OSError, ValueError) as bad:
                 raise error(f"{layer.model} cannot be placed: {bad}", code="image") from None
         else:
             _unpack(layer, folder, root)
@@ -94,8 +97,15 @@ def extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> No
     if path == root:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.name == ".wh..wh..opq":
+        for below in path.parent.iterdir():
+            remove(below)
+        return
     if path.name.startswith(".wh."):
-        remove(path.parent if path.name == ".wh..wh..opq" else path.with_name(path.name[len(".wh.") :]))
+        hidden = path.name.removeprefix(".wh.")
+        if hidden in ("", ".", ".."):
+            raise UnpackError(f"the layer's entry {member.name!r} hides no file")
+        remove(path.with_name(hidden))
         return
     if not (member.isdir() and path.is_dir() and not path.is_symlink()):
         remove(path)
