@@ -2,10 +2,84 @@
 
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 
 from aikit_nix.errors import AikitError
 from aikit_nix.image import chat
+from support.loopback import Handler, Server, running
+
+
+@contextmanager
+def speaks(*parts: Any, models: bytes = b'{"data": [{"id": "m"}]}') -> Iterator[tuple[str, list[Any]]]:
+    """The address of a server that answers every question with these parts, and what it is asked."""
+    asked: list[Any] = []
+
+    class Speaker(Handler):
+        def respond(self) -> None:
+            if self.command == "POST":
+                asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            events = [part if isinstance(part, str) else json.dumps(part) for part in parts]
+            body = "".join(f"data: {event}\n\n" for event in events).encode() if self.command == "POST" else models
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = Server(("127.0.0.1", 0), Speaker)
+    with running(server):
+        yield f"http://127.0.0.1:{server.server_port}", asked
+
+
+def says(content: Any) -> dict[str, Any]:
+    return {"choices": [{"delta": {"content": content}}]}
+
+
+def test_each_line_is_a_question_and_what_was_said_goes_along(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\n \ntwo\n"))
+    with speaks(says(None), says("Hel"), says("lo"), {"choices": []}, "[DONE]") as (url, asked):
+        chat.talk(url)
+    assert capsys.readouterr().out == "Hello\n" * 2
+    assert [each["content"] for each in asked[1]["messages"]] == ["one", "Hello", "two"]
+    assert {each["model"] for each in asked} == {"m"}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"error": {"message": "no room"}}, "the server says: no room"),
+        ({"error": "no room"}, "no chat"),
+        (says(["text"]), "no chat"),
+        ({"choices": [{}]}, "no chat"),
+        (1, "no chat"),
+        ("{", "no chat"),
+        pytest.param("[" * 100_000, "no chat", id="deep"),
+    ],
+)
+def test_a_server_that_speaks_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, part: Any, said: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    with speaks(part) as (url, _), pytest.raises(AikitError, match=said):
+        chat.talk(url)
+
+
+@pytest.mark.parametrize("models", [b'{"data": []}', b"[]", b'{"data": [1]}', b"{"])
+def test_a_server_without_a_model_is_refused(models: bytes) -> None:
+    with speaks(models=models) as (url, _), pytest.raises(AikitError):
+        chat.talk(url)
+
+
+def test_an_answer_steers_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    with speaks(says("a\n\x1b]0;pwned\x07")) as (url, _):
+        chat.talk(url)
+    assert capsys.readouterr().out == "a\n\\x1b]0;pwned\\x07\n"
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

@@ -59,7 +59,9 @@ def _answer(client: Client, url: str, question: dict[str, Any]) -> Iterator[str]
                 if "error" in part:
                     raise error(f"the server says: {part['error'].get('message')}", code="chat")
                 content = part["choices"][0]["delta"].get("content") if part["choices"] else None
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+                if not isinstance(content, str | None):
+                    raise TypeError("no text")
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
                 raise error("the server answered with something that is no chat", code="chat") from None
             yield content or ""
 
