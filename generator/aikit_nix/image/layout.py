@@ -168,7 +168,7 @@ def read_archive(file: Path) -> Image:
     where = str(file)
     try:
         with files.open_regular(file) as stream, tarfile.open(fileobj=stream) as archive:
-            members = {member.name: member for member in archive}
+            members = {member.name: _member(member) for member in archive}
 
             def content(name: str) -> bytes:
                 member = members[name]
@@ -211,6 +211,7 @@ def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[
     content = json.loads(config)
     if not isinstance(content, dict):
         raise TypeError("its configuration is no object")
+    _check_run(content.get("config"))
     diff_ids = content["rootfs"]["diff_ids"]
     if len(diff_ids) != len(listed):
         raise ValueError(f"it has {len(listed)} layers, and its configuration knows {len(diff_ids)}")
@@ -221,6 +222,35 @@ def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[
         for layer, diff_id, created_by in zip(listed, diff_ids, said[: len(listed)], strict=True)
     )
     return content, layers
+
+
+def _check_run(run: object) -> None:
+    """Raises ValueError for what is not as the OCI image specification has it, or no program could be told."""
+    if run is None:
+        return
+    if not isinstance(run, dict):
+        raise ValueError("its `config` is no object")
+    for key in ("Labels", "Healthcheck"):
+        if not isinstance(run.get(key) or {}, dict):
+            raise ValueError(f"its {key} is no object")
+    lists = {key: run.get(key) for key in ("Entrypoint", "Cmd", "Env")}
+    lists["Healthcheck"] = (run.get("Healthcheck") or {}).get("Test")
+    for key, words in lists.items():
+        if not (words is None or (isinstance(words, list) and all(map(_is_word, words)))):
+            raise ValueError(f"its {key} is no list of texts")
+    for key in ("User", "WorkingDir"):
+        if not (run.get(key) is None or _is_word(run[key])):
+            raise ValueError(f"its {key} is no text")
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
+
+
+def _member(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    if member.size < 0:  # by which Python 3.11's tarfile goes back, for ever
+        raise ValueError(f"{member.name[:80]!r} has a size below nothing")
+    return member
 
 
 def _size(members: Mapping[str, tarfile.TarInfo], name: str) -> int:

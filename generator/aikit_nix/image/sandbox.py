@@ -56,7 +56,8 @@ def start(
     for path, file in (mounts or {}).items():
         argv += ["--ro-bind", str(file), path]
     argv += ["--uid", user, "--gid", group or user, "--chdir", str(run.get("WorkingDir") or "/")]
-    for name, value in (dict(entry.split("=", 1) for entry in run.get("Env") or ()) | dict(env or {})).items():
+    own = dict(entry.split("=", 1) for entry in run.get("Env") or () if "=" in entry)
+    for name, value in {**own, **(env or {})}.items():
         argv += ["--setenv", name, value]
     argv += ["--", *(run.get("Entrypoint") or ()), *(run.get("Cmd") or ()), *arguments]
     with process.start(argv, stdout=log, stderr=log, pass_fds=[listener.fileno()], own_group=True) as server:

@@ -229,6 +229,8 @@ def _file_size(head: bytes) -> int | None:
     """The size of the file whose tar header ends some bytes."""
     with suppress(tarfile.TarError, EOFError), tarfile.open(fileobj=io.BytesIO(head), mode="r:") as archive:
         while member := archive.next():
+            if member.size < 0:  # by which Python 3.11's tarfile goes back, for ever
+                break
             if member.isreg():
                 return member.size
     return None

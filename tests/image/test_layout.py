@@ -1,0 +1,172 @@
+"""What an image is, as an OCI layout or a docker-archive says; neither is believed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix import store
+from aikit_nix.errors import AikitError
+from aikit_nix.image import layout
+from aikit_nix.image.layout import Image, Layer
+from support import layouts
+from support.command import aikit_nix
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda image: (image / "index.json").write_text("{"), "is no image that can be read"),
+        (lambda image: (image / "index.json").write_text('{"manifests": []}'), "holds 0 images"),
+        (lambda image: (image / "index.json").write_text('{"manifests": [{"digest": "../x"}]}'), "is no sha256 digest"),
+        (lambda image: (image / "index.json").write_text("[" * 100_000), "is no image that can be read"),
+        (
+            lambda image: next((image / "blobs/sha256").iterdir()).write_text("other"),
+            "other bytes than its digest says",
+        ),
+        (lambda image: next((image / "blobs/sha256").iterdir()).unlink(), "no such file"),
+    ],
+)
+def test_what_is_no_layout_is_refused(tmp_path: Path, change: Any, expected: str) -> None:
+    folder = layouts.make(tmp_path / "image", {})
+    for link in (folder / "blobs/sha256").iterdir():
+        if link.is_symlink():
+            link.unlink()
+    change(folder)
+    done = aikit_nix("inspect", folder, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no tar")
+    whole = layouts.archive(layouts.make(tmp_path / "image", {"/models/m": b"x"}, blobs=True), tmp_path / "whole.tar")
+    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:2000])
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    for name in ("text", "cut.tar", "empty.tar"):
+        with pytest.raises(AikitError, match="is no image that can be read"):
+            layout.read_archive(tmp_path / name)
+
+
+def test_sizes_below_nothing_do_not_keep_the_reader_busy(tmp_path: Path) -> None:
+    """Python 3.11's tarfile goes back by them, and reads the same entry for ever."""
+    size = tarfile.TarInfo("x")
+    size.pax_headers = {"size": "-1536"}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("first"))
+        archive.addfile(size)
+    (tmp_path / "endless.tar").write_bytes(out.getvalue())
+    with pytest.raises(AikitError, match="is no image that can be read"):
+        layout.read_archive(tmp_path / "endless.tar")
+
+
+def test_an_archive_may_link_equal_layers(tmp_path: Path) -> None:
+    """`docker save` does."""
+    content = layouts.layer(("x", b"1"))
+    config = json.dumps({"rootfs": {"diff_ids": [layout.digest_of(content)] * 2}}).encode()
+    listed = json.dumps([{"Config": "c", "RepoTags": None, "Layers": ["a/layer.tar", "b/layer.tar"]}]).encode()
+    file = tmp_path / "image.tar"
+    file.write_bytes(
+        layouts.layer(
+            ("a/layer.tar", content), ("b/layer.tar", "->../a/layer.tar"), ("c", config), ("manifest.json", listed)
+        )
+    )
+    image = layout.read_archive(file)
+    assert [layer.size for layer in image.layers] == [len(content)] * 2
+    assert image.size == len(content)  # it is stored once
+    assert (image.digest, image.name) == (None, "")
+    file.write_bytes(file.read_bytes().replace(b"../a/layer.tar", b"../q/layer.tar"))
+    with pytest.raises(AikitError):
+        layout.read_archive(file)
+
+
+def made(change: Callable[[Any, Any], object]) -> Image:
+    """An image of one layer, whose manifest and configuration were changed."""
+    digest = "sha256:" + "1" * 64
+    config: dict[str, Any] = {"config": {}, "history": [{"created_by": "x"}], "rootfs": {"diff_ids": [digest]}}
+    manifest: dict[str, Any] = {"config": {}, "layers": [{"digest": digest, "size": 5, "mediaType": "tar"}]}
+    change(manifest, config)
+    data = json.dumps(config).encode()
+    if isinstance(manifest["config"], dict):
+        manifest["config"].setdefault("digest", layout.digest_of(data))
+    return layout.make(json.dumps(manifest).encode(), data, [], "it")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest, _: manifest.update(config=1),
+        lambda manifest, _: manifest.update(layers=None),
+        lambda manifest, _: manifest["layers"].clear(),
+        lambda manifest, _: manifest["layers"][0].update(size=-1),
+        lambda manifest, _: manifest["layers"][0].update(size="5"),
+        lambda manifest, _: manifest["layers"][0].update(digest="sha256:../../x"),
+        lambda manifest, _: manifest["layers"][0].update(digest=1),
+        lambda manifest, _: manifest["layers"][0].pop("mediaType"),
+        lambda manifest, _: manifest["config"].update(digest="sha256:" + "0" * 64),
+        lambda _, config: config.update(rootfs=[]),
+        lambda _, config: config["rootfs"].update(diff_ids=["x"]),
+        lambda _, config: config.update(history=[1]),
+        lambda _, config: config["config"].update(Env=5),
+        lambda _, config: config["config"].update(Env=[5]),
+        lambda _, config: config["config"].update(Env=["A=\0"]),
+        lambda _, config: config["config"].update(Cmd="llama-server --host"),
+        lambda _, config: config["config"].update(Entrypoint={"a": 1}),
+        lambda _, config: config["config"].update(Entrypoint=["\ud800"]),
+        lambda _, config: config["config"].update(Healthcheck=["CMD"]),
+        lambda _, config: config["config"].update(Labels=7),
+        lambda _, config: config["config"].update(User=["root"]),
+        lambda _, config: config.update(config=[]),
+    ],
+)
+def test_what_is_no_image_is_one_error(change: Callable[[Any, Any], object]) -> None:
+    with pytest.raises(AikitError, match=r"^error: it(:| is no image that can be read)"):
+        made(change)
+
+
+def test_how_it_is_run_may_be_left_open() -> None:
+    names = ("Entrypoint", "Cmd", "Env", "Labels", "Healthcheck", "User", "WorkingDir")
+    image = made(lambda _, config: config["config"].update(dict.fromkeys(names)))
+    assert (image.labels, image.models(), image.name) == ({}, {}, "")
+    assert made(lambda _, config: config.pop("config")).run == {}
+
+
+@pytest.mark.parametrize(
+    ("label", "models"),
+    [
+        (json.dumps({f"/models/{name}": "sha256:" + name * 64 for name in "ba"}), {"/models/a": "a" * 64, "/models/b": "b" * 64}),
+        ('{"/models/a": "sha256:../../etc", "/models/b": 1}', {}),
+        ("[1]", {}),
+        ("{", {}),
+        ("[" * 100_000, {}),
+    ],
+    ids=range(5),
+)  # fmt: skip
+def test_the_label_says_which_models(label: str, models: dict[str, str]) -> None:
+    image = made(lambda _, config: config["config"].update(Labels={layout.MODELS_LABEL: label}))
+    assert image.models() == models
+    for path, sha256 in models.items():
+        assert image.model_file(path) == store.store_path(path.rpartition("/")[2], sha256)
+    assert image.model_file("/models/other") is None
+
+
+@pytest.mark.parametrize(
+    ("history", "contents"),
+    [
+        ("model layer: /models/a.gguf", "/models/a.gguf"),
+        (f"store paths: ['/nix/store/{'a' * 32}-llama-cpp-1', '/nix/store/{'b' * 32}-cacert']", "llama-cpp-1, cacert"),
+        ("dockerTools: texts", "texts"),
+        ("", "(the history does not say)"),
+    ],
+)
+def test_the_history_says_what_a_layer_is(history: str, contents: str) -> None:
+    assert Layer("", 0, "", "", history).contents == contents
