@@ -21,7 +21,7 @@ FILES = {
     Packages.DEBIAN: ("aikit/plan.json", "aikit.lock", "aikit/packages/debian/lock.json"),
     Packages.NIXPKGS: ("aikit/plan.json", "aikit.lock", "aikit/pins.json", "flake.lock"),
 }
-JUNK: list[Any] = [None, 1, -1, "x", "", [], {}, [1], {"a": 1}, True, 1.5, "\0", "a" * 100, [[[]]]]
+JUNK: list[Any] = [None, 1, -1, "x", "", [], {}, [1], {"a": 1}, True, 1.5, "\0", "\ud800", "a" * 100, [[[]]]]
 
 
 def spoiled(value: Any, chance: random.Random) -> Any:
@@ -42,23 +42,34 @@ def spoiled(value: Any, chance: random.Random) -> Any:
 def test_whatever_is_read_ends_in_an_error_or_a_result(tmp_path: Path, packages: Packages) -> None:
     recipes.write(tmp_path, packages=packages)
     chance, refused = random.Random(1), 0
-    for _ in range(200):
+    for _ in range(300):
         file = tmp_path / chance.choice(FILES[packages])
         before = file.read_text()
         file.write_text(json.dumps(spoiled(json.loads(before), chance)))
         try:
             found = recipe.read(tmp_path)
-            for view in (sbom.cyclonedx, provenance.predicate):
-                with contextlib.suppress(AikitError):
-                    view(found, found.system())
+            with contextlib.suppress(AikitError):
+                sbom.cyclonedx(found, found.system()).encode()
+            with contextlib.suppress(AikitError):
+                provenance.encode(provenance.predicate(found, found.system())).encode()
             with contextlib.suppress(AikitError):
                 modelpack.make(found)
-            kubernetes.manifests(found, None, None)
-            sign.model_statement(found)
+            kubernetes.manifests(found, None, None).encode()
+            provenance.encode(sign.model_statement(found)).encode()
         except AikitError:
             refused += 1
         file.write_text(before)
-    assert 20 < refused < 200
+    assert 20 < refused < 300
+
+
+@pytest.mark.parametrize(
+    "spoil", ["{", "[]", '{"formatVersion": 1}', '{"formatVersion": 2}', "[" * 100_000], ids=range(5)
+)
+def test_what_is_no_plan_is_refused(tmp_path: Path, spoil: str) -> None:
+    recipes.write(tmp_path)
+    (tmp_path / "aikit/plan.json").write_text(spoil)
+    with pytest.raises(AikitError, match="run `aikit-nix gen` again"):
+        recipe.read(tmp_path)
 
 
 def test_a_flake_whose_library_is_an_input_says_where_its_pins_are(tmp_path: Path) -> None:

@@ -228,7 +228,9 @@ def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
     if content is None:
         return None  # type: ignore[return-value]
     try:
-        return parse(json.loads(content))
+        value = json.loads(content)
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
+        return parse(value)
     except AikitError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as bad:
