@@ -106,14 +106,6 @@ def test_two_builders_compare(project: Project, tmp_path: Path) -> None:
     assert "the layer 2: sha256:" in second
 
 
-@pytest.mark.parametrize("spoil", ["", "[]", '{"formatVersion": 9}', '{"formatVersion": 1, "inputs": 1, "image": {}}'])
-def test_what_is_no_statement_is_refused(project: Project, tmp_path: Path, spoil: str) -> None:
-    (tmp_path / "statement.json").write_text(spoil)
-    done = project.run("reproduce", "--compare", tmp_path / "statement.json")
-    assert done.returncode == 1
-    assert "is no statement of `aikit-nix reproduce`" in done.stderr
-
-
 def fetch(reference: str, kind: str, name: str) -> bytes:
     host, _, repository = reference.rpartition(":")[0].partition("/")
     request = urllib.request.Request(f"http://{host}/v2/{repository}/{kind}/{name}")

@@ -64,10 +64,9 @@ def read(path: Path) -> dict[str, Any]:
         found = json.loads(files.read_bounded(path, _MAX_BYTES))
         if found["formatVersion"] != VERSION:
             raise ValueError(f"it has the format {found['formatVersion']}, this aikit-nix reads {VERSION}")
-        for place in (found, found["inputs"], found["image"]):
-            dict(place)
-        for layer in found["image"]["layers"]:
-            str(layer["digest"])
+        inputs, layers = found["inputs"], found["image"]["layers"]
+        if not isinstance(inputs, dict) or not all(isinstance(layer, dict) and "digest" in layer for layer in layers):
+            raise ValueError("its inputs or its layers are none")
         return dict(found)
     except AikitError:
         raise
