@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix.image import layout
 from support import dockerd, flakes, registry
 from support.command import aikit_nix
+from support.flakes import Project
 
 AIKITFILE = "apiVersion: v1alpha1\nruntime: avx\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
 
@@ -49,6 +51,35 @@ def docker() -> Iterator[dict[str, str]]:
         except RuntimeError as problem:
             pytest.skip(str(problem))
         yield {**os.environ, **named}
+
+
+@pytest.fixture(scope="session")
+def tiny_project(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The same with a lock, all in one folder, as users have it."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield flakes.write(tmp_path_factory.mktemp("project"), tiny_model, patch)
+
+
+@pytest.fixture(scope="session")
+def shared_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a registry that keeps what tests push."""
+    if reason := registry.missing():
+        pytest.skip(reason)
+    with registry.serve(tmp_path_factory.mktemp("registry")) as found:
+        yield found.address
+
+
+@pytest.fixture(scope="session")
+def pushed(tiny_project: Project, shared_address: str) -> str:
+    """The name of tiny_project's image in that registry."""
+    done = tiny_project.run("push", f"{shared_address}/a/tiny:1")
+    assert done.returncode == 0, done.stderr
+    return f"{shared_address}/a/tiny:1"
+
+
+def manifest_digest(project: Project) -> str:
+    """What the image of a flake is called in a registry."""
+    return str(layout.read_layout(project.build("manifest")).digest)
 
 
 def generate(folder: Path, *options: str) -> Path:
