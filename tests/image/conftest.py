@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.image import layout
-from support import dockerd, flakes, registry
+from support import dockerd, fake_registry, flakes, registry
 from support.command import aikit_nix
+from support.fake_registry import FakeRegistry
 from support.flakes import Project
 
 AIKITFILE = "apiVersion: v1alpha1\nruntime: avx\nmodels:\n  - {name: tiny, source: tiny.gguf}\n"
@@ -38,6 +39,24 @@ def address(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "registry").mkdir()
     with registry.serve(tmp_path / "registry") as found:
         yield found.address
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRegistry]:
+    """A registry that may be told to behave otherwise."""
+    with fake_registry.serve() as running:
+        yield running
+
+
+@pytest.fixture
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory of other pushes, no logins but those in auth.json, no proxy."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+    (tmp_path / "auth.json").write_text("{}")
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

@@ -12,33 +12,19 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aikit_nix import store
-from aikit_nix.errors import AikitError
 from aikit_nix.http import Patience
 from aikit_nix.image import layout, push, reference
-from support import fake_registry, layouts, podman, registry, wire
+from support import layouts, podman, registry, wire
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry
+from support.pushes import MIB, PATH, refused, send
 from support.wire import Wire
 
-PATIENCE = Patience(connect=5, read=5, answer=10, attempts=3, first_wait=0.05, longest_wait=0.1)
-MIB = 1 << 20
-PATH = "/models/tiny.gguf"
-
-
-@pytest.fixture(autouse=True)
-def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No memory of other pushes, no logins, no proxy."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
-    (tmp_path / "auth.json").write_text("{}")
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+pytestmark = pytest.mark.usefixtures("own_folders")
 
 
 @pytest.fixture
@@ -55,23 +41,6 @@ def server(tmp_path: Path) -> Iterator[registry.Registry]:
 def tap(server: registry.Registry) -> Iterator[Wire]:
     with wire.tap(server.address) as between:
         yield between
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRegistry]:
-    with fake_registry.serve() as running:
-        yield running
-
-
-def send(folder: Path, to: str, **options: Any) -> push.Outcome:
-    image = layout.read_layout(folder)
-    return push.push(image, folder, reference.parse(to), patience=PATIENCE, **options)
-
-
-def refused(folder: Path, to: str, **options: Any) -> str:
-    with pytest.raises(AikitError) as raised:
-        send(folder, to, **options)
-    return str(raised.value)
 
 
 def another_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -197,92 +166,7 @@ def test_a_registry_with_a_login(tmp_path: Path) -> None:
         assert done.stdout.splitlines() == [f"{server.address}/a:1@{digest}", f"{server.address}/b:2@{digest}"]
 
 
-def test_tokens_that_expire_are_asked_for_anew(fake: FakeRegistry, tmp_path: Path) -> None:
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(2 * MIB)}, blobs=True)
-    fake.token_life = 3
-    done = send(full, f"{fake.address}/a/b:1", chunk=256 << 10, jobs=1, mount_from=["c/d"])
-    assert fake.manifests["a/b", "1"] == layout.read_layout(full).manifest
-    assert done.uploaded == 3
-    assert len(fake.scopes) > 4
-    assert all(scopes == ["repository:a/b:pull,push", "repository:c/d:pull"] for scopes in fake.scopes)
-
-
-def test_a_token_that_is_never_taken_is_the_end(fake: FakeRegistry, tmp_path: Path) -> None:
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(MIB)}, blobs=True)
-    fake.token_life = 0
-    assert "is not open to you" in refused(full, f"{fake.address}/a/b:1")
-    assert len(fake.requests) < 20
-
-
-# --- Registries that differ
-
-
-def test_a_cut_connection_is_taken_up_where_it_was(fake: FakeRegistry, tmp_path: Path) -> None:
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(8 * MIB)}, blobs=True)
-    with wire.tap(fake.address) as tap:
-        fake.cuts = [0, 2 * MIB, MIB]
-        send(full, f"{tap.address}/a:1", chunk=4 * MIB, jobs=1)
-        assert tap.sent < 14 * MIB
-    assert fake.count("POST") == 3  # no blob was begun twice
-    assert fake.manifests["a", "1"]
-
-
-def test_where_the_registry_forgot_it_is_begun_again(fake: FakeRegistry, tmp_path: Path) -> None:
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(4 * MIB)}, blobs=True)
-    fake.ranges = False
-    fake.cuts = [100, 100]
-    send(full, f"{fake.address}/a:1", chunk=MIB)
-    assert fake.count("POST") == 5
-    assert fake.manifests["a", "1"]
-
-
-@pytest.mark.parametrize("change", [{"chunks": False}, {"largest": 1 << 20}, {"least": 2 << 20}])
-def test_chunks_are_as_the_registry_wants_them(fake: FakeRegistry, tmp_path: Path, change: dict[str, Any]) -> None:
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(5 * MIB)}, blobs=True)
-    for name, value in change.items():
-        setattr(fake, name, value)
-    send(full, f"{fake.address}/a:1", chunk=512 << 10 if "least" in change else 16 * MIB)
-    assert fake.manifests["a", "1"]
-    assert fake.count("PATCH") == {"chunks": 3, "largest": 2 + 2 + 6, "least": 2 + 3}[next(iter(change))]
-
-
-def test_a_lost_answer_is_no_failure(fake: FakeRegistry, tmp_path: Path) -> None:
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(MIB)}, blobs=True)
-    fake.lose_answer = True
-    send(full, f"{fake.address}/a:1", jobs=1)
-    assert fake.count("POST") == 3
-
-
 # --- Faults
-
-
-def test_a_registry_that_lies_about_a_digest(fake: FakeRegistry, tmp_path: Path) -> None:
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(MIB)}, blobs=True)
-    fake.lie = "sha256:" + "0" * 64
-    assert f"says {fake.lie}" in refused(full, f"{fake.address}/a:1")
-    assert not fake.manifests
-    fake.lie = None
-    send(full, f"{fake.address}/a:1")
-    fake.lie = "sha256:" + "0" * 64
-    assert f"says {fake.lie}" in refused(full, f"{fake.address}/a:1")  # of what is there
-    assert f"says {fake.lie}" in refused(full, f"{fake.address}/b:1")  # of what it mounts
-
-
-@pytest.mark.parametrize("chunks", [True, False])
-def test_a_flipped_bit_never_reaches_the_registry(fake: FakeRegistry, tmp_path: Path, chunks: bool) -> None:
-    fake.chunks = chunks
-    full = layouts.make(tmp_path / "full", {PATH: os.urandom(3 * MIB)}, blobs=True)
-    image = layout.read_layout(full)
-    blob = layout.blob_path(full, image.layers[0].digest).resolve()
-    content = bytearray(blob.read_bytes())
-    content[2 * MIB] ^= 1
-    blob.write_bytes(content)
-    said = refused(full, f"{fake.address}/a:1", chunk=MIB)
-    assert PATH in said
-    assert "damaged" in said
-    assert ("a", image.layers[0].digest) not in fake.blobs
-    assert not fake.manifests
-    assert all(len(upload) < image.layers[0].size for upload in fake.uploads.values())
 
 
 def test_a_model_in_the_store_that_is_too_short(
