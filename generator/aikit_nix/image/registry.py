@@ -77,6 +77,25 @@ class Repository:
         """The address of something in the repository: `manifests/latest`, `blobs/sha256:…`."""
         return f"{self._base}/v2/{self.name}/{path}"
 
+    def address(self, base: str, said: str, what: str) -> str:
+        """Where the registry sends `what`, as it says in an answer from `base`.
+
+        Raises AikitError where that is no address, or not encrypted while the registry is.
+        """
+        own = urlsplit(self._base)
+        try:
+            target = urlsplit(urljoin(base, said))
+        except ValueError:
+            raise error(f"{self} sends {what} to {redact.shown(said)}, which is no address", code="registry") from None
+        if target.netloc == own.netloc:
+            # behind a proxy, a registry may not know that it is asked over TLS
+            target = target._replace(scheme=own.scheme)
+        if target.scheme not in ("http", "https") or (own.scheme == "https" and target.scheme == "http"):
+            raise error(
+                f"{self} sends {what} to {redact.blank(target.geturl())}, which is not encrypted", code="registry"
+            )
+        return target.geturl()
+
     def headers(self) -> dict[str, str]:
         """The Authorization header that the registry asked for, if it asked yet."""
         return {"Authorization": self._authorization} if self._authorization else {}
@@ -208,13 +227,7 @@ class Repository:
         return self._authorization != before
 
     def _token(self, said: Mapping[str, str], login: credentials.Login | None) -> str:
-        realm = urljoin(self._base, said["realm"])
-        if urlsplit(realm).scheme not in ("http", "https") or (
-            self._base.startswith("https") and realm.startswith("http:")
-        ):
-            raise error(
-                f"{self.registry} sends its login to {redact.blank(realm)}, which is not encrypted", code="registry"
-            )
+        realm = self.address(self._base, said["realm"], "its login")
         scopes = self._scopes
         if self._reads and "scope" in said:
             scopes = [said["scope"]]
@@ -273,5 +286,5 @@ def _said(body: bytes) -> str:
     try:
         first = json.loads(body)["errors"][0]
         return redact.shown(str(first.get("message") or first.get("code")))[:200]
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ""

@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
-from aikit_nix import console, files, redact
+from aikit_nix import console, files
 from aikit_nix.errors import AikitError, error
 from aikit_nix.http import Answer, HttpError, Trouble
 from aikit_nix.image.registry import Repository
@@ -197,17 +197,7 @@ class Upload:
             if self._location:
                 return
             raise error(f"{self._repository} does not say where an upload goes", code="registry")
-        own = urlsplit(self._repository.url(""))
-        target = urlsplit(urljoin(answer.url, said))
-        if target.netloc == own.netloc:
-            # behind a proxy, a registry may not know that it is asked over TLS
-            target = target._replace(scheme=own.scheme)
-        if target.scheme not in ("http", "https") or (own.scheme == "https" and target.scheme == "http"):
-            raise error(
-                f"{self._repository} sends uploads to {redact.blank(target.geturl())}, which is not encrypted",
-                code="registry",
-            )
-        self._location = target.geturl()
+        self._location = self._repository.address(answer.url, said, "uploads")
 
 
 def begin(repository: Repository) -> Upload:
