@@ -22,6 +22,7 @@ BLOCK = 1 << 20
 _SLOWEST = 1 << 16  # bytes in _WINDOW seconds
 _WINDOW = 60.0
 _LIMIT = 32 << 20  # bytes of a configuration
+_GZIP = zlib.MAX_WBITS | 16
 
 Blocks = Iterator[bytes]
 
@@ -54,17 +55,21 @@ def opened(target: str, client: Client, *, insecure: bool = False, architecture:
 
 
 def gunzipped(blocks: Blocks) -> Blocks:
-    """What a stream of gzip unpacks to. Raises ValueError."""
-    state = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    """What a stream of gzip unpacks to, also one of several members (as eStargz has them). Raises ValueError."""
+    state = zlib.decompressobj(wbits=_GZIP)
     try:
         for block in blocks:
             left = block
             while left:
+                if state.eof:
+                    state = zlib.decompressobj(wbits=_GZIP)
                 yield state.decompress(left, BLOCK)
-                left = state.unconsumed_tail
+                left = state.unused_data if state.eof else state.unconsumed_tail
         yield state.flush()
     except zlib.error as bad:
         raise ValueError(f"is packed badly ({bad})") from None
+    if not state.eof:
+        raise ValueError("is packed badly (it ends too early)")
 
 
 def _of_layout(folder: Path) -> Opened:
@@ -131,11 +136,12 @@ def _of_registry(target: str, client: Client, insecure: bool, architecture: str 
 
 def chosen(index: Manifest, where: str, architecture: str | None) -> str:
     """The digest of an index's image for an architecture."""
-    entries = [entry for entry in index.content.get("manifests") or () if isinstance(entry, dict)]
+    listed = index.content.get("manifests")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     found = {
-        str((entry.get("platform") or {}).get("architecture")): str(entry.get("digest"))
+        str(platform.get("architecture")): str(entry.get("digest"))
         for entry in entries
-        if (entry.get("platform") or {}).get("os") == "linux"
+        if isinstance(platform := entry.get("platform"), dict) and platform.get("os") == "linux"
     }
     if len(found) == 1:
         architecture = next(iter(found))
