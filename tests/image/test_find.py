@@ -44,7 +44,12 @@ def test_a_flake_is_built_without_its_models(tmp_path: Path, monkeypatch: pytest
     """What `inspect` and `push` want to know must need no model on this machine."""
     folder = layouts.make(tmp_path / "image", {PATH: b"weights"})
     built: list[tuple[str, str]] = []
-    monkeypatch.setattr(nix, "build", lambda flake, output, _: (built.append((flake, output)), folder)[1])
+
+    def build(flake: str, output: str, _: object) -> Path:
+        built.append((flake, output))
+        return folder
+
+    monkeypatch.setattr(nix, "build", build)
     (tmp_path / "flake").mkdir()
     (tmp_path / "flake/flake.nix").write_text("{ }")
     assert find.layout_of(str(tmp_path / "flake")).image == layout.read_layout(folder)
