@@ -81,10 +81,16 @@ def test_only_this_machine_is_asked_in_plain_text(registry: str, options: dict[s
 
 
 @pytest.mark.parametrize(
-    "realm", ["http://auth.example.com/token", "file:///etc/passwd", "http://[", "https://x:port/"]
+    ("realm", "said"),
+    [
+        ("http://auth.example.com/token", "sends its login to http://auth.example.com/token, which is not encrypted"),
+        ("file:///etc/passwd", "which is not encrypted"),
+        ("http://[", "which is no address"),
+        ("https://x:port/", "x:port"),
+    ],
 )
-def test_a_login_is_sent_to_no_address_that_is_unsafe_or_none(realm: str) -> None:
-    with Client() as client, pytest.raises(AikitError):
+def test_a_login_is_sent_to_no_address_that_is_unsafe_or_none(realm: str, said: str) -> None:
+    with Client() as client, pytest.raises(AikitError, match=said):
         challenged(repository(client, "registry.example.com"), f'Bearer realm="{realm}"')
 
 
