@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aikit_nix.errors import AikitError
 from aikit_nix.http import Client
 from aikit_nix.image import artifact, layout, push, reference
 from aikit_nix.image.artifact import Referrer
 from aikit_nix.image.registry import Repository
+from aikit_nix.image.upload import Blob
 from support import fake_registry, layouts
+from support.fake_registry import FakeRegistry
+
+pytestmark = pytest.mark.usefixtures("own_folders")
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -33,3 +39,28 @@ def test_referrers_are_listed_by_the_registry_or_in_a_tag(tmp_path: Path, knows:
             entries = json.loads(registry.manifests[tag])["manifests"]
             assert [entry["annotations"] for entry in entries] == [{"note": "one"}, {"note": "two"}]
             assert {entry["artifactType"] for entry in entries} == {"text/x"}
+
+
+@pytest.mark.parametrize("listed", [5, "text", {"a": 1}, [1], [["digest"]], None])
+def test_a_tag_that_lists_nonsense_is_no_obstacle(fake: FakeRegistry, listed: Any) -> None:
+    """Whoever may push to the repository may have written it."""
+    fake.manifests["a/x", "1"] = b'{"mediaType": "x", "layers": []}'
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        subject = repository.manifest("1")
+        tag = ("a/x", subject.digest.replace(":", "-"))
+        fake.manifests[tag] = json.dumps({"mediaType": "x", "manifests": listed}).encode()
+        (digest,) = artifact.attach(repository, subject, [Referrer("text/x", b"said", {})])
+    assert [entry["digest"] for entry in json.loads(fake.manifests[tag])["manifests"]] == [digest]
+
+
+def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) -> None:
+    here, absent = Blob.of(b"here", "the text"), Blob("sha256:" + "0" * 64, 1, "the model", None)
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        with pytest.raises(AikitError, match=r"^error: the model: neither in .*/a/x nor on this machine"):
+            artifact.publish(repository, [here, absent], b"{}", "1", "x")
+        assert (fake.blobs, fake.manifests, fake.count("POST")) == ({}, {}, 0)
+        fake.blobs["a/x", absent.digest] = b"x"
+        assert artifact.publish(repository, [here, absent], b"{}", "1", "x") == len(b"here")
+    assert fake.manifests["a/x", "1"] == b"{}"

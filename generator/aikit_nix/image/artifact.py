@@ -129,7 +129,9 @@ def _tagged(repository: Repository, digest: str) -> Manifest | None:
 def _list_in_tag(repository: Repository, digest: str, entries: Sequence[Mapping[str, Any]]) -> None:
     """Add to the index that a tag named by the digest has: what clients read where there are no referrers."""
     before = _tagged(repository, digest)
-    known = list(before.content.get("manifests") or ()) if before else []
-    known += [entry for entry in entries if entry["digest"] not in {each.get("digest") for each in known}]
+    listed = before.content.get("manifests") if before else None
+    known = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    digests = [each.get("digest") for each in known]
+    known += [dict(entry) for entry in entries if entry["digest"] not in digests]
     index = encode({"schemaVersion": 2, "mediaType": INDEX[0], "manifests": known})
     repository.put_manifest(_tag(digest), INDEX[0], index)
