@@ -117,6 +117,22 @@ def test_a_reference_stays_one_value(tmp_path: Path) -> None:
     assert "hostNetwork" not in spec
 
 
+@pytest.mark.parametrize(
+    "text", ["a\x85b\u2028c\x7fd\ufeff\uffff\x1b", "---\nkind: Pod\n", "{{ x }}\r\n\ttab", "'\"\\ü\U0001f600"]
+)
+def test_a_text_stays_the_same_text(tmp_path: Path, text: str) -> None:
+    """Prompt templates and configs are untrusted, and YAML has other line breaks than JSON."""
+    recipes.write(tmp_path)
+    files = [{"path": "/config.yaml", "text": text}, {"path": "/b\n: c", "text": "x"}]
+    recipes.change(tmp_path / "aikit/plan.json", files=files, env={"A": text}, cmd=[text])
+    found = manifests(tmp_path, server="x:1")
+    assert list(found["ConfigMap"]["data"].values()) == [text, "x"]
+    _, container = pod(found)
+    assert container["args"][-1] == text
+    assert {"name": "A", "value": text} in container["env"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]][-2:] == ["/config.yaml", "/b\n: c"]
+
+
 @pytest.mark.parametrize("server", [None, "ghcr.io/ggml-org/llama.cpp:server"])
 def test_the_schema_of_kubernetes_takes_them(tmp_path: Path, server: str | None) -> None:
     schema = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (PyPI, 110 MB)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -10,6 +12,9 @@ _ROOT = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parents[
 
 NIX = _ROOT / "nix"
 TEMPLATES = _ROOT / "templates"
+
+# What YAML does not take, or takes for a line break, where JSON has it as it is.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
 
 def template(file: str, /, **values: object) -> str:
@@ -24,5 +29,11 @@ def template(file: str, /, **values: object) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701
     )
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    environment.policies["json.dumps_function"] = _json
+    environment.policies["json.dumps_kwargs"] = {}
     return environment.get_template(file).render(**values)
+
+
+def _json(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
