@@ -170,3 +170,10 @@ def test_the_label_says_which_models(label: str, models: dict[str, str]) -> None
 )
 def test_the_history_says_what_a_layer_is(history: str, contents: str) -> None:
     assert Layer("", 0, "", "", history).contents == contents
+
+
+@pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())
+def test_what_would_take_all_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
+    (tmp_path / "image.tar").write_bytes(bomb)
+    with pytest.raises(AikitError, match=r"is no image that can be read \(('x' begins with 1,099|maximum recursion)"):
+        layout.read_archive(tmp_path / "image.tar")

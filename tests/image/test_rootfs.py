@@ -138,3 +138,9 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     for each, said in ((absent, "is not on this machine"), (packed, "is packed: unpack the image with skopeo")):
         with pytest.raises(AikitError, match=said):
             rootfs.make(Image(b"", None, "", 0, {}, (each,), ()), tmp_path / "image", tmp_path / said)
+
+
+@pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())
+def test_what_would_take_all_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
+    with pytest.raises(AikitError, match=r"cannot be unpacked: ('x' begins with 1,099|maximum recursion)"):
+        lay(tmp_path, bomb)

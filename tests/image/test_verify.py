@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import tarfile
@@ -142,6 +143,14 @@ def test_another_text_is_named(project: Path, tmp_path: Path) -> None:
 def test_a_layer_that_hides_a_model_is_named(project: Path, tmp_path: Path, name: str) -> None:
     (found,) = damaged(project, tmp_path, more={name: b"evil"})
     assert "it hides what a model's layer has" in found
+
+
+@pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())
+def test_a_layer_that_cannot_be_read_is_no_layer_that_hides_nothing(tmp_path: Path, bomb: bytes) -> None:
+    """Container engines may read on where this program does not."""
+    layout = layouts.write(tmp_path / "image", {}, {"x": b"1"}, layer=bomb + layouts.layer(("models/.wh.m", b"")))
+    (found,) = check(layout, None)
+    assert re.search("'x' begins with 1,099|is no tar that can be read", found)
 
 
 def test_a_label_that_lies_is_named(project: Path, tmp_path: Path) -> None:

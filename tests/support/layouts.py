@@ -49,6 +49,25 @@ def layer(*entries: tuple[str, bytes | str | None]) -> bytes:
     return buffer.getvalue()
 
 
+def bombs() -> dict[str, bytes]:
+    """Tars that cost who reads them more than they weigh."""
+
+    def entry(kind: bytes) -> bytes:
+        info = tarfile.TarInfo("x")
+        info.type, info.size = kind, 1 << 40
+        return info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+    head = tarfile.TarInfo("x")
+    head.pax_headers = {"comment": "x"}
+    before = head.tobuf(tarfile.PAX_FORMAT)[:1024]  # its records, without it
+    return {
+        "a name of a tebibyte": entry(tarfile.GNUTYPE_LONGNAME),
+        "records of a tebibyte": entry(tarfile.XHDTYPE),
+        "a sparse file": entry(tarfile.GNUTYPE_SPARSE),
+        "heads without an end": before * 3000 + bytes(1024),
+    }
+
+
 def write(
     folder: Path,
     models: Mapping[str, bytes],
@@ -59,10 +78,11 @@ def write(
     with_models: bool = True,
     name: str = "llama",
     run: Mapping[str, Any] | None = None,
+    layer: bytes | None = None,
 ) -> Path:
-    """A layout in `folder`/layout: a layer a model (path in the image → bytes), and above them one with `files`."""
+    """A layout in `folder`/layout: a layer a model (path in the image → bytes), and above them one with `files`, or `layer`."""
     folder.mkdir(parents=True, exist_ok=True)
-    layer = tar(files)
+    layer = tar(files) if layer is None else layer
     digest = hashlib.sha256(layer).hexdigest()
     base = folder / "base"
     base.mkdir()

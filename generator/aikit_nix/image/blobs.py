@@ -95,7 +95,7 @@ def _of_file(file: Path) -> Blocks:
 def _of_archive(file: Path) -> Iterator[Opened]:
     image = layout.read_archive(file)
     try:
-        with files.open_regular(file) as stream, tarfile.open(fileobj=stream) as archive:
+        with files.open_regular(file) as stream, tarfile.open(fileobj=stream, tarinfo=layout.Entry) as archive:
             listed = archive.extractfile("manifest.json")
             names = json.loads(listed.read())[0]["Layers"] if listed else []
 

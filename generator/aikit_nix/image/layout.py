@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from aikit_nix import files, store
 from aikit_nix.errors import AikitError, error
@@ -25,6 +25,23 @@ MODELS_LABEL = "aikit-nix.models"  # JSON: path in the image -> "sha256:…"
 _MODEL_LAYER = "model layer: "  # as nix/image/layout.py calls them in the image's history
 _STORE_PATHS = re.compile(r"/nix/store/[0-9a-z]{32}-([0-9A-Za-z+._?=-]+)")
 _LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
+# What stands before an entry, and is read at once by tarfile: pax records, long names
+_HEADS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_LONGEST_HEAD = 1 << 20  # bytes
+
+
+class Entry(tarfile.TarInfo):
+    """An entry of a tar from anywhere: what would not fit into memory before its first byte is read raises ValueError."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        head = super().frombuf(buf, encoding, errors)
+        if head.type == tarfile.GNUTYPE_SPARSE or (head.type in _HEADS and head.size > _LONGEST_HEAD):
+            raise ValueError(f"{head.name[:80]!r} begins with {head.size:,} bytes that are no file's")
+        return head
 
 
 @dataclass(frozen=True)
@@ -167,7 +184,7 @@ def read_archive(file: Path) -> Image:
     """The one image of a docker-archive (`docker save`, a flake's default output). Raises AikitError."""
     where = str(file)
     try:
-        with files.open_regular(file) as stream, tarfile.open(fileobj=stream) as archive:
+        with files.open_regular(file) as stream, tarfile.open(fileobj=stream, tarinfo=Entry) as archive:
             members = {member.name: _member(member) for member in archive}
 
             def content(name: str) -> bytes:

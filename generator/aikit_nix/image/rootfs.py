@@ -80,12 +80,12 @@ def _unpack(layer: Layer, folder: Path, root: Path) -> None:
     try:
         with path.open("rb") as file:
             stream = Hashing(file)
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as archive:
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK, tarinfo=layout.Entry) as archive:
                 for member in archive:
                     extract(archive, member, root)
             while stream.read(_BLOCK):
                 pass  # what stands behind the end of the tar belongs to the digest, too
-    except (OSError, ValueError, tarfile.TarError) as bad:
+    except (OSError, ValueError, RecursionError, tarfile.TarError) as bad:
         raise error(f"{path} cannot be unpacked: {' '.join(str(bad).split())[:300]}", code="image") from None
     if f"sha256:{stream.sha256.hexdigest()}" != layer.digest:
         raise error(f"{path} has other bytes than its digest says", code="image")

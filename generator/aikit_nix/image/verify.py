@@ -20,7 +20,7 @@ from aikit_nix import console, files, hashing, store
 from aikit_nix.debian_index import stanzas
 from aikit_nix.errors import Diagnostic, Severity, error
 from aikit_nix.hashing import Digests
-from aikit_nix.image import blobs, model_layer
+from aikit_nix.image import blobs, layout, model_layer
 from aikit_nix.image.blobs import Blocks, Opened
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.plan import Packages
@@ -227,7 +227,10 @@ def _read_model(path: str, size: int, stream: _Stream) -> Digests:
 
 def _file_size(head: bytes) -> int | None:
     """The size of the file whose tar header ends some bytes."""
-    with suppress(tarfile.TarError, EOFError), tarfile.open(fileobj=io.BytesIO(head), mode="r:") as archive:
+    with (
+        suppress(tarfile.TarError, EOFError, ValueError),
+        tarfile.open(fileobj=io.BytesIO(head), mode="r:", tarinfo=layout.Entry) as archive,
+    ):
         while member := archive.next():
             if member.size < 0:  # by which Python 3.11's tarfile goes back, for ever
                 break
@@ -237,20 +240,20 @@ def _file_size(head: bytes) -> int | None:
 
 
 def _read_base(stream: _Stream, contents: _Contents) -> None:
-    """Note what is known of a tar's files; one that is no tar has another digest too, or is nobody's."""
+    """Note what is known of a tar's files. Raises ValueError where it cannot be read: others may find more in it."""
     contents.hidden = []
-    with (
-        suppress(tarfile.TarError, EOFError, ValueError),
-        tarfile.open(fileobj=stream, mode="r|", bufsize=blobs.BLOCK) as archive,
-    ):
-        for member in archive:
-            name = posixpath.normpath(member.name.lstrip("/"))
-            if name in contents.models or posixpath.basename(name).startswith(".wh."):
-                contents.hidden.append(name)
-            if not member.isreg() or member.size > _TEXT or not contents.wants(name):
-                continue
-            file = archive.extractfile(member)
-            contents.add(name, file.read() if file else b"")
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=blobs.BLOCK, tarinfo=layout.Entry) as archive:
+            for member in archive:
+                name = posixpath.normpath(member.name.lstrip("/"))
+                if name in contents.models or posixpath.basename(name).startswith(".wh."):
+                    contents.hidden.append(name)
+                if not member.isreg() or member.size > _TEXT or not contents.wants(name):
+                    continue
+                file = archive.extractfile(member)
+                contents.add(name, file.read() if file else b"")
+    except (tarfile.TarError, EOFError, RecursionError) as bad:
+        raise ValueError(f"is no tar that can be read ({' '.join(str(bad).split())[:100]})") from None
 
 
 # --- Against the recipe
