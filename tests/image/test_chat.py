@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,3 +96,84 @@ def test_events_are_read_however_they_are_cut(size: int) -> None:
     assert list(chat.events(blocks)) == ['{"a": "ü"}', "two"]
     with pytest.raises(AikitError, match="without an end"):
         list(chat.events([b"data: ", bytes(2 << 20)]))
+
+
+# --- On a terminal
+
+TALK = """
+import signal, sys
+from aikit_nix import process
+from aikit_nix.image import chat
+def told(*_): raise process.Terminated
+signal.signal(signal.SIGTERM, told)
+chat.talk(sys.argv[1])
+"""
+
+
+@contextmanager
+def babbles() -> Iterator[tuple[str, threading.Event]]:
+    """The address of a server whose answers have no end, and whether one of them was hung up on."""
+    hung_up = threading.Event()
+
+    class Babbler(Handler):
+        def respond(self) -> None:
+            self.send_response(200)
+            if self.command == "GET":
+                body = b'{"data": [{"id": "m"}]}'
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                return
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(f"data: {json.dumps(says('la '))}\n\n".encode())
+                    time.sleep(0.01)
+            except OSError:
+                hung_up.set()
+
+    server = Server(("127.0.0.1", 0), Babbler)
+    with running(server):
+        yield f"http://127.0.0.1:{server.server_port}", hung_up
+
+
+@contextmanager
+def on_a_terminal(url: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[bytes], None]]]:
+    """A conversation that was begun there, and a function that reads what it shows until some words."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", TALK, url], stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+
+        def until(words: bytes) -> None:
+            shown = b""
+            while words not in shown:
+                shown += os.read(ours, 1000)  # an error where the other end is closed
+
+        try:
+            until(b"> ")
+            os.write(ours, b"hello\n")
+            until(b"la la ")
+            yield process, until
+            os.write(ours, b"\x04")  # Ctrl-D
+            process.wait(60)
+        finally:
+            process.kill()
+            os.close(ours)
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_conversation() -> None:
+    with babbles() as (url, hung_up):
+        with on_a_terminal(url) as (process, until):
+            process.send_signal(signal.SIGINT)
+            until(b"> ")
+            assert hung_up.wait(60)
+        assert process.returncode == 0
+
+
+def test_who_is_told_to_end_ends_in_the_middle_of_an_answer() -> None:
+    with babbles() as (url, hung_up):
+        with on_a_terminal(url) as (process, _):
+            process.terminate()
+            process.wait(60)
+        assert hung_up.wait(60)
+        assert process.returncode != 0

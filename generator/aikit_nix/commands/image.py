@@ -233,7 +233,8 @@ def run(arguments: tuple[str, ...], source: str, program: str | None, port: int,
 
     with running.serve(source, program=program, port=port, arguments=arguments, quiet=chat) as server:
         if chat:
-            console.say(f"ready: {server.url}", err=True)
+            keys = " (Ctrl-C ends an answer, Ctrl-D the chat)" if sys.stdin.isatty() else ""
+            console.say(f"ready: {server.url}{keys}", err=True)
             chatting.talk(server.url)
             return
         try:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 from aikit_nix import console
 from aikit_nix.errors import error
 from aikit_nix.http import Client, Patience
+from aikit_nix.process import Terminated
 
 _PATIENCE = 1800.0  # seconds: a slow machine may take long to read a long conversation
 _LONGEST_LINE = 1 << 20
 
 
 def talk(url: str) -> None:
-    """Answer each line of standard input, until its end. Raises AikitError."""
+    """Answer each line of standard input, until its end. On a terminal Ctrl-C ends an answer. Raises AikitError."""
     terminal = sys.stdin.isatty()
     messages: list[dict[str, str]] = []
     with Client(Patience(read=_PATIENCE, answer=_PATIENCE, attempts=1), direct=True) as client:
@@ -30,12 +32,18 @@ def talk(url: str) -> None:
             if not line.strip():
                 continue
             messages.append({"role": "user", "content": line.strip()})
-            answer = ""
-            for part in _answer(client, url, {"model": model, "messages": messages, "stream": True}):
-                answer += part
-                console.piece(part)
+            messages.append({"role": "assistant", "content": ""})
+            question = {"model": model, "messages": messages[:-1], "stream": True}
+            try:
+                with closing(_answer(client, url, question)) as parts:
+                    for part in parts:
+                        messages[-1]["content"] += part
+                        console.piece(part)
+            except KeyboardInterrupt as told:
+                # A model without an end of its own goes on until its context is full.
+                if not terminal or isinstance(told, Terminated):
+                    raise
             console.piece("\n")
-            messages.append({"role": "assistant", "content": answer})
     if terminal:
         console.piece("\n")
 
@@ -48,7 +56,7 @@ def _model(client: Client, url: str) -> str:
         raise error("the server has no model", code="chat") from None
 
 
-def _answer(client: Client, url: str, question: dict[str, Any]) -> Iterator[str]:
+def _answer(client: Client, url: str, question: dict[str, Any]) -> Generator[str]:
     """The parts of an answer as they come."""
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     data = json.dumps(question).encode()

@@ -68,7 +68,7 @@ def _terminated() -> Iterator[None]:
     """SIGTERM ends us as Ctrl-C does: through all that has to be stopped."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise process.Terminated
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
