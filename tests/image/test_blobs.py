@@ -41,6 +41,19 @@ def test_the_same_bytes_from_everywhere(fake: FakeRegistry, tmp_path: Path) -> N
     assert layers(layouts.make(tmp_path / "thin", {PATH: b"x"}))[0] is None  # the model is not here
 
 
+def test_a_packed_archive_is_read_as_docker_reads_it(tmp_path: Path) -> None:
+    folder = layouts.make(tmp_path / "image", {PATH: os.urandom(3 * MIB)}, blobs=True)
+    archive = layouts.archive(folder, tmp_path / "image.tar").read_bytes()
+    packed = gzip.compress(archive)
+    (tmp_path / "image.tar.gz").write_bytes(packed)
+    assert layers(tmp_path / "image.tar.gz") == layers(folder)
+    no_block = gzip.compress(archive[: 2 * MIB]) + b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x07" + bytes(100)
+    for damaged in (packed[:-100_000], packed[:-1000] + bytes(1000), no_block):
+        (tmp_path / "image.tar.gz").write_bytes(damaged)
+        with pytest.raises(AikitError, match=r"image\.tar\.gz"):
+            layers(tmp_path / "image.tar.gz")
+
+
 def test_linked_layers_of_docker_save_are_read(tmp_path: Path) -> None:
     content = layouts.layer(("x", b"1"))
     config = json.dumps({"rootfs": {"diff_ids": [layout.digest_of(content)] * 2}}).encode()

@@ -10,10 +10,11 @@ import json
 import posixpath
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from aikit_nix import files, store
 from aikit_nix.errors import AikitError, error
@@ -184,7 +185,7 @@ def read_archive(file: Path) -> Image:
     """The one image of a docker-archive (`docker save`, a flake's default output). Raises AikitError."""
     where = str(file)
     try:
-        with files.open_regular(file) as stream, tarfile.open(fileobj=stream, tarinfo=Entry) as archive:
+        with files.open_regular(file) as stream, open_tar(stream) as archive:
             members = {member.name: _member(member) for member in archive}
 
             def content(name: str) -> bytes:
@@ -208,8 +209,15 @@ def read_archive(file: Path) -> Image:
         return Image(b"", None, digest_of(config), len(config), *_configuration(config, layers), tuple(names))
     except OSError as failed:
         raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError, tarfile.TarError) as bad:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, EOFError, tarfile.TarError, zlib.error) as bad:  # fmt: skip
         raise _no_image(where, bad) from None
+
+
+def open_tar(stream: IO[bytes]) -> tarfile.TarFile:
+    """A docker-archive, packed with gzip or not at all. Raises what reading it may raise: zlib.error, too."""
+    packed = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    return tarfile.open(fileobj=stream, mode="r:gz" if packed else "r:", tarinfo=Entry)
 
 
 def digest_of(data: bytes) -> str:
