@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -54,6 +55,15 @@ def bubblewrap() -> None:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GGUF that always answers `support.tiny_gguf.SENTENCE`."""
     return tiny_gguf.make(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> bytes:
+    """A GGUF that is in no store yet."""
+    file = tiny_gguf.make(tmp_path / "made.gguf", name=os.urandom(8).hex())
+    data = file.read_bytes()
+    file.unlink()
+    return data
 
 
 @pytest.fixture

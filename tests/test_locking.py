@@ -1,4 +1,4 @@
-"""`aikit-nix lock` and `fetch` on a machine where something is wrong."""
+"""`aikit-nix lock`: the same everywhere, kept while it fits; and on a machine where something is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
-from support.locks import done, in_store, refused, write
+from support.locks import digest, done, in_store, refused, write
 
 pytestmark = pytest.mark.usefixtures("nix", "hub")
 
@@ -84,3 +84,53 @@ def test_every_local_model_that_is_missing_is_named(tmp_path: Path) -> None:
     said = refused(tmp_path, "lock")
     assert "aikitfile.yaml:3:" in said
     assert "aikitfile.yaml:4:" in said
+
+
+def test_the_lock_is_the_same_on_every_machine(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    done(tmp_path, "lock")
+    text = (tmp_path / "aikit.lock").read_text()
+    assert hub.url not in text
+    assert str(tmp_path) not in text
+    (tmp_path / "aikit.lock").unlink()
+    done(tmp_path, "lock", env={"XDG_CACHE_HOME": str(tmp_path / "other")})
+    assert (tmp_path / "aikit.lock").read_text() == text
+
+
+def test_check_wants_neither_network_nor_models(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    hub.repository().commit({"m.gguf": model})
+    (tmp_path / "local.gguf").write_bytes(model)
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"), ("l", "local.gguf"))
+    assert refused(tmp_path, "lock", "--check").count("is not in the lock: run `aikit-nix lock`") == 2
+    done(tmp_path, "lock")
+    (tmp_path / "local.gguf").unlink()
+    before = (tmp_path / "aikit.lock").read_bytes()
+    for args in (["lock", "--check"], ["check"], ["explain"], ["gen", "--elsewhere"], ["fmt", "--check"]):
+        argv = ["unshare", "-rn", sys.executable, "-m", "aikit_nix.cli", *args]
+        result = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0 or args[0] == "fmt", (args, result.stderr)
+    assert (tmp_path / "aikit.lock").read_bytes() == before
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    assert "the lock has `l` from local.gguf, the aikitfile has not" in refused(tmp_path, "lock", "--check")
+    assert "- l: no longer in the aikitfile" in done(tmp_path, "lock")
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"), sha256="1" * 64)
+    assert "the lock has another sha256" in refused(tmp_path, "lock", "--check")
+    said = refused(tmp_path, "gen", "--elsewhere")
+    assert "1" * 64 in said
+    assert digest(model) in said
+
+
+def test_offline_pins_what_is_here(tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "local.gguf").write_bytes(model)
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"), ("l", "local.gguf"))
+    assert "`m` is not pinned yet, which needs the network" in refused(tmp_path, "lock", "--offline")
+    assert not (tmp_path / "aikit.lock").exists()
+
+
+def test_gen_names_all_that_is_not_pinned(tmp_path: Path) -> None:
+    write(tmp_path, *((f"m{number}", f"huggingface://ns/repo/m{number}.gguf") for number in range(3)))
+    for command in (["gen", "--elsewhere"], ["check"]):
+        said = refused(tmp_path, *command)
+        assert [f"`m{number}`" in said for number in range(3)] == [True] * 3
+        assert said.count("pin all 3 with `aikit-nix lock`") == 1
