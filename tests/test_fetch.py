@@ -1,4 +1,4 @@
-"""`lock` and `fetch` from a server into the Nix store, killed at any moment."""
+"""`lock` and `fetch` from a server into the Nix store, also killed at any moment."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 from aikit_nix import process, store
 from support.command import aikit_nix
 from support.file_server import FileServer
+from support.hugging_face import HuggingFace
+from support.locks import digest, done, in_store, only_file, write
 
 
 def written(folder: Path, server: FileServer, sha256: str = "") -> None:
@@ -69,3 +71,30 @@ def test_a_wrong_byte_reaches_no_store(files: FileServer, tmp_path: Path, monkey
     for content in (data, files.files["/m.gguf"]):
         assert not store.store_path("m.gguf", hashlib.sha256(content).hexdigest()).exists()
     assert list((tmp_path / "cache/aikit-nix/downloads").iterdir()) == []
+
+
+@pytest.mark.usefixtures("nix")
+def test_fetch_brings_it_and_completes_the_lock(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    done(tmp_path, "lock")
+    assert "1 of them new" in done(tmp_path, "fetch")
+    assert in_store("m.gguf", model)
+    file = only_file(tmp_path)
+    assert len(file["blake3"]) == 64
+    assert file["layer"]["digest"].startswith("sha256:")
+    assert "0 of them new" in done(tmp_path, "fetch")
+    assert "up to date" in done(tmp_path, "lock", "--update")
+
+
+@pytest.mark.usefixtures("nix")
+def test_fetch_completes_the_lock_from_the_store(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    (tmp_path / "there.gguf").write_bytes(model)
+    store.add(tmp_path / "there.gguf", "m.gguf", digest(model))
+    done(tmp_path, "lock")
+    said = done(tmp_path, "fetch")
+    assert "0 of them new" in said
+    assert "what the bytes say" in said
+    assert only_file(tmp_path)["layer"]

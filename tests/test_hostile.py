@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
 from support.command import aikit_nix
 
 HEAD = "apiVersion: v1alpha1\n"
@@ -89,53 +87,6 @@ def test_only_regular_files_are_read_and_no_more_than_an_aikitfile_has(tmp_path:
     finally:
         endless.kill()
         endless.wait()
-
-
-@pytest.mark.parametrize("link", ["m.gguf", "sub", "folder/m.gguf"])
-@pytest.mark.usefixtures("nix")
-def test_a_link_out_of_the_folder_publishes_nothing_unseen(tmp_path: Path, link: str) -> None:
-    """Whoever wrote the aikitfile may have made the link: to a key, or to a file that only this machine has."""
-    folder, other = tmp_path / "project", tmp_path / "elsewhere"
-    other.mkdir()
-    secret = other / "m.gguf"
-    secret.write_bytes(os.urandom(16))  # in no store yet
-    (folder / link).parent.mkdir(parents=True)
-    (folder / link).symlink_to(other if link == "sub" else secret)
-    source = {"sub": "sub/m.gguf", "folder/m.gguf": "folder"}.get(link, link)
-    aikitfile = folder / "aikitfile.yaml"
-    aikitfile.write_text(f"{HEAD}models: [{{name: m, source: {source}}}]\n")
-    path = store.store_path("m.gguf", hashlib.sha256(secret.read_bytes()).hexdigest())
-
-    secret.chmod(0o640)
-    gen = ("gen", "--packages", "debian")
-    for command in (("check",), gen, ("lock",)):
-        done = aikit_nix(*command, cwd=folder)
-        assert (done.returncode, f"leads to {secret}, which not everybody may read" in done.stderr) == (1, True), done
-    assert not path.exists()
-
-    secret.chmod(0o644)
-    for command in (("check",), ("lock",), gen):
-        done = aikit_nix(*command, cwd=folder)
-        warned = f"warning: aikitfile.yaml:2:28: the source leads to {secret}: " in done.stderr
-        # the lock knows the bytes: they are what somebody meant
-        assert (done.returncode, warned) == (0, command != gen), done
-    assert path.exists()
-
-
-def test_a_link_within_the_folder_or_to_pinned_bytes_is_nothing_to_say(tmp_path: Path) -> None:
-    (tmp_path / "project/sub").mkdir(parents=True)
-    inner, outer = tmp_path / "project/sub/x", tmp_path / "y"
-    for file in (inner, outer):
-        file.write_bytes(b"x")
-        file.chmod(0o600)
-    (tmp_path / "project/a").symlink_to("sub/x")
-    (tmp_path / "project/b").symlink_to(outer)
-    digest = hashlib.sha256(b"x").hexdigest()
-    (tmp_path / "project/aikitfile.yaml").write_text(
-        f"{HEAD}models: [{{name: a, source: a}}, {{name: b, source: b, sha256: '{digest}'}}]\n"
-    )
-    done = aikit_nix("check", cwd=tmp_path / "project")
-    assert (done.returncode, "leads to" in done.stderr) == (0, False), done
 
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"\xff", b"{"])

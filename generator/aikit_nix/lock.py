@@ -19,7 +19,7 @@ from aikit_nix.aikitfile import Aikitfile, Layer, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.gguf import Facts
 from aikit_nix.sources import MODELS, RefusedError, http
-from aikit_nix.sources.names import relative_path
+from aikit_nix.sources.names import relative_path, unprintable
 
 VERSION = 1
 NAME = "aikit.lock"
@@ -315,6 +315,8 @@ def _facts_to_json(facts: Facts) -> dict[str, Any]:
 def _string(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no text")
+    if bad := unprintable(value):
+        raise ValueError(f"a text holds {bad}")
     return value
 
 

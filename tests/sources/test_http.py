@@ -1,4 +1,4 @@
-"""`aikit-nix lock` and `fetch` with a web server, also one that misbehaves, and the real Nix store."""
+"""Files behind URLs: how they are written, and `lock` and `fetch` with a web server, also one that misbehaves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix.sources import RefusedError, http
 from support.file_server import Failure, FileServer
 from support.hugging_face import SIGNATURE, HuggingFace
 from support.locks import digest, done, in_store, locked, only_file, refused, write
@@ -159,3 +160,52 @@ def test_a_url_with_a_harmless_query(tmp_path: Path, files: FileServer, model: b
     write(tmp_path, ("m", f"{files.url}/m.gguf?{query}"))
     done(tmp_path, "lock")
     assert only_file(tmp_path)["url"] == f"{files.url}/m.gguf?{query}"
+
+
+# --- How it is written
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "file"),
+    [
+        ("https://h.example/a%20b/m.gguf", "https://h.example/a%20b/m.gguf", "m.gguf"),
+        ("https://h.example/é/m.gguf#x", "https://h.example/%C3%A9/m.gguf#x", "m.gguf"),
+        # brackets and braces would be patterns to curl
+        ("http://h.example:8080/m[1]{a}.gguf", "http://h.example:8080/m%5B1%5D%7Ba%7D.gguf", "m[1]{a}.gguf"),
+        ("http://[::1]:80/d/m.gguf//", "http://[::1]:80/d/m.gguf//", "m.gguf"),
+        ("https://h.example/a%2Fm%5B1%5D.gguf?v=1", "https://h.example/a%2Fm%5B1%5D.gguf?v=1", "m[1].gguf"),
+    ],
+)
+def test_a_url_is_asked_for_as_it_was_meant(text: str, url: str, file: str) -> None:
+    assert (http.read(text).url, http.read(text).file) == (url, file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("https://h.example/a b", "white space"),
+        ("https://h.example\\@evil.example/m", "backslash"),
+        ("https://me:secret@h.example/m", "user name or password"),
+        ("https://h.example:99999/m", "host and port"),
+        ("https://[::1/m", "host and port"),
+        ("https:///m", "no usable host"),
+        ("https://-h.example/m", "no usable host"),
+        ("https://h_$(id).example/m", "no usable host"),
+        ("https://" + "a." * 200 + "example/m", "no usable host"),
+        ("https://h.example/m%zz", "two hex digits"),
+        ("https://h.example/%ff.gguf", "not UTF-8"),
+        ("https://h.example/m%0a.gguf", r"U\+000A"),
+        ("https://h.example/d/%2e%2e", "is a folder"),
+        ("https://h.example/", "names no file"),
+        ("https://h.example/" + "m" * 256, "more than 255 bytes"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(text: str, message: str) -> None:
+    with pytest.raises(RefusedError, match=message) as refused:
+        http.read(text)
+    assert "secret@" not in str(refused.value)
+
+
+def test_another_shard_is_asked_for_beside_the_first() -> None:
+    first = http.read("https://h.example/d/m-00001-of-00002.gguf?download=true")
+    assert http.beside(first, "m 2#.gguf") == "https://h.example/d/m%202%23.gguf?download=true"

@@ -1,4 +1,4 @@
-"""`aikit-nix lock` and `fetch` with a stand-in for Hugging Face and the real Nix store."""
+"""Hugging Face: how its files are written, what it says of them, and `lock` and `fetch` with a stand-in for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
-from aikit_nix.sources import huggingface
+from aikit_nix import sources
+from aikit_nix.errors import AikitError
+from aikit_nix.http import Client
+from aikit_nix.sources import HubFile, HubRepository, RefusedError, huggingface
 from support.file_server import FileServer
 from support.hugging_face import SIGNATURE, TOKEN, HuggingFace
 from support.locks import digest, done, in_store, locked, only_file, refused, run, write
@@ -53,31 +55,6 @@ def test_a_file_of_hugging_face_is_pinned_without_its_weights(
     done(tmp_path, "lock", "--check")
     done(tmp_path, "lock", "--offline")
     assert len(hub.requests) == before
-
-
-def test_fetch_brings_it_and_completes_the_lock(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
-    hub.repository().commit({"m.gguf": model})
-    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
-    done(tmp_path, "lock")
-    assert "1 of them new" in done(tmp_path, "fetch")
-    assert in_store("m.gguf", model)
-    file = only_file(tmp_path)
-    assert len(file["blake3"]) == 64
-    assert file["layer"]["digest"].startswith("sha256:")
-    assert "0 of them new" in done(tmp_path, "fetch")
-    assert "up to date" in done(tmp_path, "lock", "--update")
-
-
-def test_fetch_completes_the_lock_from_the_store(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
-    hub.repository().commit({"m.gguf": model})
-    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
-    (tmp_path / "there.gguf").write_bytes(model)
-    store.add(tmp_path / "there.gguf", "m.gguf", digest(model))
-    done(tmp_path, "lock")
-    said = done(tmp_path, "fetch")
-    assert "0 of them new" in said
-    assert "what the bytes say" in said
-    assert only_file(tmp_path)["layer"]
 
 
 def test_a_branch_that_moves_changes_nothing_until_the_lock_is_updated(
@@ -321,3 +298,96 @@ def test_a_sha256_that_disagrees_with_hugging_face(tmp_path: Path, hub: HuggingF
     assert digest(model) in said
     write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"), sha256=digest(model))
     done(tmp_path, "lock")
+
+
+# --- How it is written
+
+
+@pytest.mark.parametrize(
+    ("text", "repo", "revision", "path"),
+    [
+        ("huggingface://ns/repo/m.gguf", "ns/repo", "main", "m.gguf"),
+        ("hf://ns/repo/v1/m.gguf", "ns/repo", "v1", "m.gguf"),
+        ("huggingface://ns/repo:v1", "ns/repo", "v1", None),
+        ("huggingface://ns/repo/", "ns/repo", "main", None),
+        ("https://hf.co/ns/repo", "ns/repo", "main", None),
+        ("https://HuggingFace.co/ns/repo/tree/v1/", "ns/repo", "v1", None),
+        ("https://huggingface.co/ns/repo/resolve/refs%2Fpr%2F1/d/m%20x.gguf", "ns/repo", "refs/pr/1", "d/m x.gguf"),
+    ],
+)
+def test_repository_revision_and_file_are_read(text: str, repo: str, revision: str, path: str | None) -> None:
+    source = sources.read(text)
+    assert isinstance(source, HubFile | HubRepository)
+    assert (source.repo, source.revision) == (repo, revision)
+    assert getattr(source, "path", None) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("huggingface://ns", "names no repository"),
+        ("huggingface://ns//m.gguf", "names no repository"),
+        ("huggingface://ns/$(id)/m.gguf", "names no repository"),
+        ("huggingface://../repo/m.gguf", "is no huggingface:// address"),
+        ("huggingface://ns/repo/../m.gguf", "is no huggingface:// address"),
+        ("huggingface://ns/repo/m%2fx.gguf", "is no huggingface:// address"),
+        ("huggingface://ns/repo@v1/m.gguf", "no AIKit understood"),
+        ("huggingface://ns/repo/main/d/m.gguf", "has more than NAMESPACE/REPO/BRANCH/FILE"),
+        ("https://me:secret@huggingface.co/ns/repo/resolve/main/m.gguf", "user name or password"),
+        ("https://huggingface.co/ns/repo/resolve/main/%0am.gguf", r"U\+000A"),
+    ],
+)
+def test_what_names_no_file_of_hugging_face_is_refused(text: str, message: str) -> None:
+    with pytest.raises(RefusedError, match=message):
+        sources.read(text)
+
+
+@pytest.mark.parametrize("host", ["huggingface.co.evil.example", "evil.example/huggingface.co", "huggingface.co:8443"])
+def test_a_host_that_looks_like_hugging_face_is_another(host: str) -> None:
+    assert huggingface.read_page(f"https://{host}/ns/repo/resolve/main/m.gguf") is None
+
+
+# --- What is said of it
+
+FILE = {"rfilename": "m.gguf", "size": 1, "lfs": {"sha256": "1" * 64}}
+SAID = {"id": "ns/repo", "sha": "2" * 40, "siblings": [FILE]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        {},
+        SAID | {"sha": "main"},
+        SAID | {"id": "../../etc"},
+        SAID | {"siblings": None},
+        SAID | {"siblings": ["m.gguf"]},
+        SAID | {"siblings": [FILE | {"size": -1}]},
+        SAID | {"siblings": [FILE | {"size": True}]},
+        SAID | {"siblings": [FILE | {"size": 1 << 60}]},
+        SAID | {"siblings": [FILE | {"lfs": {"sha256": "../x"}}]},
+        SAID | {"cardData": "x"},
+    ],
+)
+def test_a_description_that_is_none_is_an_error(
+    files: FileServer, monkeypatch: pytest.MonkeyPatch, said: object
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", files.url + "/")
+    files.files["/api/models/ns/repo/revision/main"] = json.dumps(said).encode()
+    with Client() as client, pytest.raises(AikitError, match=f"is {files.url} Hugging Face"):
+        huggingface.describe("ns/repo", "main", client)
+
+
+def test_of_a_card_only_what_a_lock_can_hold_is_kept(hub: HuggingFace) -> None:
+    """JSON can say half of a character, which no file can."""
+    hub.repository(card={"license": "\ud800", "base_model": ["up/base", 7, "\x1b[2J", ""]}).commit({"m.gguf": b"x"})
+    with Client() as client:
+        found = huggingface.describe("ns/repo", "main", client)
+    assert (found.license, found.base_models) == (None, ("up/base",))
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "HF_ENDPOINT"])
+def test_settings_of_no_use_are_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "file:///etc"}[name])
+    with Client() as client, pytest.raises(AikitError, match=name):
+        huggingface.describe("ns/repo", "main", client)

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from aikit_nix.errors import AikitError, error
 from aikit_nix.sources import http
-from aikit_nix.sources.names import RefusedError, file_name, relative_path
+from aikit_nix.sources.names import RefusedError, file_name, relative_path, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -279,7 +279,8 @@ def _stem(path: str) -> str:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    """A text of the model's card, which anybody may have written: what a lock cannot hold is left out."""
+    return value if isinstance(value, str) and value and not unprintable(value) else None
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from aikit_nix.sources.names import RefusedError, file_name, relative_path, shards, too_long
 
@@ -76,7 +77,7 @@ def outside(file: Path, folder: Path) -> Path | None:
 def _walk(folder: Path, shown: str) -> Iterator[str]:
     """The paths of all files below a folder; symlinks to folders are not followed."""
     count = 0
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if name.startswith("."):
@@ -96,6 +97,10 @@ def _require_file(file: Path, shown: str) -> None:
         hint = "its target is missing" if file.is_symlink() else "put the file there"
         raise RefusedError(f"does not exist: {hint} ({shown}, from the aikitfile's folder)") from None
     except OSError as failed:
-        raise RefusedError(f"cannot be read: {(failed.strerror or str(failed)).lower()}") from None
+        _refuse(failed)
     if not stat.S_ISREG(mode):
         raise RefusedError(f"is no regular file ({shown})")
+
+
+def _refuse(failed: OSError) -> NoReturn:
+    raise RefusedError(f"cannot be read: {(failed.strerror or str(failed)).lower()}") from None

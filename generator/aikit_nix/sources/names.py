@@ -9,8 +9,8 @@ _NAME_MAX = 255  # bytes of one path component, on every Linux file system
 _PATH_MAX = 2048  # bytes of a name below /models: Linux takes 4096 for a path, of which others stand before and behind
 _MOST_SHARDS = 1000
 # llama.cpp finds the other shards from the first by this pattern
-_FIRST_SHARD = re.compile(r"(.*)-00001-of-(\d{5})(\.gguf)", re.IGNORECASE)
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
+_FIRST_SHARD = re.compile(r"(.*)-00001-of-([0-9]{5})(\.gguf)", re.IGNORECASE)
+_SHARD = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})(\.gguf)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -92,6 +92,6 @@ def shards(name: str) -> list[str]:
     found = _FIRST_SHARD.fullmatch(name)
     if found is None:
         return [name]
-    if int(found[2]) > _MOST_SHARDS:
+    if not 1 <= int(found[2]) <= _MOST_SHARDS:
         raise RefusedError(f"claims to have {int(found[2])} parts")
     return [f"{found[1]}-{number:05}-of-{found[2]}{found[3]}" for number in range(1, int(found[2]) + 1)]
