@@ -81,7 +81,7 @@ def _in_file(file: Path, registry: str, repository: str) -> Login | None:
             for key in keys:
                 if login := _ask(store, key):
                     return login
-    except (ValueError, TypeError, AttributeError, UnicodeDecodeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise error(f"{file} is no file of logins: `docker login` or `podman login` writes one", code="login") from None
     return None
 
@@ -115,6 +115,6 @@ def _ask(helper: str, registry: str) -> Login | None:
         if failed.diagnostics[0].code == "program-missing":
             raise
         return None  # it knows nothing of this registry, and says so by failing
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise error(f"`{program}` answered with something that is no login", code="login") from None
     return Login("", "", secret) if user == "<token>" else Login(user, secret)

@@ -1,8 +1,7 @@
-"""`aikit-nix lock` and `fetch` with a real registry: every kind of model artifact, and the logins of docker and podman."""
+"""`oci://`: how it is written, what registries say, and `lock` and `fetch` with every kind of model artifact."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -12,17 +11,20 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import store
+from aikit_nix.errors import AikitError
+from aikit_nix.http import Client
+from aikit_nix.sources import RefusedError, oci
 from support import registry
-from support.artifacts import FILE_PATH, MANIFEST, TITLE, Layer, Pusher, tar
+from support.artifacts import FILE_PATH, INDEX, MANIFEST, TITLE, Layer, Pusher, tar
 from support.file_server import Failure, FileServer, serve
 from support.locks import digest, done, in_store, locked, only_file, refused, write
+from support.logins import log_in
 from support.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("nix", "hub")
 
 OLLAMA_CONFIG = "application/vnd.docker.container.image.v1+json"
 OLLAMA = "application/vnd.ollama.image.model"
-LOGIN = ("someone", "a-Password-0f-the-tests")
 
 
 @pytest.fixture
@@ -37,15 +39,6 @@ def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry
     if problem := registry.missing():
         pytest.skip(problem)
     with registry.serve(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def closed_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry that asks for LOGIN."""
-    if problem := registry.missing(login=True):
-        pytest.skip(problem)
-    with registry.serve(tmp_path_factory.mktemp("registry"), LOGIN) as running:
         yield running
 
 
@@ -170,7 +163,7 @@ def test_plain_files_of_oras(tmp_path: Path, pusher: Pusher, model: bytes) -> No
     assert paths(tmp_path) == ["/models/m.gguf", "/models/sub/config.json"]
 
 
-@pytest.mark.parametrize("name", ["../m.gguf", "/etc/m.gguf", "a/../../m.gguf", "a\nb", ""])
+@pytest.mark.parametrize("name", ["../m.gguf", ""])
 def test_a_file_that_would_leave_its_folder(tmp_path: Path, pusher: Pusher, model: bytes, name: str) -> None:
     pusher.artifact(
         "1b", [Layer("application/octet-stream", model, {TITLE: name})], "application/vnd.oci.empty.v1+json"
@@ -179,26 +172,11 @@ def test_a_file_that_would_leave_its_folder(tmp_path: Path, pusher: Pusher, mode
     assert "aikitfile.yaml:3:" in refused(tmp_path, "lock")
 
 
-@pytest.mark.parametrize("bad", ["link", "cut", "garbled", "outside", "bomb", "none"])
-def test_archives_that_are_refused(tmp_path: Path, pusher: Pusher, model: bytes, bad: str) -> None:
-    garbled = bytearray(tar({"m.gguf": model}, "w:gz"))
-    garbled[12:40] = b"\xff" * 28
-    archive = {
-        "link": tar({"m.gguf": model}, link="l"),
-        "cut": tar({"m.gguf": model}, "w:gz")[:-100],
-        "outside": tar({"../m.gguf": model}),
-        "garbled": garbled,
-        "bomb": tar({"m.gguf": bytes(70 << 20)}, "w:gz"),
-        "none": b"no archive",
-    }[bad]
-    pusher.artifact(
-        "1b",
-        [Layer("application/vnd.kitops.modelkit.model.v1.tar", bytes(archive))],
-        "application/vnd.kitops.modelkit.config.v1+json",
-    )
+def test_an_archive_that_is_refused_leaves_no_lock(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
+    layers = [Layer("application/vnd.kitops.modelkit.model.v1.tar", tar({"m.gguf": model}, link="l"))]
+    pusher.artifact("1b", layers, "application/vnd.kitops.modelkit.config.v1+json")
     write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
-    said = refused(tmp_path, "lock")
-    assert "aikitfile.yaml:3:" in said
+    assert "aikitfile.yaml:3:" in refused(tmp_path, "lock")
     assert not (tmp_path / "aikit.lock").exists()
 
 
@@ -244,89 +222,6 @@ def test_a_container_image_is_no_model(tmp_path: Path, pusher: Pusher) -> None:
     )
     write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
     assert "is it a container image?" in refused(tmp_path, "lock")
-
-
-# --- Logins
-
-
-HOW = ("docker", "docker-default", "auth-json", "registry-auth-file", "helper", "store", "repository")
-
-
-def log_in(how: str, registry_name: str, folder: Path, password: str = LOGIN[1]) -> dict[str, str]:
-    """Write a login as docker or podman would; gives the environment in which they find it."""
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    env = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "XDG_CONFIG_HOME": str(home / "config")}
-    entry = {"auth": base64.b64encode(f"{LOGIN[0]}:{password}".encode()).decode()}
-    content: dict[str, object] = {"auths": {"other.example": {"auth": "eDp5"}, registry_name: entry}}
-    where = home / ".docker/config.json"
-    match how:
-        case "docker":
-            where = home / "elsewhere/config.json"
-            env["DOCKER_CONFIG"] = str(where.parent)
-        case "auth-json":
-            where = home / "run/containers/auth.json"
-        case "registry-auth-file":
-            where = home / "named.json"
-            env["REGISTRY_AUTH_FILE"] = str(where)
-        case "helper" | "store":
-            program = home / "bin/docker-credential-test"
-            program.parent.mkdir(exist_ok=True)
-            program.write_text(
-                "#!/bin/sh\nread -r server\n"
-                f'if [ "$1 $server" = "get {registry_name}" ]; then echo \'{{"Username": "{LOGIN[0]}", "Secret": "{password}"}}\'; exit 0; fi\n'
-                "echo 'credentials not found in native keychain'; exit 1\n"
-            )
-            program.chmod(0o755)
-            env["PATH"] = f"{program.parent}:{os.environ['PATH']}"
-            content = {"credsStore": "test"} if how == "store" else {"credHelpers": {registry_name: "test"}}
-        case "repository":
-            content = {"auths": {registry_name: {"auth": "d3Jvbmc6d3Jvbmc="}, f"{registry_name}/team": entry}}
-    where.parent.mkdir(parents=True, exist_ok=True)
-    where.write_text(json.dumps(content))
-    return env
-
-
-@pytest.mark.parametrize("how", HOW)
-def test_logins(tmp_path: Path, closed_registry: Registry, model: bytes, how: str) -> None:
-    """Found where docker and podman keep them, sent to the registry alone, and written nowhere."""
-    there = Pusher(closed_registry.address, f"team/{how}", LOGIN)
-    there.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
-    write(tmp_path, ("m", f"oci://{there.registry}/{there.repository}:1b"))
-    nobody = {"HOME": str(tmp_path / "empty"), "XDG_CONFIG_HOME": "", "XDG_RUNTIME_DIR": "", "DOCKER_CONFIG": ""}
-    said = refused(tmp_path, "lock", env=nobody)
-    assert f"docker login {there.registry}" in said
-    assert not (tmp_path / "aikit.lock").exists()
-
-    env = log_in(how, there.registry, tmp_path)
-    said = done(tmp_path, "--verbose", "lock", env=env)
-    assert f"docker login {there.registry}" in refused(tmp_path, "fetch", env=nobody)
-    said += done(tmp_path, "--verbose", "fetch", env=env)
-    assert in_store(how, model)
-    secrets = (LOGIN[1], base64.b64encode(":".join(LOGIN).encode()).decode())
-    kept = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and "home" not in file.parts]
-    for secret in secrets:
-        assert secret not in said
-        assert not any(secret.encode() in data for data in kept)
-
-
-def test_a_wrong_password(tmp_path: Path, closed_registry: Registry, model: bytes) -> None:
-    there = Pusher(closed_registry.address, "team/wrong", LOGIN)
-    there.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
-    write(tmp_path, ("m", f"oci://{there.registry}/{there.repository}:1b"))
-    said = refused(tmp_path, "lock", env=log_in("docker", there.registry, tmp_path, "an-0ther-Password"))
-    assert "docker login" in said
-    assert "an-0ther-Password" not in said
-
-
-@pytest.mark.parametrize(
-    "text", ["{", "[]", '{"auths": 7}', '{"credsStore": "../../bin/sh"}', '{"credsStore": "not-there"}']
-)
-def test_a_file_of_logins_that_is_none(tmp_path: Path, closed_registry: Registry, text: str) -> None:
-    write(tmp_path, ("m", f"oci://{closed_registry.address}/team/any:1b"))
-    env = log_in("docker", closed_registry.address, tmp_path)
-    (Path(env["DOCKER_CONFIG"]) / "config.json").write_text(text)
-    assert len(refused(tmp_path, "lock", env=env).strip().splitlines()) <= 3
 
 
 # --- Registries with tokens, as Docker Hub
@@ -378,18 +273,88 @@ def test_a_registry_that_gives_no_token(tmp_path: Path, files: FileServer) -> No
     assert "gave no token for team/m" in refused(tmp_path, "lock")
 
 
-def test_a_lock_cannot_send_a_login_elsewhere(
-    tmp_path: Path, files: FileServer, closed_registry: Registry, model: bytes
-) -> None:
-    there = Pusher(closed_registry.address, "team/elsewhere", LOGIN)
-    there.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
-    write(tmp_path, ("m", f"oci://{there.registry}/{there.repository}:1b"))
-    env = log_in("docker", there.registry, tmp_path)
-    done(tmp_path, "lock", env=env)
-    lock_file = tmp_path / "aikit.lock"
-    lock_file.write_text(lock_file.read_text().replace(only_file(tmp_path)["url"], f"{files.url}/blob"))
-    files.files["/blob"] = model
-    files.failures["/blob"] = [Failure(401, {"WWW-Authenticate": 'Basic realm="mine"'})] * 3
-    assert refused(tmp_path, "fetch", env=env)
-    assert files.requests
-    assert not [request for request in files.requests if "authorization" in request.headers]
+# --- How it is written
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("oci://registry.ollama.ai/library/llama3.2:1b", "registry.ollama.ai/library/llama3.2:1b"),
+        ("oci://localhost/m:1", "localhost/m:1"),
+        ("oci://[::1]:5000/a/b__c:V_1", "[::1]:5000/a/b__c:V_1"),
+        (f"oci://h.example/m:1@sha256:{'a' * 64}", f"h.example/m@sha256:{'a' * 64}"),
+    ],
+)
+def test_an_address_is_read_as_skopeo_reads_it(text: str, name: str) -> None:
+    assert oci.read(text).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("oci:h.example/m:1", "names no artifact"),
+        ("oci://me:secret@h.example/m:1", "user name or password"),
+        ("oci://library/llama3.2:1b", "names no registry"),
+        ("oci://h.example", "names no registry"),
+        ("oci://h.example$(id)/m:1", "names no registry"),
+        ("oci://h.example/../m:1", "names no repository"),
+        ("oci://h.example/M:1", "names no repository"),
+        ("oci://h.example/a//m:1", "names no repository"),
+        ("oci://h.example/m:-x", "a tag that no registry takes"),
+        ("oci://h.example/m:1?x=y", "a tag that no registry takes"),
+        ("oci://h.example/m@sha256:../x", "a digest that is not"),
+        ("oci://h.example/m@sha512:" + "a" * 128, "a digest that is not"),
+        ("oci://h.example/m", "has no tag: write oci://h.example/m:TAG"),
+        ("oci://h.example/" + "m" * 256 + ":1", "more than 255 bytes"),
+    ],
+)
+def test_an_address_that_no_registry_has_is_refused(text: str, message: str) -> None:
+    with pytest.raises(RefusedError, match=message) as raised:
+        oci.read(text)
+    assert "secret@" not in str(raised.value)
+
+
+# --- What a registry says of it
+
+LAYER = {"mediaType": "x", "digest": f"sha256:{'1' * 64}", "size": 1, "annotations": {TITLE: "m.gguf"}}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({}, "no list of layers"),
+        ({"layers": {}}, "no list of layers"),
+        ({"layers": ["x"]}, "no list of layers"),
+        ({"layers": [LAYER] * 1001}, "no list of layers"),
+        ({"layers": []}, "holds no file of a model"),
+        ({"layers": [LAYER, LAYER]}, "two files that are both called `m.gguf`"),
+        ({"layers": [LAYER | {"digest": "sha256:../../x"}]}, "whose digest is no sha256"),
+        ({"layers": [LAYER | {"digest": None}]}, "whose digest is no sha256"),
+        ({"layers": [LAYER | {"size": -1}]}, "has a layer of -1 bytes"),
+        ({"layers": [LAYER | {"size": True}]}, "has a layer of True bytes"),
+        ({"layers": [LAYER | {"size": 1 << 60}]}, "has a layer of 1152921504606846976 bytes"),
+        *(
+            ({"layers": [LAYER | {"annotations": {TITLE: name}}]}, "has a file")
+            for name in ("/etc/m.gguf", "a/../../m.gguf", "a\nb", "a\ud800", "a\\b", "a/.", ["x"] * 999)
+        ),
+        ({"layers": [LAYER | {"mediaType": f"{OLLAMA}"}] * 2}, "holds 2 model files"),
+        ({"mediaType": INDEX, "manifests": 7}, "an index of several artifacts"),
+        (
+            {"mediaType": INDEX, "manifests": [{"digest": "sha256:../x", "platform": 7}]},
+            "an index of several artifacts",
+        ),
+    ],
+)
+def test_a_manifest_that_is_no_models_is_refused(files: FileServer, manifest: dict[str, object], message: str) -> None:
+    files.files["/v2/m/manifests/1"] = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST} | manifest).encode()
+    source = oci.read(f"oci://{files.url.removeprefix('http://')}/m:1")
+    with Client() as client, pytest.raises(RefusedError, match=message):
+        oci.describe(source, client)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"7", b"[" * 100_000, b'{"layers": ' + b"[" * 999])
+def test_a_manifest_that_is_no_json_is_an_error(files: FileServer, data: bytes) -> None:
+    files.files["/v2/m/manifests/1"] = data
+    source = oci.read(f"oci://{files.url.removeprefix('http://')}/m:1")
+    with Client() as client, pytest.raises(AikitError):
+        oci.describe(source, client)
