@@ -12,7 +12,7 @@ import pytest
 
 from aikit_nix import data, debian
 from nixpkgs import newer_nix, toolchain
-from support import container, debian_lock, file_server, hugging_face, nix_env, tiny_gguf
+from support import container, debian_archive, debian_lock, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
 
 
@@ -71,6 +71,24 @@ def files() -> Iterator[file_server.FileServer]:
     """An HTTP server on loopback: put bytes into `files.files["/path"]`, fetch `files.url + "/path"`."""
     with file_server.serve() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def signed_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[debian_archive.Archive]:
+    if problem := debian_archive.missing():
+        pytest.skip(problem)
+    with debian_archive.serve(tmp_path_factory.mktemp("gpg")) as running:
+        yield running
+
+
+@pytest.fixture
+def archive(signed_archive: debian_archive.Archive, monkeypatch: pytest.MonkeyPatch) -> debian_archive.Archive:
+    """A Debian archive with a signed index for `debian.renew`."""
+    monkeypatch.delenv("http_proxy", raising=False)
+    signed_archive.server.files.clear()
+    signed_archive.server.failures.clear()
+    signed_archive.publish(debian_archive.INDEX)
+    return signed_archive
 
 
 @pytest.fixture

@@ -1,24 +1,18 @@
-"""The lock of Debian packages: mirrors, signed indices, dependencies."""
+"""The machine's mirror, and the lock of Debian packages: renewed, checked, read."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import lzma
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian, debian_archive, http
+from aikit_nix import debian
 from aikit_nix.errors import AikitError
-from support import file_server
 from support.command import aikit_nix
+from support.debian_archive import DATE, ENGINE, INDEX, TOOLS, Archive, renew, stanza
 
 # --- The machine's mirror
 
@@ -107,115 +101,11 @@ def test_a_mirror_with_a_password_is_refused_and_not_shown(
 
 # --- Renewing
 
-DATE = datetime(2026, 10, 30, 8, 8, 1, tzinfo=UTC)
 
-
-@dataclass(frozen=True)
-class Archive:
-    """A Debian archive on loopback, signed by a key of its own."""
-
-    server: file_server.FileServer
-    home: Path
-
-    @property
-    def keyring(self) -> Path:
-        return self.home / "keyring.gpg"
-
-    @property
-    def mirror(self) -> str:
-        return f"{self.server.url}/debian"
-
-    def gpg(self, *arguments: str, data: bytes = b"") -> bytes:
-        argv = ["gpg", "--homedir", str(self.home), "--batch", "--quiet", "--pinentry-mode", "loopback", *arguments]
-        return subprocess.run(argv, input=data, capture_output=True, check=True).stdout
-
-    def publish(
-        self,
-        packages: str,
-        suite: str = "sid",
-        *,
-        valid: timedelta = timedelta(days=7),
-        by_hash: bool = True,
-        codename: str = "sid",
-        date: datetime = DATE,
-        more: Mapping[str, str] | None = None,
-    ) -> None:
-        """Make `packages` the index of a suite's main, for both architectures; `more` has other indices by folder."""
-        texts = {"main/binary-amd64": packages, "main/binary-arm64": packages} | dict(more or {})
-        listing = ""
-        for folder, text in texts.items():
-            index = lzma.compress(text.encode())
-            sha256 = hashlib.sha256(index).hexdigest()
-            listing += f" {sha256} {len(index)} {folder}/Packages.xz\n"
-            place = f"by-hash/SHA256/{sha256}" if by_hash else "Packages.xz"
-            self.server.files[f"/debian/dists/{suite}/{folder}/{place}"] = index
-        release = (
-            f"Origin: Test\nSuite: {suite}\nCodename: {codename}\nDate: {date:%a, %d %b %Y %H:%M:%S} UTC\n"
-            f"Valid-Until: {datetime.now(UTC) + valid:%a, %d %b %Y %H:%M:%S} UTC\n"
-            f"Acquire-By-Hash: {'yes' if by_hash else 'no'}\n"
-            f"SHA256:\n{listing}"
-        )
-        self.server.files[f"/debian/dists/{suite}/InRelease"] = self.gpg("--clearsign", data=release.encode())
-
-
-TOOLS = ("python3-minimal", "libpython3-stdlib", "patchelf", "busybox-static")
-
-
-def stanza(name: str, version: str = "1.0-1", depends: str = "", component: str = "main") -> str:
-    return (
-        f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nDepends: {depends}\n"
-        f"Filename: pool/{component}/{name[0]}/{name}_{version}_amd64.deb\nSize: {len(name)}\n"
-        f"SHA256: {hashlib.sha256(name.encode()).hexdigest()}\n"
-    )
-
-
-INDEX = "\n".join(
-    [
-        *(stanza(name) for name in (*TOOLS, "base-files")),
-        stanza("ca-certificates", depends="openssl (>= 3)"),
-        stanza("llama.cpp-tools", "1:2.0+dfsg~1-1", "libfuture99 (>= 3), debconf, wget | curl"),
-        stanza("libfuture99", "2.9-1"),
-        stanza("libfuture99", "3.0-1"),
-        "Package: not-in-the-pool\nVersion: 1\n",
-    ]
-)
-
-
-ENGINE = ("base-files", "ca-certificates", "libfuture99", "llama.cpp-tools")
 GPUS = {
     "contrib/binary-amd64": stanza("libggml0-backend-cuda", "1-1", "libcublas99, libcuda1 (>= 440) | x", "contrib"),
     "non-free/binary-amd64": stanza("libcublas99", "1-1", "llama.cpp-tools", "non-free"),
 }
-
-
-@pytest.fixture(scope="module")
-def signed_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    for program in ("gpg", "gpgv"):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not installed")
-    home = tmp_path_factory.mktemp("gpg")
-    home.chmod(0o700)
-    with file_server.serve() as server:
-        archive = Archive(server, home)
-        archive.gpg("--passphrase", "", "--quick-generate-key", "test@example", "ed25519", "sign", "never")
-        archive.keyring.write_bytes(archive.gpg("--export"))
-        yield archive
-        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
-
-
-@pytest.fixture
-def archive(signed_archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    monkeypatch.delenv("http_proxy", raising=False)
-    signed_archive.server.files.clear()
-    signed_archive.server.failures.clear()
-    signed_archive.publish(INDEX)
-    return signed_archive
-
-
-def renew(archive: Archive) -> debian.Lock:
-    lock, warnings = debian.renew(archive.mirror, keyring=archive.keyring)
-    assert warnings == ()
-    return lock
 
 
 def test_a_lock_follows_the_signed_index(archive: Archive, tmp_path: Path) -> None:
@@ -233,11 +123,6 @@ def test_a_lock_follows_the_signed_index(archive: Archive, tmp_path: Path) -> No
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["lock.json"]
     read = debian.Lock.read(tmp_path / "new/lock.json")
     assert read.to_json() == lock.to_json() == renew(archive).to_json()
-
-
-def test_an_archive_without_by_hash_is_read(archive: Archive) -> None:
-    archive.publish(INDEX, by_hash=False)
-    assert renew(archive).architectures["amd64"].engine == ENGINE
 
 
 def test_what_a_gpu_needs_is_a_group_of_its_own(archive: Archive) -> None:
@@ -282,38 +167,6 @@ def test_the_date_of_a_lock_is_read_whatever_its_format(tmp_path: Path) -> None:
     assert debian.Lock.date_of(tmp_path / "pipe") is None
 
 
-def test_a_changed_release_is_refused(archive: Archive) -> None:
-    path = "/debian/dists/sid/InRelease"
-    archive.server.files[path] = archive.server.files[path].replace(b"Origin: Test", b"Origin: Best")
-    with pytest.raises(AikitError, match=r"not signed by a key of .*BADSIG"):
-        renew(archive)
-
-
-@pytest.mark.parametrize("text", [b"", b"Origin: Test\n", b"\xff\0<html>"])
-def test_an_unsigned_release_is_refused(archive: Archive, text: bytes) -> None:
-    archive.server.files["/debian/dists/sid/InRelease"] = text
-    with pytest.raises(AikitError, match="not signed by a key of"):
-        renew(archive)
-
-
-@pytest.mark.skipif(not debian_archive.KEYRING.is_file(), reason="debian-archive-keyring is not installed")
-def test_a_release_of_another_signer_is_refused(archive: Archive) -> None:
-    with pytest.raises(AikitError, match=r"not signed by a key of .*NO_PUBKEY"):
-        debian.renew(archive.mirror)
-
-
-def test_a_missing_keyring_is_named(archive: Archive, tmp_path: Path) -> None:
-    with pytest.raises(AikitError, match="apt-get install debian-archive-keyring"):
-        debian.renew(archive.mirror, keyring=tmp_path / "none.gpg")
-
-
-def test_a_changed_index_is_refused(archive: Archive) -> None:
-    path = next(path for path in archive.server.files if "binary-amd64/by-hash" in path)
-    archive.server.files[path] = lzma.compress(INDEX.replace("3.0-1", "3.0-9").encode())
-    with pytest.raises(AikitError, match="not what the signed index says"):
-        renew(archive)
-
-
 @pytest.mark.parametrize(
     ("index", "message"),
     [
@@ -336,15 +189,6 @@ def test_an_index_that_does_not_do_is_refused(archive: Archive, index: str, mess
         renew(archive)
 
 
-def test_a_download_that_breaks_is_tried_again(archive: Archive) -> None:
-    path = "/debian/dists/sid/InRelease"
-    archive.server.failures[path] = [file_server.Failure(cut=10)]
-    assert renew(archive).suite == "sid"
-    archive.server.failures[path] = [file_server.Failure(cut=10), file_server.Failure(status=503)]
-    with pytest.raises(AikitError, match="503"):
-        renew(archive)
-
-
 def test_testing_stands_in_for_a_sid_that_is_not_whole(archive: Archive) -> None:
     archive.publish(INDEX.replace("Package: libfuture99", "Package: libfuture100"))
     archive.publish(INDEX, "testing", codename="next")
@@ -352,83 +196,6 @@ def test_testing_stands_in_for_a_sid_that_is_not_whole(archive: Archive) -> None
     assert lock.suite == "next"
     assert ["libfuture99" in str(warning) for warning in warnings] == [True]
     assert str(warnings[0]).startswith("warning: ")
-
-
-def test_an_index_of_another_suite_is_refused(archive: Archive) -> None:
-    archive.publish(INDEX, "stable", codename="bookworm")
-    files = archive.server.files
-    files["/debian/dists/sid/InRelease"] = files["/debian/dists/stable/InRelease"]
-    with pytest.raises(AikitError, match="of another suite"):
-        renew(archive)
-
-
-def test_a_mirror_without_the_suite_is_named() -> None:
-    with file_server.serve() as server, pytest.raises(AikitError, match=r"InRelease answered 404.*--mirror"):
-        debian.renew(f"{server.url}/ubuntu")
-    with pytest.raises(AikitError, match="--mirror"):
-        debian.renew("http://127.0.0.1:1/debian")
-    with pytest.raises(AikitError, match="no http:// or https://"):
-        debian.renew("file:///etc")
-
-
-@pytest.mark.parametrize(
-    ("failure", "message"),
-    [
-        (file_server.Failure(endless=True), "more than 65,536 bytes"),
-        (file_server.Failure(drip=0.2), "too slow"),
-        (file_server.Failure(flood=b"HTTP/1.1 100 Continue\r\n\r\n"), "too slow|no sense|broke"),
-        (file_server.Failure(flood=b"X: y\r\n"), "InRelease"),
-        (file_server.Failure(raw=b"HTTP/1.1 huh\r\n\r\n"), "InRelease"),
-        (file_server.Failure(raw=b"\xff" * 100), "InRelease"),
-        (file_server.Failure(status=302, headers={"Location": "ftp://127.0.0.1/x"}), "only http"),
-        (file_server.Failure(status=302, headers={"Location": "file:///etc/passwd"}), "only http"),
-    ],
-)
-def test_nothing_that_a_mirror_says_has_no_end(
-    archive: Archive, failure: file_server.Failure, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(debian_archive, "_RELEASE_LIMIT", 1 << 16)
-    monkeypatch.setattr(debian_archive, "_FOR_RELEASE", http.Patience(answer=1, attempts=2, first_wait=0))
-    archive.server.failures["/debian/dists/sid/InRelease"] = [failure] * 2
-    with pytest.raises(AikitError, match=message):
-        renew(archive)
-
-
-def test_a_message_that_unpacks_to_more_is_not_unpacked(archive: Archive) -> None:
-    """gpgv would write the whole of it, whoever signed it."""
-    packed = archive.gpg("--sign", "--armor", data=bytes(50_000_000))
-    assert len(packed) < 1_000_000
-    signature = packed.replace(b"PGP MESSAGE", b"PGP SIGNATURE")
-    clear = archive.server.files["/debian/dists/sid/InRelease"]
-    for answer in (packed, clear[: clear.index(b"-----BEGIN PGP SIG")] + signature, clear + packed, b"x\n" + clear):
-        archive.server.files["/debian/dists/sid/InRelease"] = answer
-        with pytest.raises(AikitError, match="not signed by a key of"):
-            renew(archive)
-
-
-def test_a_text_is_what_was_signed(archive: Archive) -> None:
-    """Lines that begin with a dash are escaped, and blanks at their ends are not signed."""
-    path = "/debian/dists/sid/InRelease"
-    signed = archive.gpg("--clearsign", data=b"Suite: sid  \n- a\n-----b\nDate: x\n")
-    archive.server.files[path] = signed
-    with pytest.raises(AikitError, match="no date that can be read"):
-        renew(archive)
-    archive.server.files[path] = signed.replace(b"- -----b", b"-----b")
-    with pytest.raises(AikitError, match="not signed by a key of"):
-        renew(archive)
-
-
-def test_an_index_that_is_longer_than_signed_is_not_read_to_its_end(archive: Archive) -> None:
-    path = next(path for path in archive.server.files if "binary-amd64/by-hash" in path)
-    archive.server.failures[path] = [file_server.Failure(endless=True)] * 2
-    with pytest.raises(AikitError, match="answered with more than"):
-        renew(archive)
-
-
-def test_an_index_that_unpacks_to_more_is_refused(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian_archive, "_INDEX_LIMIT", 100)
-    with pytest.raises(AikitError, match="unpacks to more than 100 bytes"):
-        renew(archive)
 
 
 # --- What is still there
