@@ -20,7 +20,7 @@ from aikit_nix.errors import AikitError
 from support import container, debian_lock, image, tiny_gguf
 from support.command import aikit_nix
 
-STUB = Path(__file__).parent / "fixtures/libcuda.c"
+STUB = Path(__file__).parents[1] / "fixtures/libcuda.c"
 EMULATOR = shutil.which("qemu-aarch64-static")
 
 

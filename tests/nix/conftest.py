@@ -1,0 +1,30 @@
+"""What tests of the Debian package set share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aikit_nix import data, debian
+from support import debian_lock
+from support.debian_set import DebianSet
+
+
+@pytest.fixture(scope="module")
+def usable_lock(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A lock whose files can be had, and the machine's mirror in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in debian.build_environment().items():
+            patch.setenv(name, value)
+        yield debian_lock.usable(tmp_path_factory.mktemp("lock"), print, None) or debian.LOCK
+
+
+@pytest.fixture
+def debian_set(usable_lock: Path, tmp_path: Path) -> DebianSet:
+    shutil.copytree(data.NIX, tmp_path / "nix")
+    folder = tmp_path / "nix/packages/debian"
+    shutil.copy(usable_lock, folder / "lock.json")
+    return DebianSet(folder)
