@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data, debian
+from aikit_nix import data, debian, http
 from nixpkgs import newer_nix, toolchain
 from support import container, debian_archive, debian_lock, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
+from support.web import PATIENCE
 
 
 def pytest_configure() -> None:
@@ -89,6 +90,16 @@ def archive(signed_archive: debian_archive.Archive, monkeypatch: pytest.MonkeyPa
     signed_archive.server.failures.clear()
     signed_archive.publish(debian_archive.INDEX)
     return signed_archive
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Client]:
+    """An impatient HTTP client, past the proxies of this machine."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with http.Client(PATIENCE) as client:
+        yield client
 
 
 @pytest.fixture
