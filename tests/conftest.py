@@ -12,7 +12,7 @@ import pytest
 
 from aikit_nix import data, debian, http
 from nixpkgs import newer_nix, toolchain
-from support import container, debian_archive, debian_lock, file_server, hugging_face, nix_env, tiny_gguf
+from support import container, debian_archive, debian_lock, downloads, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
 from support.web import PATIENCE
 
@@ -72,6 +72,13 @@ def files() -> Iterator[file_server.FileServer]:
     """An HTTP server on loopback: put bytes into `files.files["/path"]`, fetch `files.url + "/path"`."""
     with file_server.serve() as server:
         yield server
+
+
+@pytest.fixture
+def server(files: file_server.FileServer) -> file_server.FileServer:
+    """A file server that has `support.downloads.DATA` as /m."""
+    files.files["/m"] = downloads.DATA
+    return files
 
 
 @pytest.fixture(scope="session")

@@ -181,7 +181,9 @@ class Partial:
             return None
         texts = (found.address, found.validator, found.boot)
         numbers = (found.synced, found.size or 0)
-        sound = all(isinstance(text, str) for text in texts) and all(type(number) is int for number in numbers)
+        sound = all(isinstance(text, str) for text in texts) and all(
+            type(number) is int and number >= 0 for number in numbers
+        )
         return found if sound else None
 
     def _write_state(self, state: State) -> None:
