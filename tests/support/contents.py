@@ -1,0 +1,18 @@
+"""Bytes that are in no Nix store yet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+NEW = os.urandom(16)  # in no store yet
+
+
+def content(folder: Path, size: int) -> bytes:
+    """Bytes that no other run has."""
+    unit = NEW + f"{folder}".encode()
+    return (unit * (size // len(unit) + 1))[:size]
+
+
+def left_in_store(name: str) -> set[str]:
+    return {entry.name for entry in Path("/nix/store").iterdir() if entry.name.endswith(name)}
