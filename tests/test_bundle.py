@@ -5,7 +5,6 @@ One flake is bundled for the whole module. The other machine is a namespace (`su
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,14 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
 from support import debian_lock, docs, file_server, flakes, fresh
+from support.bundles import Bundle
 from support.command import aikit_nix, on_path
 
 AIKITFILE = """\
@@ -32,7 +31,6 @@ models:
   - name: big
     source: big.gguf
 """
-BIG = 48 << 20
 
 
 @dataclass(frozen=True)
@@ -46,23 +44,9 @@ class Project:
     def bundle(self) -> Path:
         return self.folder / "bundle"
 
-    def path(self, name: str) -> str:
-        """A store path of the bundle, by its name."""
-        (found,) = [item["path"] for item in self.index if item["path"].endswith("-" + name)]
-        return str(found)
-
     @property
     def index(self) -> list[dict[str, str]]:
-        paths: list[dict[str, str]] = json.loads((self.bundle / "bundle.json").read_text())["paths"]
-        return paths
-
-    def nar(self, name: str) -> str:
-        """The file of a binary cache that has the bytes of a store path, below the bundle."""
-        text = (self.bundle / self.narinfo(name)).read_text()
-        return re.search("^URL: (.*)$", text, re.MULTILINE)[1]  # type: ignore[index]
-
-    def narinfo(self, name: str) -> str:
-        return Path(self.path(name)).name[:32] + ".narinfo"
+        return Bundle(self.bundle).index
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +55,7 @@ def project(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactor
         pytest.skip(problem)
     folder = tmp_path_factory.mktemp("bundle")
     shutil.copy(tiny_model, folder / "tiny.gguf")
-    (folder / "big.gguf").write_bytes(tiny_model.read_bytes() + os.urandom(BIG))
+    (folder / "big.gguf").write_bytes(tiny_model.read_bytes() + os.urandom(48 << 20))
     (folder / "aikitfile.yaml").write_text(AIKITFILE)
     with pytest.MonkeyPatch.context() as patch:
         flakes.environment(folder, patch)
@@ -147,82 +131,6 @@ def test_the_index_says_what_everything_is(project: Project) -> None:
         assert item["narHash"] == said.stdout.strip()
 
 
-def flip(file: Path) -> None:
-    """Change one bit in the middle, in a copy: the files of `damaged` are links to those of the bundle."""
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.unlink()
-    file.write_bytes(data)
-
-
-def cut(file: Path) -> None:
-    data = file.read_bytes()
-    file.unlink()
-    file.write_bytes(data[: len(data) // 2])
-
-
-DAMAGE: dict[str, tuple[Callable[[Project], str], Callable[[Path], None], str]] = {
-    "a bit of a model": (lambda bundle: bundle.nar("big.gguf"), flip, "big.gguf"),
-    "half of a model": (lambda bundle: bundle.nar("big.gguf"), cut, "big.gguf"),
-    "no model": (lambda bundle: bundle.nar("big.gguf"), Path.unlink, "big.gguf"),
-    "no description": (lambda bundle: bundle.narinfo("tiny.gguf"), Path.unlink, "tiny.gguf"),
-    "a bit of a description": (lambda bundle: bundle.narinfo("tiny.gguf"), flip, "tiny.gguf"),
-    "half of the index": (lambda _: "bundle.json", cut, "bundle.json"),
-    "no index": (lambda _: "bundle.json", Path.unlink, "bundle.json"),
-    "a bit of the flake": (lambda _: "flake/aikit/plan.json", flip, "flake/aikit/plan.json"),
-}
-
-
-@pytest.mark.parametrize("what", DAMAGE)
-def test_what_is_damaged_is_named_and_not_imported(what: str, project: Project, tmp_path: Path) -> None:
-    where, damage, name = DAMAGE[what]
-    damaged = tmp_path / "damaged"
-    shutil.copytree(project.bundle, damaged, copy_function=os.link)
-    damage(damaged / where(project))
-    machine = tmp_path / "nix"
-    done = fresh.aikit_nix(machine, "unbundle", damaged, "-o", "flake", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert name in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "flake").exists()
-    if name.endswith(".gguf"):
-        assert not valid(machine, project.path(name), tmp_path)
-        assert len(done.stderr.splitlines()) == 1, done.stderr
-
-
-def valid(machine: Path, path: str, cwd: Path) -> bool:
-    """Whether a store has a path; and that what it has is whole."""
-    verified = fresh.run(machine, "nix-store", "--verify", "--check-contents", cwd=cwd)
-    assert verified.returncode == 0, verified.stderr
-    return fresh.run(machine, "nix-store", "--check-validity", path, cwd=cwd).returncode == 0
-
-
-def test_killed_it_leaves_nothing_half_and_goes_on(project: Project, tmp_path: Path) -> None:
-    machine = tmp_path / "nix"
-    command = [sys.executable, "-m", "aikit_nix.cli", "unbundle", str(project.bundle)]
-    with subprocess.Popen(fresh.argv(machine, command), start_new_session=True) as process:
-        half = machine / Path(project.path("big.gguf")).relative_to("/nix")
-        while not half.exists() or half.stat().st_size == 0:
-            assert process.poll() is None
-            time.sleep(0.001)
-        os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert not valid(machine, project.path("big.gguf"), tmp_path)
-    done = fresh.aikit_nix(machine, "unbundle", project.bundle, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert valid(machine, project.path("big.gguf"), tmp_path)
-
-
-def test_a_full_disk_is_said(project: Project, tmp_path: Path) -> None:
-    script = f"{sys.executable} -m aikit_nix.cli unbundle {project.bundle}; echo status $?; nix-store --check-validity {project.path('big.gguf')}"
-    done = fresh.run("40m", "sh", "-c", script, cwd=tmp_path)
-    assert "status 1" in done.stdout
-    assert "No space left on device" in done.stderr
-    assert "run it again" in done.stderr
-    assert re.search("path '.*big.gguf' is not valid", done.stderr)
-
-
 def test_what_was_built_is_trusted_by_signature_only(project: Project, tmp_path: Path) -> None:
     secret = subprocess.run(["nix", "key", "generate-secret", "--key-name", "ci-1"], capture_output=True, check=True)
     (tmp_path / "key").write_bytes(secret.stdout)
@@ -260,36 +168,6 @@ def test_a_model_that_is_not_in_the_store_is_named(project: Project, tmp_path: P
     assert done.returncode == 1
     assert "/models/big.gguf is not in the Nix store: bring it there with `aikit-nix fetch`" in done.stderr
     assert not (tmp_path / "b/bundle.json").exists()
-
-
-def test_a_folder_that_is_not_empty_stays_as_it_is(project: Project, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/file").write_text("mine")
-    done = aikit_nix("unbundle", project.bundle, "-o", "mine", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "not empty" in done.stderr
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
-
-
-def test_what_somebody_changed_throughout_is_refused(project: Project, tmp_path: Path) -> None:
-    """NAR, description and index agree, without a signature: the store path itself says which bytes it has."""
-    changed = tmp_path / "changed"
-    shutil.copytree(project.bundle, changed)
-    nar, narinfo = changed / project.nar("tiny.gguf"), changed / project.narinfo("tiny.gguf")
-    flip(nar)
-    digest = hashlib.sha256(nar.read_bytes()).digest()
-    text = narinfo.read_text()
-    before = re.search("^NarHash: (.*)$", text, re.MULTILINE)[1]  # type: ignore[index]
-    now = f"sha256:{store.base32(digest)}"
-    narinfo.write_text(text.replace(before, now))
-    index = (changed / "bundle.json").read_text().replace(before, now)
-    old, new = (hashlib.sha256(each.encode()).hexdigest() for each in (text, narinfo.read_text()))
-    (changed / "bundle.json").write_text(index.replace(old, new))
-    done = fresh.aikit_nix(tmp_path / "nix", "unbundle", changed, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "tiny.gguf" in done.stderr
-    assert "hash mismatch" in done.stderr
-    assert not valid(tmp_path / "nix", project.path("tiny.gguf"), tmp_path)
 
 
 def test_bundling_that_was_killed_goes_on(project: Project, tmp_path: Path) -> None:
