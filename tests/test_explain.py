@@ -74,7 +74,8 @@ def test_explain_shows_what_the_lock_knows_of_the_origin(tmp_path: Path) -> None
         """{"version": 1, "models": [{"name": "m", "source": "hf://ns/repo/m.gguf",
         "origin": {"kind": "huggingface", "repository": "ns/repo", "revision": "abc", "license": "mit", "baseModels": ["ns/base"]},
         "files": [{"path": "/models/m.gguf", "url": "https://h.example/abc/m.gguf", "size": 5,
-                   "sha256": "1111111111111111111111111111111111111111111111111111111111111111"}]}]}"""
+                   "sha256": "1111111111111111111111111111111111111111111111111111111111111111",
+                   "gguf": {"chatTemplate": true, "contextLength": 4096}}]}]}"""
     )
     write(tmp_path, HEAD + "models: [{name: m, source: 'hf://ns/repo/m.gguf'}]\n")
     done = aikit_nix("explain", cwd=tmp_path)
@@ -85,5 +86,6 @@ def test_explain_shows_what_the_lock_knows_of_the_origin(tmp_path: Path) -> None
         "origin  ns/repo at abc",
         "licence mit",
         "made of ns/base",
+        "gguf    4096 tokens, a chat template",
     ):
         assert f"  {line}\n" in done.stdout

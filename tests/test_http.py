@@ -12,7 +12,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from aikit_nix import console, redact
+from aikit_nix import console
 from aikit_nix.errors import AikitError
 from aikit_nix.http import Answer, Client, HttpError, Trouble
 from support import file_server
@@ -192,24 +192,6 @@ def test_no_message_holds_a_secret(
     assert TOKEN not in "".join(said)
     assert "\x1b" not in "".join(said)
     assert f"$ GET {files.url}/a?X-Amz-Signature=***&token=***&part=1 -> 404" in said[-1].splitlines()
-
-
-@pytest.mark.parametrize(
-    ("url", "blanked"),
-    [
-        ("https://h/https://u:p@other/a", "https://h/https://***@other/a"),
-        ("https://h/a?from=http://p@other/a", "https://h/a?from=http://***@other/a"),
-        ("https://h/p?x=1", "https://h/p?x=1"),
-        ("https://u:p@h:8/p", "https://***@h:8/p"),
-        ("https://u:p/w@h/p", "https://***@h/p"),
-        ("https://h/p?sig=a&Signature=b&x=c&api_key=d#e", "https://h/p?sig=***&Signature=***&x=c&api_key=***"),
-        ("oci://h:5000/a@sha256:ab", "oci://h:5000/a@sha256:ab"),
-        ("http://[::1]:80/a", "http://[::1]:80/a"),
-        ("http://a\x1b[31m\n/", "http://a\\x1b[31m /"),
-    ],
-)
-def test_an_address_is_shown_without_its_secrets(url: str, blanked: str) -> None:
-    assert redact.blank(url) == blanked
 
 
 def test_several_threads_may_ask(web: Client, files: FileServer) -> None:

@@ -11,8 +11,7 @@ from aikit_nix.aikitfile import Layer, Pin
 from aikit_nix.errors import AikitError
 from aikit_nix.gguf import Facts
 from aikit_nix.lock import Entry, Lock, Origin
-from support.hugging_face import HuggingFace
-from support.locks import done, refused, run, write
+from support.locks import refused, write
 
 SHA = "1" * 64
 FULL = Pin(SHA, 7, "2" * 64, Layer(f"sha256:{'3' * 64}", 9), "https://h.example/m", True, "a/m", Facts(True, 4096, 1))
@@ -36,19 +35,6 @@ def test_what_bytes_say_is_filled_in_where_they_are_the_same_bytes() -> None:
     ((_, pin),) = bare.filled({"/models/a": seen}).entries["a", "a.gguf"].files
     assert (pin.blake3, pin.layer, pin.url) == (seen.blake3, seen.layer, "https://h.example/m")
     assert bare.filled({"/models/a": Pin("0" * 64, 7, "2" * 64), "/models/b": seen}) == bare
-
-
-@pytest.mark.usefixtures("nix")
-def test_explain_says_where_it_is_from(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
-    card = {"license": "mit", "base_model": ["upstream/base"]}
-    commit = hub.repository(card=card).commit({"m.gguf": model})
-    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
-    done(tmp_path, "lock")
-    result = run(tmp_path, "explain")
-    assert f"origin  ns/repo at {commit}" in result.stdout
-    assert "licence mit" in result.stdout
-    assert "made of upstream/base" in result.stdout
-    assert "gguf    4096 tokens, a chat template" in result.stdout
 
 
 GOOD = '{"path": "/models/m.gguf", "size": 1, "sha256": "%s"}' % ("1" * 64)

@@ -69,3 +69,21 @@ def test_a_password_that_is_no_url_is_blanked_too(mark: str) -> None:
 def test_an_address_without_a_scheme_is_one_too() -> None:
     assert redact.blank("me:pw@h/a?from=http://p@other/&token=x") == "***@h/a?from=http://***@other/&token=***"
     assert redact.blank("registry.example:5000/a@sha256:ab") == "registry.example:5000/a@sha256:ab"
+
+
+@pytest.mark.parametrize(
+    ("url", "blanked"),
+    [
+        ("https://h/https://u:p@other/a", "https://h/https://***@other/a"),
+        ("https://h/a?from=http://p@other/a", "https://h/a?from=http://***@other/a"),
+        ("https://h/p?x=1", "https://h/p?x=1"),
+        ("https://u:p@h:8/p", "https://***@h:8/p"),
+        ("https://u:p/w@h/p", "https://***@h/p"),
+        ("https://h/p?sig=a&Signature=b&x=c&api_key=d#e", "https://h/p?sig=***&Signature=***&x=c&api_key=***"),
+        ("oci://h:5000/a@sha256:ab", "oci://h:5000/a@sha256:ab"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("http://a\x1b[31m\n/", "http://a\\x1b[31m /"),
+    ],
+)
+def test_an_address_is_shown_without_its_secrets(url: str, blanked: str) -> None:
+    assert redact.blank(url) == blanked
