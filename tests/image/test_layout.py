@@ -175,5 +175,5 @@ def test_the_history_says_what_a_layer_is(history: str, contents: str) -> None:
 @pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())
 def test_what_would_take_all_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
     (tmp_path / "image.tar").write_bytes(bomb)
-    with pytest.raises(AikitError, match=r"is no image that can be read \(('x' begins with 1,099|maximum recursion)"):
+    with pytest.raises(AikitError, match=r"is no image that can be read \((a member|the heads of)"):
         layout.read_archive(tmp_path / "image.tar")

@@ -142,5 +142,5 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())
 def test_what_would_take_all_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
-    with pytest.raises(AikitError, match=r"cannot be unpacked: ('x' begins with 1,099|maximum recursion)"):
+    with pytest.raises(AikitError, match=r"cannot be unpacked: (a member|the heads of)"):
         lay(tmp_path, bomb)

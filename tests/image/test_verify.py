@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import tarfile
@@ -150,7 +149,7 @@ def test_a_layer_that_cannot_be_read_is_no_layer_that_hides_nothing(tmp_path: Pa
     """Container engines may read on where this program does not."""
     layout = layouts.write(tmp_path / "image", {}, {"x": b"1"}, layer=bomb + layouts.layer(("models/.wh.m", b"")))
     (found,) = check(layout, None)
-    assert re.search("'x' begins with 1,099|is no tar that can be read", found)
+    assert "is no tar that can be read" in found
 
 
 def test_a_label_that_lies_is_named(project: Path, tmp_path: Path) -> None:

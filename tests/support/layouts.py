@@ -57,14 +57,19 @@ def bombs() -> dict[str, bytes]:
         info.type, info.size = kind, 1 << 40
         return info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
 
-    head = tarfile.TarInfo("x")
-    head.pax_headers = {"comment": "x"}
-    before = head.tobuf(tarfile.PAX_FORMAT)[:1024]  # its records, without it
+    def records(values: dict[str, str]) -> bytes:
+        head = tarfile.TarInfo("x")
+        head.pax_headers = values
+        return head.tobuf(tarfile.PAX_FORMAT)
+
+    before = records({"comment": "x"})[:1024]  # without what they are about
     return {
         "a name of a tebibyte": entry(tarfile.GNUTYPE_LONGNAME),
         "records of a tebibyte": entry(tarfile.XHDTYPE),
         "a sparse file": entry(tarfile.GNUTYPE_SPARSE),
         "heads without an end": before * 3000 + bytes(1024),
+        "a map of a sparse file": records({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}) + b"9" * 4096,
+        "a map of a sparse file in records": records({"GNU.sparse.map": "0,1," * 1000}) + bytes(1024),
     }
 
 

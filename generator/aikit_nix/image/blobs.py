@@ -95,7 +95,7 @@ def _of_file(file: Path) -> Blocks:
 def _of_archive(file: Path) -> Iterator[Opened]:
     image = layout.read_archive(file)
     try:
-        with files.open_regular(file) as stream, layout.open_tar(stream) as archive:
+        with files.open_regular(file) as stream, layout.open_archive(stream) as archive:
             listed = archive.extractfile("manifest.json")
             names = json.loads(listed.read())[0]["Layers"] if listed else []
 
@@ -103,18 +103,18 @@ def _of_archive(file: Path) -> Iterator[Opened]:
                 return _of_member(file, _followed(archive, names[index]))
 
             yield Opened(image, str(file), blocks)
-    except (OSError, tarfile.TarError, EOFError, KeyError, zlib.error) as failed:
+    except (OSError, ValueError, KeyError) as failed:
         raise error(f"cannot read {file}: {' '.join(str(failed).split())[:200]}", code="unreadable") from None
 
 
 def _of_member(file: Path, member: tarfile.TarInfo) -> Blocks:
     """Opened anew, so that layers can be read side by side; the archive may be packed as a whole."""
     try:
-        with files.open_regular(file) as stream, layout.open_tar(stream) as archive:
+        with files.open_regular(file) as stream, layout.open_archive(stream) as archive:
             content = archive.extractfile(member)
             while content and (block := content.read(BLOCK)):
                 yield block
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as failed:
+    except (OSError, ValueError) as failed:
         raise error(f"cannot read {file}: {' '.join(str(failed).split())[:200]}", code="unreadable") from None
 
 

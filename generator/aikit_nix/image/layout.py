@@ -10,13 +10,13 @@ import json
 import posixpath
 import re
 import tarfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
-from aikit_nix import files, store
+from aikit_nix import files, store, tar
 from aikit_nix.errors import AikitError, error
 from aikit_nix.image import model_layer
 
@@ -26,23 +26,6 @@ MODELS_LABEL = "aikit-nix.models"  # JSON: path in the image -> "sha256:…"
 _MODEL_LAYER = "model layer: "  # as nix/image/layout.py calls them in the image's history
 _STORE_PATHS = re.compile(r"/nix/store/[0-9a-z]{32}-([0-9A-Za-z+._?=-]+)")
 _LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
-# What stands before an entry, and is read at once by tarfile: pax records, long names
-_HEADS = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
-_LONGEST_HEAD = 1 << 20  # bytes
-
-
-class Entry(tarfile.TarInfo):
-    """An entry of a tar from anywhere: what would not fit into memory before its first byte is read raises ValueError."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        head = super().frombuf(buf, encoding, errors)
-        if head.type == tarfile.GNUTYPE_SPARSE or (head.type in _HEADS and head.size > _LONGEST_HEAD):
-            raise ValueError(f"{head.name[:80]!r} begins with {head.size:,} bytes that are no file's")
-        return head
 
 
 @dataclass(frozen=True)
@@ -185,8 +168,8 @@ def read_archive(file: Path) -> Image:
     """The one image of a docker-archive (`docker save`, a flake's default output). Raises AikitError."""
     where = str(file)
     try:
-        with files.open_regular(file) as stream, open_tar(stream) as archive:
-            members = {member.name: _member(member) for member in archive}
+        with files.open_regular(file) as stream, open_archive(stream) as archive:
+            members = {member.name: member for member in tar.members(archive)}
 
             def content(name: str) -> bytes:
                 member = members[name]
@@ -209,15 +192,15 @@ def read_archive(file: Path) -> Image:
         return Image(b"", None, digest_of(config), len(config), *_configuration(config, layers), tuple(names))
     except OSError as failed:
         raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, EOFError, tarfile.TarError, zlib.error) as bad:  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
         raise _no_image(where, bad) from None
 
 
-def open_tar(stream: IO[bytes]) -> tarfile.TarFile:
-    """A docker-archive, packed with gzip or not at all. Raises what reading it may raise: zlib.error, too."""
+def open_archive(stream: IO[bytes]) -> AbstractContextManager[tarfile.TarFile]:
+    """A docker-archive, packed with gzip or not at all, as `tar.opened`."""
     packed = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
-    return tarfile.open(fileobj=stream, mode="r:gz" if packed else "r:", tarinfo=Entry)
+    return tar.opened(stream, "r:gz" if packed else "r:")
 
 
 def digest_of(data: bytes) -> str:
@@ -270,12 +253,6 @@ def _check_run(run: object) -> None:
 
 def _is_word(value: object) -> bool:
     return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
-
-
-def _member(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    if member.size < 0:  # by which Python 3.11's tarfile goes back, for ever
-        raise ValueError(f"{member.name[:80]!r} has a size below nothing")
-    return member
 
 
 def _size(members: Mapping[str, tarfile.TarInfo], name: str) -> int:

@@ -14,6 +14,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from aikit_nix import tar
 from aikit_nix.errors import error
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
@@ -80,12 +81,12 @@ def _unpack(layer: Layer, folder: Path, root: Path) -> None:
     try:
         with path.open("rb") as file:
             stream = Hashing(file)
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK, tarinfo=layout.Entry) as archive:
-                for member in archive:
+            with tar.opened(stream, "r|") as archive:
+                for member in tar.members(archive):
                     extract(archive, member, root)
             while stream.read(_BLOCK):
                 pass  # what stands behind the end of the tar belongs to the digest, too
-    except (OSError, ValueError, RecursionError, tarfile.TarError) as bad:
+    except (OSError, ValueError) as bad:
         raise error(f"{path} cannot be unpacked: {' '.join(str(bad).split())[:300]}", code="image") from None
     if f"sha256:{stream.sha256.hexdigest()}" != layer.digest:
         raise error(f"{path} has other bytes than its digest says", code="image")

@@ -9,18 +9,17 @@ from __future__ import annotations
 import hashlib
 import io
 import posixpath
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from aikit_nix import console, files, hashing, store
+from aikit_nix import console, files, hashing, store, tar
 from aikit_nix.debian_index import stanzas
 from aikit_nix.errors import Diagnostic, Severity, error
 from aikit_nix.hashing import Digests
-from aikit_nix.image import blobs, layout, model_layer
+from aikit_nix.image import blobs, model_layer
 from aikit_nix.image.blobs import Blocks, Opened
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.plan import Packages
@@ -227,13 +226,8 @@ def _read_model(path: str, size: int, stream: _Stream) -> Digests:
 
 def _file_size(head: bytes) -> int | None:
     """The size of the file whose tar header ends some bytes."""
-    with (
-        suppress(tarfile.TarError, EOFError, ValueError),
-        tarfile.open(fileobj=io.BytesIO(head), mode="r:", tarinfo=layout.Entry) as archive,
-    ):
-        while member := archive.next():
-            if member.size < 0:  # by which Python 3.11's tarfile goes back, for ever
-                break
+    with suppress(ValueError), tar.opened(io.BytesIO(head), "r:") as archive:
+        for member in tar.members(archive):
             if member.isreg():
                 return member.size
     return None
@@ -243,8 +237,8 @@ def _read_base(stream: _Stream, contents: _Contents) -> None:
     """Note what is known of a tar's files. Raises ValueError where it cannot be read: others may find more in it."""
     contents.hidden = []
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=blobs.BLOCK, tarinfo=layout.Entry) as archive:
-            for member in archive:
+        with tar.opened(stream, "r|") as archive:
+            for member in tar.members(archive):
                 name = posixpath.normpath(member.name.lstrip("/"))
                 if name in contents.models or posixpath.basename(name).startswith(".wh."):
                     contents.hidden.append(name)
@@ -252,8 +246,8 @@ def _read_base(stream: _Stream, contents: _Contents) -> None:
                     continue
                 file = archive.extractfile(member)
                 contents.add(name, file.read() if file else b"")
-    except (tarfile.TarError, EOFError, RecursionError) as bad:
-        raise ValueError(f"is no tar that can be read ({' '.join(str(bad).split())[:100]})") from None
+    except ValueError as bad:
+        raise ValueError(f"is no tar that can be read ({bad})") from None
 
 
 # --- Against the recipe
