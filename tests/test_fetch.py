@@ -1,20 +1,14 @@
-"""`lock` and `fetch` from a server into the Nix store, also killed at any moment."""
+"""`lock` and `fetch` from a server into the Nix store. Killed at any moment: test_kills.py."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from aikit_nix import process, store
+from aikit_nix import store
 from support.command import aikit_nix
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
@@ -26,37 +20,6 @@ def written(folder: Path, server: FileServer, sha256: str = "") -> None:
     (folder / "aikitfile.yaml").write_text(
         f"apiVersion: v1alpha1\nmodels:\n  - {{name: m, source: '{server.url}/m.gguf'{known}}}\n"
     )
-
-
-@pytest.mark.parametrize("command", ["lock", "fetch"])
-@pytest.mark.usefixtures("nix")
-def test_kill_at_any_moment(files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """AIKIT_KILLS says how often."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    data = random.Random(str(tmp_path)).randbytes((9 << 20) + 123)  # new in each run
-    sha256 = hashlib.sha256(data).hexdigest()
-    files.files["/m.gguf"] = data
-    files.rate = 4 << 20
-    written(tmp_path, files, sha256 if command == "fetch" else "")
-    path = store.store_path("m.gguf", sha256)
-    for _ in range(int(os.environ.get("AIKIT_KILLS", "5"))):
-        argv = [sys.executable, "-m", "aikit_nix.cli", command]
-        with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-            time.sleep(random.uniform(0, 3))
-            running.send_signal(signal.SIGKILL)
-        if process.succeeds(["nix-store", "--check-validity", path]):
-            process.run(["nix-store", "--verify-path", path])
-            if not (tmp_path / "aikit.lock").exists() and command == "fetch":
-                process.run(["nix-store", "--delete", path])  # from the beginning
-        if (tmp_path / "aikit.lock").exists():
-            assert json.loads((tmp_path / "aikit.lock").read_bytes())["models"][0]["files"][0]["sha256"] == sha256
-            (tmp_path / "aikit.lock").unlink()
-    files.rate = None
-    done = aikit_nix(command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert path.read_bytes() == data
-    process.run(["nix-store", "--verify-path", path])
-    assert list((tmp_path / "cache/aikit-nix/downloads").iterdir()) == []
 
 
 @pytest.mark.usefixtures("nix")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import lock, store
+from aikit_nix import lock, process, store
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
 from support.locks import digest, done, write
@@ -58,7 +58,9 @@ class Project:
         for name, data in self.models.items():
             (is_there,) = store.present([(name, digest(data))])
             if is_there:
-                assert store.store_path(name, digest(data)).read_bytes() == data
+                held = store.store_path(name, digest(data))
+                assert held.read_bytes() == data
+                process.run(["nix-store", "--verify-path", held])
         downloads = self.folder / "cache/aikit-nix/downloads"
         for file in downloads.iterdir() if downloads.is_dir() else ():
             if not file.suffix and not file.name.startswith("."):

@@ -13,6 +13,7 @@ from pathlib import Path
 import gguf
 import pytest
 
+import aikit_nix
 from aikit_nix.image.rootfs import UnpackError
 from support import file_server, image, tiny_gguf, tried
 from support.layouts import layer
@@ -128,3 +129,15 @@ def test_an_older_proof_gives_way_to_a_newer_one(tmp_path: Path, monkeypatch: py
     (row,) = (line for line in file.read_text().splitlines() if "| sse |" in line)
     assert "| started |" in row
     assert "2020" not in row
+
+
+def test_every_module_has_tests_under_its_name() -> None:
+    """Whoever changes one finds what it promises; commands are tested under the names that users give them."""
+    package = Path(aikit_nix.__file__).parent
+    modules = {file.relative_to(package) for file in package.rglob("*.py") if not file.name.startswith("__")}
+    own = {module for module in modules if module.parts[0] != "commands"}
+    tests = Path(__file__).parent
+    assert len(own) > 80
+    assert [
+        str(module) for module in sorted(own) if not (tests / module.with_name(f"test_{module.name}")).is_file()
+    ] == []
