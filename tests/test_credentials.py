@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,20 +13,11 @@ from aikit_nix import credentials, redact
 from aikit_nix.credentials import Login
 from aikit_nix.errors import AikitError
 from support import registry
-from support.artifacts import Layer, Pusher
+from support.artifacts import OLLAMA, OLLAMA_CONFIG, Layer, Pusher
 from support.file_server import Failure, FileServer
 from support.locks import done, in_store, only_file, refused, write
 from support.logins import HOW, LOGIN, log_in
 from support.registry import Registry
-
-OLLAMA_CONFIG = "application/vnd.docker.container.image.v1+json"
-OLLAMA = "application/vnd.ollama.image.model"
-
-
-@pytest.fixture
-def model() -> bytes:
-    """Some bytes that are in no store yet, and begin like a GGUF."""
-    return b"GGUF" + os.urandom(3000)
 
 
 @pytest.fixture(scope="module")

@@ -15,22 +15,13 @@ from aikit_nix.errors import AikitError
 from aikit_nix.http import Client
 from aikit_nix.sources import RefusedError, oci
 from support import registry
-from support.artifacts import FILE_PATH, INDEX, MANIFEST, TITLE, Layer, Pusher, tar
+from support.artifacts import FILE_PATH, INDEX, MANIFEST, OLLAMA, OLLAMA_CONFIG, TITLE, Layer, Pusher, tar
 from support.file_server import Failure, FileServer, serve
 from support.locks import digest, done, in_store, locked, only_file, refused, write
 from support.logins import log_in
 from support.registry import Registry
 
 pytestmark = pytest.mark.usefixtures("nix", "hub")
-
-OLLAMA_CONFIG = "application/vnd.docker.container.image.v1+json"
-OLLAMA = "application/vnd.ollama.image.model"
-
-
-@pytest.fixture
-def model() -> bytes:
-    """Some bytes that are in no store yet, and begin like a GGUF."""
-    return b"GGUF" + os.urandom(3000)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +62,7 @@ def test_ollamas_model_is_pinned_by_its_digest(tmp_path: Path, pusher: Pusher, m
             "private": True,
             "size": len(model),
             "sha256": digest(model),
+            "gguf": {"chatTemplate": True, "contextLength": 4096},  # its head alone was read
         }
     ]
     assert not in_store(name, model)
