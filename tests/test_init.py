@@ -15,6 +15,7 @@ import pytest
 
 from aikit_nix.aikitfile import Aikitfile
 from aikit_nix.pipeline import read
+from support import tiny_gguf
 from support.command import aikit_nix
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
@@ -60,8 +61,22 @@ def test_a_local_file(tmp_path: Path, model: bytes) -> None:
     assert parsed.config is not None
     assert "context_size: 4096" in parsed.config.value
     assert "use_tokenizer_template: true" in parsed.config.value
+    assert "max_tokens" not in parsed.config.value
     checked = aikit_nix("check", cwd=tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_a_base_model_goes_on_with_the_text_to_an_end_that_init_sets(tmp_path: Path) -> None:
+    """It has no chat template, and does not learn where an answer ends."""
+    tiny_gguf.make(tmp_path / "m.gguf", chat_template=None)
+    done = init(tmp_path, "--model", "m.gguf")
+    assert done.returncode == 0, done.stderr
+    parsed = written(tmp_path)
+    assert [each.template.value for each in parsed.models[0].prompt_templates] == ["{{.Input}}"]
+    assert parsed.config is not None
+    assert "    max_tokens: 256 #" in parsed.config.value
+    explained = aikit_nix("explain", "--engine", "llama-server", cwd=tmp_path)
+    assert "--predict 256" in explained.stdout
 
 
 def test_it_asks_on_a_terminal(tmp_path: Path, model: bytes) -> None:

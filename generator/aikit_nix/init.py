@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # The key-value cache grows with the context: a default that fits the memory of the machines at hand
 _CONTEXT = 8192
+_BASE_TOKENS = 256
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 _REPO = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?", re.ASCII)
 _EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gte-bert")
@@ -236,11 +237,14 @@ def render(models: Sequence[Found], name: str | None, runtime: str | None) -> st
 
 def _entry(name: str, model: Found) -> list[str]:
     header = model.header
+    embeds = header.architecture in _EMBEDDERS
     entry = [f"- name: {_scalar(name)}", "  backend: llama-cpp", "  parameters:", f"    model: {_scalar(model.file)}"]
+    if not embeds and not header.chat_template:
+        entry.append(f"    max_tokens: {_BASE_TOKENS} # it finds no end by itself; a request may ask for more")
     if header.context_length:
         trained = f" # the model was trained with {header.context_length}" if header.context_length > _CONTEXT else ""
         entry.append(f"  context_size: {min(header.context_length, _CONTEXT)}{trained}")
-    if header.architecture in _EMBEDDERS:
+    if embeds:
         entry.append("  embeddings: true")
     elif header.chat_template:
         entry += ["  template:", "    use_tokenizer_template: true # the chat template inside the GGUF"]
