@@ -60,7 +60,26 @@ HOSTILE = (
     "{{range .Functions}}" * 30 + "{{end}}" * 30,
     "{{if .Input}}{{else}}{{else if .Input}}{{end}}",
     "{{range .Functions}}{{else if .Input}}{{end}}",
+    "{{.Input" + "|trim" * 300 + "}}",  # Jinja reads parentheses by recursion, and chains of operators
+    "{{if true" + "|not" * 600 + "}}{{end}}",
+    '{{if eq .Input "a"' + ' "a"' * 900 + "}}{{end}}",
+    "{{if and" + " true" * 700 + "}}{{end}}",
+    "{{$a := .Input|trim}}" + "".join(f"{{{{$a{n + 1} := $a{n or ''}|trim}}}}" for n in range(300)),
+    '{{$a := "' + "a" * 3_900 + '"}}' + "{{$a}}" * 3_000,
+    "{{if eq 1 " + "1" * 5_000 + "}}{{end}}",
 )
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{.Input" + "|trim" * 30 + "}}",
+        '{{if eq .Input "a"' + ' "a"' * 30 + "}}{{end}}{{.Input}}",
+        "{{$a := .Input}}{{$a}}",
+    ],
+)
+def test_what_is_long_but_not_too_long_can_be_read(template: str) -> None:
+    assert rendered(template, input="X") == "X"
 
 
 @pytest.mark.parametrize("template", HOSTILE, ids=range(len(HOSTILE)))
@@ -91,6 +110,9 @@ def test_hostile_templates_are_refused(template: str) -> None:
         ("{{1.5}}", "{{1.5}}"),
         ("{{'a'}}", "{{'a'}}"),
         ("{{(.Input).X}}", "{{(.Input).X}}"),
+        ("{{if eq 8 010}}{{end}}", "{{eq 8 010}}"),  # octal in Go
+        ('{{"\\ud800"}}', 'the string "\\ud800"'),
+        ('{{"\\000"}}', 'the string "\\000"'),
     ],
 )  # fmt: skip
 def test_what_does_not_survive_is_named(template: str, named: str) -> None:

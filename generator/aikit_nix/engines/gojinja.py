@@ -24,6 +24,7 @@ class Value:
 
     code: str
     kind: str = "text"
+    depth: int = 0  # how deep its operators nest, for whoever reads them by recursion
 
 
 # The templates are untrusted, and what becomes of them is compiled here and by the server: nothing may nest or grow
@@ -31,6 +32,8 @@ class Value:
 _MOST_CHARACTERS = 32_768
 _MOST_BLOCKS = 16
 _MOST_CODE = 4_000
+_MOST_DEPTH = 32
+_MOST_JINJA = 262_144
 
 # What `{{.Name}}` means in one of `.Functions`.
 _FUNCTION = {
@@ -146,7 +149,10 @@ def render(text: str, fields: Mapping[str, Value]) -> str:
                     scope = replace(scope, variables={**scope.variables, assigned[1]: (value, {})})
                 else:
                     code.append(f"{{{{- {_printed(_parse(piece.text, scope))} -}}}}")
-    return "\n".join(code)
+    jinja = "\n".join(code)
+    if len(jinja) > _MOST_JINJA:
+        raise UntranslatableError(f"the more than {_MOST_JINJA} characters that it becomes")
+    return jinja
 
 
 def _ranged(rest: str, scope: _Scope) -> _Scope:
@@ -174,7 +180,7 @@ def _printed(value: Value) -> str:
 
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<raw>`[^`]*`)|(?P<number>-?\d+)(?![\w.])"""
+    r"""\s*(?:(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<raw>`[^`]*`)|(?P<number>-?(?:0|[1-9][0-9]{0,17}))(?![\w.])"""
     r"""|(?P<variable>\$\w*(?:\.[^\W\d]\w*)*)|(?<![\w)"`])(?P<field>(?:\.[^\W\d]\w*)+)|(?P<dot>\.)(?![\w.])"""
     r"""|(?P<word>[^\W\d]\w*)|(?P<sign>[()|]))"""
 )
@@ -193,6 +199,8 @@ def _parse(text: str, scope: _Scope) -> Value:
     value = _pipeline(tokens, scope)
     if tokens:
         raise UntranslatableError(f"`{{{{{text[:60]}}}}}`")
+    if len(value.code) > _MOST_CODE:
+        raise UntranslatableError("an expression that is too long")
     return value
 
 
@@ -263,9 +271,12 @@ def _unquoted(text: str) -> str:
     if re.search(r"(?<!\\)(?:\\\\)*\\(?:x[89a-fA-F]|[2-7]\d\d)", text):
         raise UntranslatableError(f"the string {text[:40]}")
     try:
-        return str(ast.literal_eval(text))
+        meant = str(ast.literal_eval(text))
     except (ValueError, SyntaxError):
         raise UntranslatableError(f"the string {text[:40]}") from None
+    if re.search("[\0\ud800-\udfff]", meant):  # which no Nix string can hold, and no UTF-8
+        raise UntranslatableError(f"the string {text[:40]}")
+    return meant
 
 
 _FILTERS = {"trim": "trim", "upper": "upper", "lower": "lower"}
@@ -273,8 +284,13 @@ _FILTERS = {"trim": "trim", "upper": "upper", "lower": "lower"}
 
 def _call(function: str, operands: Sequence[Value]) -> Value:
     # a variable's value stands wherever it is used
-    if sum(len(operand.code) for operand in operands) > _MOST_CODE:
+    depth = max((operand.depth for operand in operands), default=0) + max(1, len(operands) - 1)
+    if depth > _MOST_DEPTH or sum(len(operand.code) for operand in operands) > _MOST_CODE:
         raise UntranslatableError("an expression that is too long")
+    return replace(_called(function, operands), depth=depth)
+
+
+def _called(function: str, operands: Sequence[Value]) -> Value:
     codes = [operand.code for operand in operands]
     kinds = {operand.kind for operand in operands}
     match function, len(operands):
