@@ -287,3 +287,25 @@ def test_the_documentation_lists_what_is_translated() -> None:
     tables = {**llama_server.SETTINGS, **llama_server.FILES}
     tables |= {f"parameters.{key}": option for key, option in llama_server.PARAMETERS.items()}
     assert listed == {**tables, "parameters.model": "model"}
+
+
+def test_chat_templates_get_names_that_are_free_and_short() -> None:
+    """No letter of these names may stand in a file's name, and a model's folder has the name of another one."""
+    names = [chr(0x4E00 + number) for number in range(300)]
+    config = "".join(f"- {{name: {name}, parameters: {{model: a.gguf}}, template: *t}}\n" for name in names)
+    config = config.replace("*t", "&t {chat: '{{.Input}}'}", 1)
+    served = launch(config, "a.gguf")
+    assert len(served.files) == 301
+    assert list(served.files)[:2] == ["/models/chat.jinja", "/models/chat-2.jinja"]
+    assert max(map(len, served.files)) < 30
+    served = launch(
+        "- {name: x, parameters: {model: x.jinja/m.gguf}, template: {chat: '{{.Input}}'}}", "x.jinja/m.gguf"
+    )
+    assert list(served.files) == ["/models/x-2.jinja"]
+
+
+def test_an_empty_text_is_as_good_as_none() -> None:
+    config = (
+        "- {name: a, parameters: {model: a.gguf}, cache_type_k: '', rope_scaling: '', mmproj: '', lora_adapter: ''}"
+    )
+    assert options(launch(config, "a.gguf")) == {"--alias": "a", "--model": "/models/a.gguf"}

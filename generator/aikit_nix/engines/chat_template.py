@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from aikit_nix.engines.gojinja import UntranslatableError, Value, literal, render
 
@@ -74,6 +75,7 @@ def translate(prompt: Prompt) -> str:
     return "\n".join(block for block in [*blocks, whole] if block) + "\n"
 
 
+@lru_cache(maxsize=64)
 def reaches_the_model(template: str) -> bool:
     """Whether what a user says stands in the prompt. AIKit's spec page has templates that print `.SystemPrompt` instead.
 

@@ -8,8 +8,10 @@ win over the image's.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from aikit_nix import localai_config
 from aikit_nix.aikitfile import Aikitfile
@@ -131,6 +133,10 @@ class _Translation:
             for model in aikitfile.models
             for template in model.prompt_templates
         }
+        # Files, and the folders that they need
+        files = self.paths | {f"/models/{name}.tmpl" for name in self.texts}
+        self.taken = files | {str(folder) for file in files for folder in PurePosixPath(file).parents}
+        self.numbers: Counter[str] = Counter()
         self.several = False
         self.errors: list[Diagnostic] = []
         self.warnings: list[Diagnostic] = []
@@ -180,6 +186,8 @@ class _Translation:
 
     def setting(self, entry: Entry, key: str, value: Value) -> list[tuple[str, str]]:
         """The options for one setting. Raises AikitError where it is none that llama-server takes."""
+        if KINDS.get(key) is Kind.TEXT and not value.text():
+            return []  # to LocalAI, an empty text is none
         if key in FILES:
             return self.file(entry, key, FILES[key])
         if key == "stopwords":
@@ -278,12 +286,14 @@ class _Translation:
         """A file of the image with the chat template, and the options that name it."""
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:100] or "chat"
         path = f"/models/{stem}.jinja"
-        while path in self.templates or path in self.paths:
-            path = path.removesuffix(".jinja") + "-.jinja"
+        while path in self.taken:
+            self.numbers[stem] += 1
+            path = f"/models/{stem}-{self.numbers[stem] + 1}.jinja"
         template = translate(prompt)
         if not reaches_the_model(template):
             raise UntranslatableError("a template that prints nothing of what the user says")
         self.templates[path] = template
+        self.taken.add(path)
         return [("jinja", "true"), ("chat-template-file", path)]
 
     def check(self, models: list[_Model]) -> None:
