@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from aikit_nix import localai_config
+from aikit_nix import localai_config, render
 from aikit_nix.errors import AikitError, Position
 from aikit_nix.localai_config import Config
 from aikit_nix.parser import parse
@@ -163,3 +163,22 @@ def test_other_styles_than_a_literal_block_point_at_the_configs_beginning() -> N
 def test_it_points_behind_escapes() -> None:
     (error,) = errors('- name: \\"a\\"\n  stopwords: [\\"b\\"]\n  roles: {\\"user\\": [x]}\n')
     assert ": f.yaml:7:12: " in error
+
+
+def test_what_is_read_of_a_long_line_costs_no_more_than_its_length() -> None:
+    """Each of these took minutes: a place in a line was looked for from the line's beginning, merged maps were copied."""
+    count = 30_000
+    wrong = read("[" + ",".join(f'{{"threads":"x{number}"}}' for number in range(count)) + "]").errors
+    assert len(wrong) == count
+    assert wrong[-1].at is not None
+    assert wrong[-1].at.column > 500_000
+    assert render.text(wrong[-50:]).count("^") >= 50
+    bare = read("[" + ",".join(["a"] * count) + "]").errors
+    assert len({error.at for error in bare}) == count
+    (entry,) = read("- <<: [" + ",".join(f"{{k{number}: 1}}" for number in range(count)) + "]\n").entries
+    assert len(entry.values) == count
+
+
+def test_of_merged_maps_the_first_counts() -> None:
+    (entry,) = read("- {<<: [{name: a, alias: x}, {name: b, seed: 1}], seed: 2}\n").entries
+    assert {key: value.node.text for key, value in entry.values.items()} == {"name": "a", "alias": "x", "seed": "2"}

@@ -280,7 +280,7 @@ class _Reading:
         if id(node) in self._flat:
             return self._flat[id(node)]
         own: dict[str, Node] = {}
-        merged: dict[str, Node] = {}
+        parts: list[Node] = []
         self._flat[id(node)] = own
         for key, value in node.pairs:
             if key.kind != "scalar":
@@ -288,13 +288,16 @@ class _Reading:
             elif key.style is None and key.text == "<<":
                 for part in value.items if value.kind == "sequence" else [value]:
                     if part.kind == "mapping":
-                        merged = {**self.fields(part), **merged}
+                        parts.append(part)
                     else:
                         self.refuse(f"config: `<<` merges maps, not {describe(part)}", self.place(part))
             elif key.text in own:
                 self.refuse(f"config: `{short(key.text)}` stands in this map already: remove one", self.place(key))
             else:
                 own[key.text] = value
+        merged: dict[str, Node] = {}
+        for part in reversed(parts):  # of several, the first counts
+            merged |= self.fields(part)
         for name, value in merged.items():
             own.setdefault(name, value)
         return own

@@ -108,14 +108,14 @@ def _excerpt(at: Position) -> tuple[str, str] | None:
         return None
     line = lines[at.line - 1].rstrip("\r\n")
     start = min(at.column - 1, len(line))
-    end = start
-    while end < len(line) and not line[end].isspace():
-        end += 1
     first = max(0, min(start - _WIDTH // 2, len(line) - _WIDTH))
     last = first + _WIDTH
+    end = start
+    while end < min(last, len(line)) and not line[end].isspace():
+        end += 1
     shown = ("…" if first else "") + _replaced(line[first:last]) + ("…" if last < len(line) else "")
     indent = _columns(line[first:start]) + bool(first)
-    return shown, " " * indent + "^" * max(1, _columns(line[start : min(end, last)]))
+    return shown, " " * indent + "^" * max(1, _columns(line[start:end]))
 
 
 @lru_cache(maxsize=2)
