@@ -97,6 +97,16 @@ def test_a_huge_foreign_file_is_not_read(tmp_path: Path) -> None:
         folder.write(DEBIAN, tmp_path)
 
 
+@pytest.mark.parametrize("link", ["/dev/zero", "pipe"])
+def test_seals_that_never_end_are_none(tmp_path: Path, link: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    folder.write(DEBIAN, tmp_path / "out")
+    (tmp_path / "out/aikit/seals.json").unlink()
+    (tmp_path / "out/aikit/seals.json").symlink_to(tmp_path / link)
+    with pytest.raises(AikitError, match="not written by aikit-nix"):
+        folder.write(DEBIAN, tmp_path / "out")
+
+
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(AikitError, match="no folder"):

@@ -9,7 +9,8 @@ from pathlib import Path
 import gguf as reference
 import pytest
 
-from aikit_nix import gguf
+from aikit_nix import gguf, lock
+from aikit_nix.aikitfile import Pin
 
 
 def write(
@@ -73,3 +74,16 @@ def test_absurd_lengths_are_refused_at_once(keys: int, body: bytes) -> None:
 def test_other_versions_are_refused(version: int) -> None:
     with pytest.raises(gguf.NotGgufError):
         gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", version, 0, 0)))
+
+
+@pytest.mark.parametrize(("kind", "code", "number"), [(10, "Q", 1 << 32), (11, "q", -1), (4, "I", (1 << 32) - 1)])
+def test_what_aikit_lock_could_not_hold_is_no_number(kind: int, code: str, number: int) -> None:
+    values = (
+        (b"general.architecture", 8, struct.pack("<Q", 1) + b"a"),
+        (b"a.context_length", kind, struct.pack("<" + code, number)),
+    )
+    body = b"".join(key(*value) for value in values)
+    header = gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + body))
+    assert header.context_length == (number if code == "I" else None)
+    pin = Pin("0" * 64, size=0, gguf=header.facts)
+    assert lock.file_from_json(lock.file_to_json("/models/a", pin)) == ("/models/a", pin)

@@ -150,6 +150,43 @@ def test_any_other_url_is_downloaded_once_into_the_store(
     assert found.value == sha256
 
 
+@pytest.mark.parametrize("named", ["ns/repo", "https://huggingface.co/ns/repo/resolve/main/m-Q4_K_M.gguf", "m.gguf"])
+def test_a_sha256_that_is_given_is_never_forgotten(tmp_path: Path, model: bytes, hub: HuggingFace, named: str) -> None:
+    (tmp_path / "m.gguf").write_bytes(model)
+    sha256 = serve_repository(hub, model, "m-Q4_K_M.gguf")
+    done = init(tmp_path, "--model", named, "--sha256", "0" * 64)
+    assert (done.returncode, "sha256" in done.stderr) == (1, True)
+    assert not (tmp_path / "aikitfile.yaml").exists()
+    assert init(tmp_path, "--model", named, "--sha256", sha256).returncode == 0
+    assert f'sha256: "{sha256}"' in (tmp_path / "aikitfile.yaml").read_text()
+
+
+def test_what_is_for_one_model_or_file_is_refused_for_several(tmp_path: Path, model: bytes) -> None:
+    for name in ("a-00001-of-00002.gguf", "a-00002-of-00002.gguf"):
+        (tmp_path / name).write_bytes(model)
+    several = ("--model", "a-00001-of-00002.gguf", "--model", "b.gguf")
+    for args in ((*several, "--name", "x"), (*several, "--sha256", "0" * 64), (*several[:2], "--sha256", "0" * 64)):
+        done = init(tmp_path, *args)
+        assert (done.returncode, "one" in done.stderr) == (1, True), done.stderr
+
+
+def test_whichever_part_is_named_the_first_one_says_what_the_model_is(tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "m-00001-of-00002.gguf").write_bytes(model)
+    tiny_gguf.make(tmp_path / "m-00002-of-00002.gguf", chat_template=None, context=1)
+    assert init(tmp_path, "--model", "m-00002-of-00002.gguf").returncode == 0
+    config = written(tmp_path).config
+    assert config is not None
+    assert "use_tokenizer_template: true" in config.value
+    assert "context_size: 4096" in config.value
+
+
+def test_a_name_may_hold_what_is_not_printable(tmp_path: Path, model: bytes) -> None:
+    name = "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER} a\N{NO-BREAK SPACE}b"
+    (tmp_path / f"{name}.gguf").write_bytes(model)
+    assert init(tmp_path, "--model", f"{name}.gguf", "--name", name).returncode == 0
+    assert written(tmp_path).models[0].name.value == name
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -157,6 +194,7 @@ def test_any_other_url_is_downloaded_once_into_the_store(
         (["--model", "bad.gguf"], "does not begin with the letters GGUF"),
         (["--model", "cut.gguf"], "ends within its header"),
         (["--model", "../outside.gguf"], "outside"),
+        (["--model", "none-00001-of-00000.gguf"], "claims 0 parts"),
         (["--model", "ns/none"], "is not there"),
         (["--model", "ns/gated"], "it is gated, private or not there: set HF_TOKEN"),
         (["--model", "ns/repo"], "several match"),
@@ -174,6 +212,7 @@ def test_what_cannot_be_had(tmp_path: Path, model: bytes, hub: HuggingFace, args
     folder.mkdir()
     (folder / "bad.gguf").write_bytes(b"PK\3\4" + bytes(100))
     (folder / "cut.gguf").write_bytes(model[:100])
+    (folder / "none-00001-of-00000.gguf").write_bytes(model)
     serve_repository(hub, model, "a-Q4_K_M.gguf", "b-Q4_K_M.gguf")
     hub.repository("ns/gated", gated=True).commit({"m-Q4_K_M.gguf": model})
     done = init(folder, *args)

@@ -87,3 +87,16 @@ def test_every_command_says_that_it_is_no_lock_and_leaves_it(tmp_path: Path, tex
         assert "aikit.lock is " in said, command
         assert len(said.splitlines()) <= 2
     assert (tmp_path / "aikit.lock").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("aikitfile", "name"),
+    [
+        ("aikitfile.yaml", "aikit.lock"),
+        ("other.yaml", "other.lock"),
+        ("flake.yaml", "flake.yaml.lock"),  # flake.lock is Nix'
+        ("x.lock", "x.lock.lock"),
+    ],
+)
+def test_a_lock_lies_beside_its_aikitfile(aikitfile: str, name: str) -> None:
+    assert lock.beside(Path("a") / aikitfile) == Path("a") / name

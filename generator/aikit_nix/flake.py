@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import data, library, nix, process
+from aikit_nix import data, files, library, nix, process
 from aikit_nix.choices import Choices
-from aikit_nix.errors import error
+from aikit_nix.errors import AikitError, error
 from aikit_nix.plan import Packages, Plan
 
 AIKIT = "aikit"
@@ -19,6 +19,7 @@ _PLAN = f"{AIKIT}/plan.json"
 _CHOICES = f"{AIKIT}/choices.json"
 SEALS = f"{AIKIT}/seals.json"
 _FORMER = " (former)"
+_MAX_SEALS = 1 << 20
 DEBIAN_LOCK = f"{AIKIT}/packages/debian/lock.json"
 # What a flake reference may hold here: it is the one value that stands in Nix code.
 _FLAKE_REF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9/._~+:@?=&%-]+")
@@ -71,8 +72,8 @@ def with_former(seals: bytes, text: bytes) -> bytes:
 def read_seals(folder: Path) -> Mapping[str, str]:
     """What the files of the flake in a folder were when they were written; nothing where no flake of ours is."""
     try:
-        seals = json.loads((folder / SEALS).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        seals = json.loads(files.read_bounded(folder / SEALS, _MAX_SEALS))
+    except (AikitError, ValueError, RecursionError):
         return {}
     if not isinstance(seals, dict) or not all(isinstance(value, str) for value in seals.values()):
         return {}

@@ -70,18 +70,18 @@ def find(model: str, folder: Path, client: Client, sha256: str | None = None) ->
         raise error("--sha256 must be 64 lower-case hex digits")
     try:
         if Path(model).exists() or not (_REPO.fullmatch(model) or ":" in model):
-            return [_local(Path(model), folder)]
+            return [_local(Path(model), folder, sha256)]
     except (OSError, ValueError):
         raise error(f"--model {model!r} is no file name") from None
     repo = _REPO.fullmatch(model)
     if repo and not model.endswith(".gguf"):
-        return [_repository(client, repo[1], repo[2])]
+        return [_repository(client, repo[1], repo[2], sha256=sha256)]
     if repo:
-        return [_local(Path(model), folder)]
+        return [_local(Path(model), folder, sha256)]
     return [_url(client, model, sha256)]
 
 
-def _local(path: Path, folder: Path) -> Found:
+def _local(path: Path, folder: Path, sha256: str | None) -> Found:
     if not path.is_file():
         raise error(f"{path} is not there: give --model a file, a URL or NAMESPACE/REPO on Hugging Face")
     try:
@@ -90,35 +90,45 @@ def _local(path: Path, folder: Path) -> Found:
         raise error(
             f"{path} is outside of {folder.absolute()}: an aikitfile sees only what is beside it, move or link it there"
         ) from None
-    with open_regular(path) as stream:
-        header = _header(stream, str(path))
     shard = _SHARD.fullmatch(below)
     names = _shards(below, shard) if shard else [below]
     for name in names:
         if not (folder / name).is_file():
             raise error(f"{folder / name} is not there: a model in {len(names)} parts needs all of them")
-    return Found(tuple((_readable(name).text, None) for name in names), header)
+    with open_regular(folder / names[0]) as stream:  # what the model says of itself stands in the first part
+        header = _header(stream, str(folder / names[0]))
+    return _found([_readable(name).text for name in names], sha256, header)
+
+
+def _found(files: Sequence[str], sha256: str | None, header: gguf.Header) -> Found:
+    if sha256 and len(files) > 1:
+        raise error(
+            f"--sha256 is that of one file, and this model has {len(files)} parts: leave it out, aikit.lock pins each"
+        )
+    return Found(tuple((file, sha256) for file in files), header)
 
 
 def _url(client: Client, url: str, sha256: str | None) -> Found:
     match source := _readable(url):
         case HubRepository():
-            return _repository(client, source.repo, None, source.revision)
+            return _repository(client, source.repo, None, source.revision, sha256)
         case HubFile():
             repository = huggingface.describe(source.repo, source.revision, client)
             try:
                 (chosen,) = huggingface.chosen(source, repository)
             except sources.RefusedError as refused:
                 raise error(f"--model {url!r} {refused}") from None
-            return _hub_model(client, repository, source.revision, chosen.path)
+            return _hub_model(client, repository, source.revision, chosen.path, sha256)
         case Web():
             pass
         case _:
             raise error(f"--model {url!r} is neither a file, a URL nor a repository")
-    return Found(((source.text, sha256),), _remote_header(client, source.url, source.url, {}))
+    return _found([source.text], sha256, _remote_header(client, source.url, source.url, {}))
 
 
-def _repository(client: Client, repo: str, pattern: str | None, revision: str = "main") -> Found:
+def _repository(
+    client: Client, repo: str, pattern: str | None, revision: str = "main", sha256: str | None = None
+) -> Found:
     repository = huggingface.describe(repo, revision, client)
     files = [path for path in repository.files if path.lower().endswith(".gguf")]
     # mmproj files are the image encoders of models that see
@@ -135,18 +145,20 @@ def _repository(client: Client, repo: str, pattern: str | None, revision: str = 
         raise error(
             f"{repo} has {len(firsts)} models and {what} {wanted}: choose with {repo}:PATTERN ({_some(chosen or firsts)})"
         )
-    return _hub_model(client, repository, revision, chosen[0])
+    return _hub_model(client, repository, revision, chosen[0], sha256)
 
 
-def _hub_model(client: Client, repository: huggingface.Repository, revision: str, first: str) -> Found:
+def _hub_model(
+    client: Client, repository: huggingface.Repository, revision: str, first: str, sha256: str | None
+) -> Found:
     shard = _SHARD.fullmatch(first)
     names = _shards(first, shard) if shard else [first]
     found = []
     for name in names:
         if name not in repository.files:
             raise error(f"{repository.repo} has no {name}: a model in {len(names)} parts needs all of them")
-        found.append((huggingface.url(repository.repo, revision, name), None))
-    return Found(tuple(found), _remote_header(client, found[0][0], *huggingface.request(found[0][0])))
+        found.append(huggingface.url(repository.repo, revision, name))
+    return _found(found, sha256, _remote_header(client, found[0], *huggingface.request(found[0])))
 
 
 def _remote_header(client: Client, url: str, address: str, headers: Mapping[str, str]) -> gguf.Header:
@@ -186,7 +198,7 @@ def _usable(header: gguf.Header, what: str) -> gguf.Header:
 
 def _shards(first: str, shard: re.Match[str]) -> list[str]:
     stem, _, count = shard.groups()
-    if int(count) > 1000:
+    if not 1 <= int(count) <= 1000:
         raise error(f"{first} claims {int(count)} parts")
     return [f"{stem}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
 
@@ -266,4 +278,5 @@ def _scalar(text: str) -> str:
         r"(?i)true|false|yes|no|on|off|null|y|n", text
     ):
         return text
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    escaped = (c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
+    return "".join(escaped)

@@ -131,6 +131,8 @@ class Lock:
 def beside(aikitfile: Path) -> Path:
     """Where an aikitfile's lock lies unless told otherwise."""
     name = NAME if aikitfile.name == "aikitfile.yaml" else f"{aikitfile.stem}.lock"
+    if name in ("flake.lock", aikitfile.name):  # Nix' own, and the aikitfile itself
+        name = f"{aikitfile.name}.lock"
     return aikitfile.parent / name
 
 

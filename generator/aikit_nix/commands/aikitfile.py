@@ -188,8 +188,11 @@ def init(
     from aikit_nix import files, locking, parser
     from aikit_nix import init as initialiser
     from aikit_nix import lock as locks
+    from aikit_nix.errors import error
     from aikit_nix.http import Client
 
+    if len(models) > 1 and (name or sha256):
+        raise error("--name and --sha256 are for one --model: leave them out, and write them into the aikitfile")
     initialiser.refuse_overwriting(output, force=force)
     if not models:
         models, runtime, packages = initialiser.ask(runtime, packages)
