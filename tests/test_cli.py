@@ -16,6 +16,7 @@ import pytest
 from aikit_nix import __version__
 from support import tiny_gguf
 from support.command import aikit_nix
+from support.flakes import PINNED
 
 AIKITFILE = "apiVersion: v1alpha1\nmodels: [{name: m, source: m.gguf}]\n"
 
@@ -142,3 +143,12 @@ def test_nohup_is_kept_to(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     assert process.returncode == 143
     wait_for_its_end(child)
+
+
+def test_a_current_folder_that_was_removed_is_said(tmp_path: Path) -> None:
+    (tmp_path / "pinned.yaml").write_bytes(PINNED)
+    gen = f'"{sys.executable}" -m aikit_nix gen --packages debian --elsewhere "{tmp_path}/pinned.yaml"'
+    argv = ["bash", "-c", f"mkdir gone && cd gone && rmdir ../gone && {gen}"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the current folder is not there any more: go into another one"

@@ -99,3 +99,12 @@ def test_what_fmt_leaves_alone(tmp_path: Path, text: str, says: str) -> None:
     assert "Traceback" not in done.stderr
     assert path.read_text() == text
     assert [entry.name for entry in tmp_path.iterdir()] == ["aikitfile.yaml"]
+
+
+def test_a_diff_has_the_lines_that_patch_knows(tmp_path: Path) -> None:
+    path = tmp_path / "aikitfile.yaml"
+    model = "apiVersion: v1alpha1\nmodels:\n- {name: m, source: m.gguf}\n"
+    path.write_text('config: "a\u2028 b"\n' + model, newline="")
+    done = aikit_nix("fmt", "--diff", cwd=tmp_path)
+    assert '-config: "a\u2028 b"\n' in done.stdout, done.stderr
+    assert all(line[0] in "-+@ " for line in done.stdout.removesuffix("\n").split("\n"))

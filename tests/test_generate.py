@@ -130,3 +130,11 @@ def test_where_nix_is_too_old_for_nixpkgs_gen_says_so_before_it_writes(aikitfile
     assert (done.returncode, "need Nix 2.18" in done.stderr, "--packages debian" in done.stderr) == (1, True, True)
     assert not (tmp_path / "flake.nix").exists()
     assert aikit_nix("gen", "--elsewhere", cwd=tmp_path, env=env).returncode == 0
+
+
+def test_a_name_that_the_plan_cannot_hold_is_refused(aikitfile: Path, tmp_path: Path) -> None:
+    odd = aikitfile.rename(tmp_path / "caf\udce9.yaml")
+    with pytest.raises(AikitError, match="is no UTF-8"):
+        write(odd, tmp_path)
+    assert not (tmp_path / "aikit").exists()
+    write(odd, tmp_path / "elsewhere")

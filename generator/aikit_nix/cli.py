@@ -112,6 +112,8 @@ def main() -> None:
         except OSError as failed:
             if failed.filename is not None:
                 raise error(f"{failed.filename}: {(failed.strerror or str(failed)).lower()}") from None
+            if failed.errno == errno.ENOENT:  # getcwd(3)
+                raise error("the current folder is not there any more: go into another one") from None
             if failed.errno in (
                 errno.EPIPE,
                 errno.ENOSPC,

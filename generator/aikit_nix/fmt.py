@@ -30,9 +30,8 @@ class Change:
     def diff(self) -> str:
         """A unified diff."""
         name = printable(str(self.path))  # a line break in it would be one in the diff
-        lines = difflib.unified_diff(
-            self.before.splitlines(keepends=True), self.after.splitlines(keepends=True), name, name
-        )
+        # By line feeds alone: to patch(1), Unicode's other line breaks are none
+        lines = difflib.unified_diff(list(io.StringIO(self.before)), list(io.StringIO(self.after)), name, name)
         return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
     def write(self) -> None:

@@ -144,7 +144,10 @@ def _sources(project: pipeline.Project, output: Path) -> Iterator[SourceFile]:
         file = path.resolve()
         if file.is_relative_to(there) or (root and file.is_relative_to(root)):
             content = data if data is not None else file.read_bytes()
-            yield SourceFile(os.path.relpath(file, there), hashlib.sha256(content).hexdigest())
+            name = os.path.relpath(file, there)
+            if any("\ud800" <= character <= "\udfff" for character in name):
+                raise error(f"{path}: the name {name!r} is no UTF-8, which the plan has to be: rename it")
+            yield SourceFile(name, hashlib.sha256(content).hexdigest())
 
 
 def _cost(planned: Plan) -> str:

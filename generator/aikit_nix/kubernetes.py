@@ -23,6 +23,9 @@ def manifests(recipe: Recipe, system: str | None, image: str | None, server: str
     `image` is the reference that nodes pull. With `server`, another image that has the engine, the models are mounted from
     `image` as an image volume. Raises AikitError.
     """
+    for given in (image, server):
+        if given and any("\ud800" <= character <= "\udfff" for character in given):
+            raise error(f"the image {given!r} is no UTF-8: name one as registries do")
     systems = [recipe.system(system)] if system else sorted(recipe.plan.systems)
     runtime = recipe.runtime(systems[0])
     sizes = [model.file.size for model in recipe.models]

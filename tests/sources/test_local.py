@@ -105,6 +105,7 @@ def test_local_shards(tmp_path: Path, model: bytes) -> None:
         ("./", "own folder"),
         ("a/" * 1100, "more than 2048 bytes"),
         ("m" * 256, "more than 255 bytes"),
+        ("m" * 256 + "/m.gguf", "more than 255 bytes"),
     ],
 )
 def test_a_path_that_leads_elsewhere_is_refused(text: str, message: str) -> None:
@@ -172,6 +173,8 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_less(tmp_path: Path, monk
     try:
         with pytest.raises(RefusedError, match="cannot be read: permission denied"):
             local.files(local.read("m"), Path(), "/models/m")
+        with pytest.raises(RefusedError, match="cannot be read: permission denied"):
+            local.files(local.read("m/part/b"), Path(), "/models/b")
     finally:
         os.seteuid(user)
         (tmp_path / "m/part").chmod(0o700)

@@ -39,7 +39,8 @@ def read(text: str) -> Local:
     path = posixpath.normpath(text)
     if path == ".":
         raise RefusedError("is the aikitfile's own folder: name a file or a folder in it")
-    return Local(text, path, file_name(posixpath.basename(path)))
+    *_, file = map(file_name, path.split("/"))  # a folder's name may be no longer than a file's
+    return Local(text, path, file)
 
 
 def files(source: Local, folder: Path, destination: str) -> list[tuple[str, Path]]:
@@ -49,7 +50,7 @@ def files(source: Local, folder: Path, destination: str) -> list[tuple[str, Path
     there or no regular file.
     """
     there = folder / source.path
-    if there.is_dir():
+    if os.path.isdir(there):  # noqa: PTH112 (unlike Path.is_dir, False where the folder above may not be entered)
         found = sorted(_walk(there, source.path))
         if not found:
             raise RefusedError("is an empty folder")
