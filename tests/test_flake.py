@@ -57,12 +57,14 @@ def test_the_thin_form_takes_the_library_from_an_input() -> None:
     assert b"aikit-nix.lib.fromPlan {" in files.content["flake.nix"]
 
 
-@pytest.mark.parametrize("reference", ["master", '"; x = "', "path:/a b", "path:/${x}", "github:a/b\n"])
+@pytest.mark.parametrize("reference", ["master", '"; x = "', "path:/a b", "path:/${x}", "github:a/b\n", "\ud800"])
 def test_a_reference_that_is_none_cannot_become_nix_code(reference: str) -> None:
     with pytest.raises(AikitError, match="--nixpkgs"):
         flake.render(planned(plan.Packages.NIXPKGS), Choices(nixpkgs=reference))
     with pytest.raises(AikitError, match="--input"):
         flake.render(planned(), Choices(input=reference))
+    with pytest.raises(AikitError, match="--nixpkgs"):  # which stands in choices.json
+        flake.render(planned(plan.Packages.DEBIAN), Choices(nixpkgs=reference))
 
 
 @pytest.mark.parametrize(
@@ -75,9 +77,10 @@ def test_a_reference_that_is_none_cannot_become_nix_code(reference: str) -> None
     ],
 )
 def test_a_secret_does_not_enter_the_flake(reference: str) -> None:
-    with pytest.raises(AikitError, match="access-tokens") as raised:
-        flake.render(planned(plan.Packages.NIXPKGS), Choices(nixpkgs=reference))
-    assert "hunter2" not in str(raised.value)
+    for packages in plan.Packages:
+        with pytest.raises(AikitError, match="access-tokens") as raised:
+            flake.render(planned(packages), Choices(nixpkgs=reference))
+        assert "hunter2" not in str(raised.value)
 
 
 def test_a_formatter_breaks_no_seal() -> None:

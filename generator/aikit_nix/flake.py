@@ -41,6 +41,9 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
 
     Raises AikitError for a reference that cannot stand in a flake.
     """
+    # Checked where they are not used, too: they stand in choices.json
+    library_input = _reference(choices.input, "--input") if choices.input else None
+    chosen = _nixpkgs(choices.nixpkgs) if choices.nixpkgs else None
     content: dict[str, bytes] = {}
     if choices.input is None:
         content |= {f"{AIKIT}/{path}": text for path, text in library.files(plan).items()}
@@ -51,9 +54,8 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
     nixpkgs, lock = None, None
     if plan.packages is Packages.NIXPKGS:
         pinned = (data.TEMPLATES / "flake.lock").read_bytes()
-        nixpkgs = _nixpkgs(choices.nixpkgs) if choices.nixpkgs else _pinned_reference(pinned)
+        nixpkgs = chosen or _pinned_reference(pinned)
         lock = None if choices.nixpkgs or choices.input else pinned
-    library_input = _reference(choices.input, "--input") if choices.input else None
     content["flake.nix"] = data.template("flake.nix.j2", nixpkgs=nixpkgs, library=library_input).encode()
     content[SEALS] = _seals(content)
     return Files(content, lock)
