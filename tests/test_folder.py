@@ -218,6 +218,18 @@ def test_outside_of_git_there_is_nothing_to_show(tmp_path: Path) -> None:
     assert folder.show_to_git(tmp_path, ["aikit"]) == ()
 
 
+def test_a_machine_without_git_is_warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flake is written then, and no error may end what follows."""
+    git(tmp_path, "init", "-q")
+    done = folder.write(DEBIAN, tmp_path)
+    with (tmp_path / "large.gguf").open("wb") as model:
+        model.truncate(60_000_000)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (said,) = folder.show_to_git(tmp_path, done.written)
+    assert "run `git add`" in said.message
+    assert folder.copied_models(tmp_path, []) == ()
+
+
 def test_a_model_inside_the_flake_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "_LARGE_BYTES", 3)
     (tmp_path / "big.gguf").write_bytes(b"1234")

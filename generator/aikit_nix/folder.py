@@ -226,12 +226,8 @@ def show_to_git(folder: Path, parts: Iterable[str]) -> tuple[Diagnostic, ...]:
     """
     if not git_root(folder):
         return ()
-    unknown = [
-        part
-        for part in sorted(parts)
-        if not process.succeeds(["git", "ls-files", "--error-unmatch", "--", part], cwd=folder)
-    ]
     try:
+        unknown = [part for part in sorted(parts) if not _is_tracked(part, folder)]
         process.run(["git", "add", "--intent-to-add", "--force", "--", *sorted(parts)], cwd=folder)
     except AikitError as failed:
         text = f"in a git repository Nix sees only files that git knows: run `git add` ({failed})"
@@ -240,6 +236,10 @@ def show_to_git(folder: Path, parts: Iterable[str]) -> tuple[Diagnostic, ...]:
         return ()
     text = f"told git of {', '.join(unknown)} (git add --intent-to-add): Nix sees only files that git knows"
     return (Diagnostic(Severity.NOTE, "git-add", text),)
+
+
+def _is_tracked(path: str | Path, folder: Path) -> bool:
+    return process.succeeds(["git", "ls-files", "--error-unmatch", "--", path], cwd=folder)
 
 
 def git_root(folder: Path) -> Path | None:
@@ -256,6 +256,8 @@ def copied_models(folder: Path, sources: Iterable[Path]) -> tuple[Diagnostic, ..
     folder = folder.resolve()
     root = git_root(folder)
     base = root or folder
+    if root and not shutil.which("git"):
+        return ()  # `show_to_git` says so
     candidates = {path.absolute() for path in sources}
     candidates |= {path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES}
     large = sorted(
@@ -265,7 +267,7 @@ def copied_models(folder: Path, sources: Iterable[Path]) -> tuple[Diagnostic, ..
         and path.is_file()
         and not path.is_symlink()
         and path.stat().st_size > _LARGE_BYTES
-        and (root is None or process.succeeds(["git", "ls-files", "--error-unmatch", "--", path], cwd=base))
+        and (root is None or _is_tracked(path, base))
     )
     mend = (
         "keep it out of git"
