@@ -87,3 +87,18 @@ def test_what_aikit_lock_could_not_hold_is_no_number(kind: int, code: str, numbe
     assert header.context_length == (number if code == "I" else None)
     pin = Pin("0" * 64, size=0, gguf=header.facts)
     assert lock.file_from_json(lock.file_to_json("/models/a", pin)) == ("/models/a", pin)
+
+
+def test_what_is_empty_or_of_another_type_says_nothing() -> None:
+    text = struct.pack("<Q", 1) + b"a"
+    values = (
+        (b"general.architecture", 8, text),
+        (b"general.name", 8, struct.pack("<Q", 0)),
+        (b"general.basename", 8, text),
+        (b"general.type", 4, struct.pack("<I", 1)),
+        (b"a.context_length", 8, text),
+        (b"a.pooling_type", 4, struct.pack("<I", 0)),
+    )
+    body = b"".join(key(*value) for value in values)
+    header = gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + body))
+    assert header == gguf.Header("a", "a", None, None, None, 0)
