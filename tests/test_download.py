@@ -101,6 +101,20 @@ def test_a_file_that_changes_between_two_requests_begins_anew(
     assert done.digests == hash_file(done.file)
 
 
+@pytest.mark.parametrize("status", [204, 205, 300, 304])
+def test_an_answer_without_a_file_is_no_empty_file(server: FileServer, tmp_path: Path, status: int) -> None:
+    server.failures["/m"] = [Failure(status=status)]
+    assert f"/m answered {status}, without a file" in problem(one(server, tmp_path))
+    assert listed(tmp_path) == []
+
+
+def test_a_part_of_a_place_that_no_file_has_is_not_taken(server: FileServer, tmp_path: Path) -> None:
+    far = b"9" * 5000
+    absurd = b"HTTP/1.1 206 Here\r\nContent-Length: 3\r\nContent-Range: bytes %s-%s/%s\r\n\r\nabc" % (far, far, far)
+    server.failures["/m"] = [Failure(cut=5 << 20), Failure(raw=absurd)]
+    assert fetch(one(server, tmp_path))[0].digests.sha256 == SHA256
+
+
 def test_without_validator_and_hash_nothing_is_resumed(server: FileServer, tmp_path: Path) -> None:
     server.validators = False
     server.failures["/m"] = [Failure(cut=5 << 20)]

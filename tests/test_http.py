@@ -12,7 +12,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from aikit_nix import console
+from aikit_nix import console, redact
 from aikit_nix.errors import AikitError
 from aikit_nix.http import Answer, Client, HttpError, Trouble
 from support import file_server
@@ -124,7 +124,9 @@ def test_a_packed_answer_is_unpacked_within_the_limit(web: Client, files: FileSe
     assert refused(web, files.url + "/bomb", limit=1 << 20).trouble is Trouble.TOO_LONG
 
 
-@pytest.mark.parametrize("url", ["ftp://h/", "file:///etc/passwd", "x", "", "http:///a", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["ftp://h/", "file:///etc/passwd", "x", "", "http:///a", "http://[::1", "http://xn--a/"]
+)
 def test_only_http_addresses_are_asked(web: Client, url: str) -> None:
     assert refused(web, url).trouble is Trouble.REFUSED
 
@@ -220,6 +222,12 @@ def test_what_is_sent_is_made_on_the_way(web: Client, files: FileServer) -> None
     (request,) = files.requests
     assert (request.method, request.body, request.headers["x-a"]) == ("PUT", b"xxxxxx", "b")
     assert "transfer-encoding" not in request.headers
+
+
+def test_what_is_no_secret_of_a_request_is_shown_later(web: Client, files: FileServer) -> None:
+    files.files["/a"] = b""
+    web.send("PUT", files.url + "/a", [b"x" * 54321], 54321, headers={"Content-Range": "7-54327"})
+    assert redact.without_secrets("54321 of 7-54327") == "54321 of 7-54327"
 
 
 def test_what_is_sent_is_never_redirected(web: Client, files: FileServer, other: FileServer) -> None:

@@ -260,7 +260,9 @@ class _Transfer:
 
     def _continues(self, answer: Stream, at: int) -> bool:
         """Whether an answer is the rest of the file from a byte on."""
-        said = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)", answer.headers.get("Content-Range", "").strip())
+        said = re.fullmatch(
+            r"bytes ([0-9]{1,19})-[0-9]+/([0-9]{1,19}|\*)", answer.headers.get("Content-Range", "").strip()
+        )
         if answer.status != 206 or not said or int(said[1]) != at:
             return False
         if said[2] != "*":

@@ -29,8 +29,12 @@ ANSWER_LIMIT = 32 << 20  # bytes of a small answer, where the caller does not sa
 
 _REDIRECTS = 10
 _REFUSAL_LIMIT = 16 << 10  # bytes kept of what a server says with a refusal
+_WITH_CONTENT = (200, 203, 206)  # else an empty answer, as of 204 or 304, would be taken for the file
 # What may follow a redirect to another host. All else may be a credential: GitLab, Artifactory and others have their own.
-_HARMLESS = {"accept", "accept-encoding", "content-type", "if-range", "range", "user-agent"}
+_HARMLESS = {
+    *("accept", "accept-encoding", "content-length", "content-range", "content-type"),
+    *("if-range", "range", "user-agent"),
+}
 
 
 @dataclass(frozen=True)
@@ -197,10 +201,16 @@ class Client:
         """A large answer as it comes, to a POST where there is `content`; one attempt, since what to do after half of it
         only the caller knows.
 
-        Raises HttpError for a status of 400 or more, and from the caller's reading where the answer breaks off.
+        Raises HttpError for a status that comes without what was asked for, and from the caller's reading where the answer
+        breaks off.
         """
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         with self._exchange("GET" if content is None else "POST", url, sent, content) as answer:
+            if answer.status not in _WITH_CONTENT:
+                where = blank(answer.url)
+                raise HttpError(
+                    Trouble.REFUSED, f"{where} answered {answer.status}, without a file", status=answer.status
+                )
             yield answer
 
     def _retried(self, action: Callable[[], T]) -> T:
@@ -321,9 +331,10 @@ def _prepared(url: str, headers: Mapping[str, str]) -> tuple[httpx.URL, dict[str
 
     try:
         address = httpx.URL(url)
+        host = address.host  # decoded only now, which fails for some
     except (httpx.InvalidURL, ValueError, UnicodeError) as problem:
         raise HttpError(Trouble.REFUSED, f"{blank(url)} is no address: {shown(str(problem))}") from None
-    if address.scheme not in ("http", "https") or not address.host:
+    if address.scheme not in ("http", "https") or not host:
         raise HttpError(Trouble.REFUSED, f"{blank(url)} is no http:// or https:// address")
     sent = dict(headers)
     if address.userinfo:
