@@ -188,6 +188,13 @@ def test_a_drip_is_broken_off_and_resumed(server: FileServer, tmp_path: Path) ->
     assert sent(server)[1] is not None
 
 
+def test_credentials_that_are_never_taken_are_not_renewed_for_ever(server: FileServer, tmp_path: Path) -> None:
+    server.failures["/m"] = [Failure(status=401)] * 99
+    fresh = ({"Authorization": f"Bearer {number}"} for number in range(1000))
+    assert "/m answered 401" in problem(one(server, tmp_path, renew=lambda *_: next(fresh)))
+    assert len(server.requests) == 4
+
+
 def test_a_redirect_to_another_host_takes_no_credentials(server: FileServer, tmp_path: Path) -> None:
     with file_server.serve() as front:
         front.redirects["/m"] = server.url + "/m"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from aikit_nix.redact import blank, shown
 
 # An attempt that wins this much is no failed one: what breaks every gigabyte still comes to an end.
 _PROGRESS = 4 << 20
+_RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
 
 
 class Sink(Protocol):
@@ -136,6 +138,7 @@ class _Transfer:
         self._sink: Sink | None = None
         self._sunk: Path | None = None
         self._inherited = False  # bytes of an earlier run are in it
+        self._renewals: Counter[int] = Counter()  # of credentials, by the bytes that were there
 
     def run(self) -> Fetched:
         """Raises AikitError that names the download."""
@@ -171,7 +174,7 @@ class _Transfer:
                 except HttpError as problem:
                     if self._cancelled.is_set():
                         raise
-                    if self._renewed(problem):
+                    if self._renewed(problem, partial.size):
                         continue
                     if partial.size >= best + _PROGRESS:
                         best = partial.size
@@ -180,9 +183,15 @@ class _Transfer:
                     if not self._resumable():
                         self._restart(partial)
 
-    def _renewed(self, problem: HttpError) -> bool:
-        """Whether there are other credentials to try than those that were not taken: tokens of registries live for minutes."""
-        headers = self._download.renew(problem, self._headers) if problem.status == 401 else {}
+    def _renewed(self, problem: HttpError, size: int) -> bool:
+        """Whether there are other credentials to try than those that were not taken: tokens of registries live for minutes.
+
+        Not for ever where nothing is won by them.
+        """
+        if problem.status != 401 or self._renewals[size] >= _RENEWALS:
+            return False
+        self._renewals[size] += 1
+        headers = self._download.renew(problem, self._headers)
         if not headers or headers == self._headers:
             return False
         self._headers = dict(headers)
