@@ -137,6 +137,16 @@ def test_a_file_that_came_into_a_locked_folder_is_refused(tmp_path: Path) -> Non
     assert said.startswith("/models/w/new is not in the lock, and in the folder")
 
 
+def test_a_locked_folder_may_be_empty_but_holds_nothing_that_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    write_lock(tmp_path, "w", ("/models/w/a", b"a"))
+    project = read(tmp_path, "w")
+    assert pipeline.pin(project)[1] == ()
+    (tmp_path / "w/b").symlink_to("nowhere")
+    (said,) = refusals(project)
+    assert said.startswith("source 'w' does not exist: its target is missing (w/b")
+
+
 def test_everything_that_is_wrong_with_the_models_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "there.gguf").write_bytes(b"x")
     said = refusals(read(tmp_path, "nothing.gguf", "there.gguf", "w/empty", sha256=SHA))

@@ -117,10 +117,22 @@ def _not_in_lock(project: Project) -> Iterator[Diagnostic]:
         entry = project.lock.entries.get(key) if project.lock else None
         if entry and isinstance(source, Local) and (project.folder / source.path).is_dir():
             locked = {path for path, _ in entry.files}
-            there = sources.local.files(source, project.folder, sources.destination(source, model.name.value))
-            if new := sorted(path for path, _ in there if path not in locked):
+            destination = sources.destination(source, model.name.value)
+            try:
+                there = [
+                    posixpath.join(destination, name)
+                    for name in sources.local.walk(project.folder / source.path, source.path)
+                ]
+            except sources.RefusedError as refused:
+                yield from _unfit(model, refused).diagnostics
+                continue
+            if new := sorted(path for path in there if path not in locked):
                 message = f"{new[0]} is not in the lock, and in the folder: run `aikit-nix lock`, or take it away"
                 yield Diagnostic(Severity.ERROR, "not-locked", message, model.source.at)
+
+
+def _unfit(model: Model, refused: sources.RefusedError) -> AikitError:
+    return error(f"source {model.source.value.text!r} {refused}", model.source.at, "local-file")
 
 
 def facts(project: Project) -> dict[str, Facts]:
@@ -151,7 +163,7 @@ def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:
     try:
         found = sources.local.files(source, folder, destination)
     except sources.RefusedError as refused:
-        raise error(f"source {source.text!r} {refused}", model.source.at, "local-file") from None
+        raise _unfit(model, refused) from None
     if model.pin is None:
         for target in _outside(found, folder):
             if not target.stat().st_mode & stat.S_IROTH:

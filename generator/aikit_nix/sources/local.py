@@ -51,7 +51,7 @@ def files(source: Local, folder: Path, destination: str) -> list[tuple[str, Path
     """
     there = folder / source.path
     if os.path.isdir(there):  # noqa: PTH112 (unlike Path.is_dir, False where the folder above may not be entered)
-        found = sorted(_walk(there, source.path))
+        found = sorted(walk(there, source.path))
         if not found:
             raise RefusedError("is an empty folder")
         return [(posixpath.join(destination, name), there / name) for name in found]
@@ -75,8 +75,8 @@ def outside(file: Path, folder: Path) -> Path | None:
     return None if target.is_relative_to(folder.resolve()) else target
 
 
-def _walk(folder: Path, shown: str) -> Iterator[str]:
-    """The paths of all files below a folder; symlinks to folders are not followed."""
+def walk(folder: Path, shown: str) -> Iterator[str]:
+    """The paths of all files below a folder; symlinks to folders are not followed. Raises RefusedError."""
     count = 0
     for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
