@@ -82,8 +82,9 @@ def test_a_token_stands_for_user_and_password(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     kept(monkeypatch, tmp_path, {"credHelpers": {"h.example": "test"}})
     assert credentials.find("h.example", "m") == Login("", "", "an0ther-t0ken")
-    for answer in ("[]", "{", '{"Username": "u"}', "[" * 100_000):
-        helper.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    half = r'{"Username": "u", "Secret": "half a \ud83d"}'
+    for answer in ("[]", "{", '{"Username": "u"}', "[" * 100_000, half):
+        helper.write_text(f"#!/bin/sh\nprintf %s '{answer}'\n")
         with pytest.raises(AikitError, match="answered with something that is no login"):
             credentials.find("h.example", "m")
 
@@ -97,6 +98,7 @@ def test_a_token_stands_for_user_and_password(tmp_path: Path, monkeypatch: pytes
         '{"auths": 7}',
         '{"auths": {"h.example": {"auth": "not base64!"}}}',
         '{"auths": {"h.example": {"auth": "/////w=="}}}',
+        r'{"auths": {"h.example": {"identitytoken": "half a \ud83d"}}}',
         '{"credsStore": "../../bin/sh"}',
         '{"credHelpers": {"h.example": "a; touch x"}}',
         '{"credsStore": "not-there"}',

@@ -23,11 +23,14 @@ _HUB_KEY = "https://index.docker.io/v1/"
 
 @dataclass(frozen=True)
 class Login:
-    """A user and password, or an identity token that stands for both."""
+    """A user and password, or an identity token that stands for both. Raises ValueError for what cannot be sent."""
 
     user: str
     password: str
     identity_token: str | None = None
+
+    def __post_init__(self) -> None:
+        f"{self.user}{self.password}{self.identity_token}".encode()  # JSON may hold half a character
 
     @property
     def basic(self) -> str:
@@ -59,9 +62,9 @@ def _files() -> Iterator[Path]:
         return
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         yield Path(runtime) / "containers/auth.json"
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or files.home() / ".config")
     yield config / "containers/auth.json"
-    yield Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    yield Path(os.environ.get("DOCKER_CONFIG") or files.home() / ".docker") / "config.json"
 
 
 def _in_file(file: Path, registry: str, repository: str) -> Login | None:
@@ -111,10 +114,10 @@ def _ask(helper: str, registry: str) -> Login | None:
         said = process.run([program, "get"], stdin=registry.encode(), secret=True)
         answer = json.loads(said)
         user, secret = str(answer["Username"]), str(answer["Secret"])
+        return Login("", "", secret) if user == "<token>" else Login(user, secret)
     except AikitError as failed:
         if failed.diagnostics[0].code == "program-missing":
             raise
         return None  # it knows nothing of this registry, and says so by failing
     except (ValueError, KeyError, TypeError, RecursionError):
         raise error(f"`{program}` answered with something that is no login", code="login") from None
-    return Login("", "", secret) if user == "<token>" else Login(user, secret)

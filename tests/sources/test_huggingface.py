@@ -220,6 +220,14 @@ def test_a_gated_model_with_the_users_token(tmp_path: Path, hub: HuggingFace, mo
             assert SIGNATURE.encode() not in file.read_bytes(), file
 
 
+def test_a_token_that_cannot_be_read(tmp_path: Path, hub: HuggingFace) -> None:
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+    for place in (tmp_path / "token", tmp_path):
+        said = refused(tmp_path, "lock", env={"HF_TOKEN_PATH": str(place)})
+        assert "the token for Hugging Face cannot be read" in said
+
+
 def test_a_lock_cannot_send_the_token_elsewhere(
     tmp_path: Path, files: FileServer, hub: HuggingFace, model: bytes
 ) -> None:

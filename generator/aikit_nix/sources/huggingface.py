@@ -114,7 +114,13 @@ def token() -> str | None:
     """The token that Hugging Face's own tools would use: HF_TOKEN, HF_TOKEN_PATH, ~/.cache/huggingface/token …"""
     from huggingface_hub import get_token
 
-    return get_token()
+    try:
+        return get_token()
+    except (OSError, ValueError) as bad:
+        what = bad.strerror if isinstance(bad, OSError) else "it is no text"
+        raise error(
+            f"the token for Hugging Face cannot be read ({what}): set HF_TOKEN, or write it anew with `hf auth login`"
+        ) from None
 
 
 # --- How it is written
