@@ -49,6 +49,10 @@ THIRD_PARTY = "deb [arch=amd64 signed-by=/etc/k.gpg] https://third.example/repos
         ({"sources.list": "deb cdrom:[Debian]/debian bookworm main\ndeb\n"}, None),
         ({"sources.list.d/x.sources": f"Enabled: no\n{DEB822.partition('#')[2].partition(chr(10))[2]}"}, None),
         ({"sources.list.d/x.sources": "\0\xff"}, None),
+        (
+            {"sources.list": "deb http://[MIRROR]/debian sid main", "sources.list.d/x.sources": DEB822},
+            "http://one.example/debian",
+        ),
         ({}, None),
     ],
 )

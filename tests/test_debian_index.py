@@ -35,6 +35,11 @@ ORDERED = [
 ]
 
 
+def test_only_a_line_feed_ends_a_line() -> None:
+    (fields,) = debian_index.stanzas("Package: a\nDescription: b\x85Package: c\u2028 d\x0cVersion: 1\n")
+    assert fields == {"package": "a", "description": "b\x85Package: c\u2028 d\x0cVersion: 1"}
+
+
 def test_versions_are_ordered_as_dpkg_orders_them() -> None:
     versions = [debian_index.Version(text) for text in ORDERED]
     assert all(a < b for a, b in itertools.pairwise(versions))

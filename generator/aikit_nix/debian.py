@@ -114,10 +114,16 @@ class _Source:
     components: tuple[str, ...]
     signed_by: str
 
+    def path(self) -> str | None:
+        """None where the URI is none."""
+        try:
+            return urlsplit(self.uri).path.rstrip("/")
+        except ValueError:
+            return None
+
     def likeness(self) -> int:
         """How much says that this is Debian's archive: others use its suites' and components' names too."""
-        path = urlsplit(self.uri).path.rstrip("/")
-        return 2 * ("debian-archive-keyring" in self.signed_by) + path.endswith("/debian")
+        return 2 * ("debian-archive-keyring" in self.signed_by) + (self.path() or "").endswith("/debian")
 
     def is_main_archive(self) -> bool:
         return (
@@ -125,7 +131,8 @@ class _Source:
             and not _has_password(self.uri)
             and "main" in self.components
             and "-" not in self.suite  # bookworm-security, bookworm-updates, bookworm-pgdg
-            and not urlsplit(self.uri).path.rstrip("/").endswith("-security")
+            and (path := self.path()) is not None
+            and not path.endswith("-security")
             and self.likeness() > 0
         )
 

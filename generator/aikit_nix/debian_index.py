@@ -25,7 +25,7 @@ def stanzas(text: str) -> Iterator[dict[str, str]]:
 def _fields(paragraph: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     name = ""
-    for line in paragraph.splitlines():
+    for line in paragraph.split("\n"):
         if line.startswith("#"):
             continue
         if line[:1] in (" ", "\t"):
