@@ -125,10 +125,14 @@ def test_the_command_that_builds_is_short_where_it_can_be(tmp_path: Path, monkey
 
 STORE = "/nix/store/"
 HASH = "0" * 32
-FETCHED = {"builder": "builtin:fetchurl", "env": {}, "outputs": {"out": {"path": f"{STORE}{HASH}-m.gguf", "hash": "1"}}}
+FETCHED = {
+    "builder": "builtin:fetchurl",
+    "env": {"out": f"{STORE}{HASH}-m.gguf"},
+    "outputs": {"out": {"path": f"{STORE}{HASH}-m.gguf", "hash": "1"}},
+}
 LAYER = {
     "builder": f"{STORE}sh",
-    "env": {"modelFile": "m.gguf"},
+    "env": {"modelFile": "m.gguf", "out": f"{STORE}{HASH}-layer"},
     "outputs": {"out": {"path": f"{STORE}{HASH}-layer", "hash": "2"}},
 }
 IMAGE = {"builder": f"{STORE}sh", "env": {}, "outputs": {"out": {"path": f"{STORE}{HASH}-image"}}}
@@ -144,7 +148,18 @@ def newer() -> str:
     return json.dumps({"derivations": json.loads(json.dumps(DERIVATIONS).replace(STORE, ""))})
 
 
-@pytest.mark.parametrize("form", [older, newer])
+def newest() -> str:
+    """As newer, but for the build's environment; and a path that follows from a hash is left out, too."""
+    wrapped = json.loads(newer())
+    for name, said in wrapped["derivations"].items():
+        said["env"] = DERIVATIONS[name]["env"]
+        for output in said["outputs"].values():
+            if "hash" in output:
+                del output["path"]
+    return json.dumps(wrapped)
+
+
+@pytest.mark.parametrize("form", [older, newer, newest])
 def test_what_a_derivation_is_made_of_is_understood_of_old_and_new_nix(program: Path, form: object) -> None:
     assert callable(form)
     says(program, form())

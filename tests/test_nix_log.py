@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -76,3 +78,17 @@ def test_what_nix_says_beside_its_log_is_kept_for_when_it_fails() -> None:
     log = Log()
     assert list(log.take("error: cannot connect to the daemon", 0)) == []
     assert log.wrong() == "error: cannot connect to the daemon"
+
+
+def test_the_terminal_may_ask_while_lines_come() -> None:
+    log = Log()
+    lines = [event(action=action, id=at, type=105, fields=["x"]) for action in ("start", "stop") for at in range(20)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            taking = pool.submit(lambda: [list(log.take(line, 0)) for _ in range(200) for line in lines])
+            while not taking.done():
+                assert log.status()
+    finally:
+        sys.setswitchinterval(before)

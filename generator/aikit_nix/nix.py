@@ -95,21 +95,31 @@ def fixed_outputs(derivation: str) -> dict[str, str]:
     A model's layer is none, although its hash may be known: it is made of the model, which is one.
     """
     return {
-        str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}"): path
+        there: path
         for path, content in _derivations(derivation).items()
-        for output in content["outputs"].values()
-        if output.get("hash") and output.get("path") and "modelFile" not in content.get("env", {})
+        for there, output in _outputs(content)
+        if output.get("hash") and "modelFile" not in content.get("env", {})
     }
 
 
 def model_layers(derivation: str) -> set[str]:
     """The outputs below a derivation that hold a model a second time."""
     return {
-        str(output["path"] if str(output["path"]).startswith("/") else f"/nix/store/{output['path']}")
+        there
         for content in _derivations(derivation).values()
-        for output in content["outputs"].values()
-        if output.get("path") and "modelFile" in content.get("env", {})
+        for there, _ in _outputs(content)
+        if "modelFile" in content.get("env", {})
     }
+
+
+def _outputs(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The store path of each output of a derivation, if it is known, and what is said of it.
+
+    Nix since 2.32 leaves the path out where there is a hash; the build's environment has it.
+    """
+    for name, output in content["outputs"].items():
+        if path := output.get("path") or content.get("env", {}).get(name):
+            yield path if path.startswith("/") else f"/nix/store/{path}", output
 
 
 def missing_fixed_outputs(derivation: str) -> list[str]:

@@ -67,8 +67,9 @@ class Log:
 
     def status(self) -> str:
         """One line that says what is going on."""
-        names = [activity.name for activity in self.running.values() if activity.kind == _BUILD]
-        names = names or [activity.name for activity in self.running.values()]
+        running = list(self.running.values())  # at once: the terminal's thread asks while ours takes lines
+        names = [activity.name for activity in running if activity.kind == _BUILD]
+        names = names or [activity.name for activity in running]
         what = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         return f"{self.ended} done" + (f"; {what}" if what else "")
 
