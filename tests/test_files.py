@@ -139,3 +139,14 @@ def test_what_a_killed_run_left_is_removed_and_what_another_writes_is_not(tmp_pa
     files.write_whole(target, b"again")
     assert list(tmp_path.iterdir()) == [target]
     assert target.read_bytes() == b"again"
+
+
+def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(AikitError, match="set HOME"):
+        files.cache_folder()

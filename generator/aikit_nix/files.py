@@ -157,7 +157,15 @@ def make_folder(folder: Path) -> None:
 
 def cache_folder() -> Path:
     """Where this program keeps what it can do without."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "aikit-nix"
+
+
+def home() -> Path:
+    """The user's home folder. Raises AikitError where there is none, as for a number without a name in a container."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise error("this user has no home folder: set HOME to a folder that may be written", code="no-home") from None
 
 
 def cannot_write(path: Path | str, failed: OSError) -> AikitError:
