@@ -7,6 +7,7 @@ Weights are downloaded only where an origin does not say their sha256, and then 
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -192,12 +193,16 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) ->
 
 
 def _collisions(aikitfile: Aikitfile, lock: Lock) -> None:
-    """Raises AikitError where two models have a file on the same path: only their origins said so."""
+    """Raises AikitError where two models, or two archives of one, have a file on the same path: only their origins said so."""
     first: dict[str, Model] = {}
     problems = []
     for model in aikitfile.models:
         entry = lock.entry(model)
-        for path, _ in entry.files if entry else ():
+        paths = [path for path, _ in entry.files] if entry else []
+        if twice := next((path for path, count in Counter(paths).items() if count > 1), None):
+            message = f"`{model.name.value}` has two files on {twice}: name an artifact that has one"
+            problems.append(_problem("collision", message, model))
+        for path in paths:
             other = first.setdefault(path, model)
             if other.source.at != model.source.at:
                 message = f"`{model.name.value}` lands on {path}, as line {other.at.line} does: leave one of them out"

@@ -194,6 +194,16 @@ def test_two_artifacts_with_a_file_on_the_same_path(tmp_path: Path, pusher: Push
     assert not (tmp_path / "aikit.lock").exists()
 
 
+def test_an_artifact_with_two_archives_of_one_name(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
+    kind = "application/vnd.kitops.modelkit.{}.v1.tar"
+    layers = [Layer(kind.format("model"), tar({"m.gguf": model, "LICENSE": b"a"}))]
+    layers += [Layer(kind.format("docs"), tar({"./LICENSE": b"b"}))]
+    pusher.artifact("1b", layers, "application/vnd.kitops.modelkit.config.v1+json")
+    write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
+    assert "`m` has two files on /models/LICENSE" in refused(tmp_path, "lock")
+    assert not (tmp_path / "aikit.lock").exists()
+
+
 def test_what_is_not_there(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
     pusher.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
     where = f"oci://{pusher.registry}/{pusher.repository}"

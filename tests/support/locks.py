@@ -35,7 +35,7 @@ def refused(folder: Path, *args: str | Path, env: dict[str, str] | None = None) 
     """What a command says that fails as it should."""
     result = run(folder, *args, env=env)
     assert result.returncode == 1, (result.stdout, result.stderr)
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
     return result.stderr
 
 
