@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from support import debian_lock, docs, file_server, flakes, fresh
+from support import debian_lock, docs, file_server, flakes, fresh, recipes
 from support.bundles import Bundle
 from support.command import aikit_nix, on_path
 
@@ -163,6 +163,23 @@ def test_to_another_cache(project: Project, tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_of_something_else_is_no_place_for_a_bundle(tmp_path: Path) -> None:
+    recipes.write(tmp_path / "flake")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = aikit_nix("bundle", ".", "--flake", "flake", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "has a `flake` that is of no bundle" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_password_of_another_cache_is_not_shown(project: Project, tmp_path: Path) -> None:
+    flake, url = project.folder / "flake", "http://me:s3cret-word@127.0.0.1:1/cache"
+    done = aikit_nix("bundle", "-v", "here", "--to", url, "--flake", flake, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "127.0.0.1:1/cache" in done.stderr
+    assert "s3cret-word" not in done.stdout + done.stderr
+
+
 def test_a_model_that_is_not_in_the_store_is_named(project: Project, tmp_path: Path) -> None:
     done = fresh.aikit_nix(tmp_path / "nix", "bundle", "b", "--flake", project.folder / "flake", cwd=tmp_path)
     assert done.returncode == 1
@@ -184,7 +201,7 @@ def test_bundling_that_was_killed_goes_on(project: Project, tmp_path: Path) -> N
     done = aikit_nix(*command[3:], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in bundle.iterdir()} >= {"bundle.json", "flake", "nar"}
-    assert not (bundle / ".tmp").exists()
+    assert not (bundle / ".aikit-nix-bundle").exists()
     done = fresh.aikit_nix(tmp_path / "nix", "unbundle", bundle, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

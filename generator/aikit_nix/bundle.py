@@ -24,7 +24,8 @@ from aikit_nix.redact import shown
 VERSION = 1
 INDEX = "bundle.json"
 FLAKE = "flake"
-_SCRATCH = ".tmp"
+_CACHE = "nix-cache-info"  # what Nix writes first into a binary cache: a bundle that was killed has it
+_SCRATCH = ".aikit-nix-bundle"
 MAX_BYTES = 256 << 20
 STORE_PATH = re.compile(r"/nix/store/([0-9a-z]{32})-[0-9A-Za-z+._?=-]{1,211}")
 
@@ -161,6 +162,8 @@ def write(
     cache = f"file://{plain(folder)}"
     if key and not key.is_file():
         raise error(f"--key {key}: there is no such file (make one with `nix key generate-secret`)")
+    if (folder / FLAKE).exists() and not any((folder / name).exists() for name in (INDEX, _CACHE)):
+        raise error(f"{folder} has a `{FLAKE}` that is of no bundle, and would be replaced: name another folder")
     files.make_folder(folder)
     scratch = folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)

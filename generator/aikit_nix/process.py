@@ -14,6 +14,7 @@ from typing import IO
 
 from aikit_nix import console
 from aikit_nix.errors import AikitError, error
+from aikit_nix.redact import without_secrets
 
 _STDERR_LINES = 8
 _BUSY = re.compile(rb"SQLite database '.*' is busy")
@@ -100,7 +101,7 @@ def start(
 
 def failure(argv: Sequence[str | Path], status: int, said: str) -> AikitError:
     """The error for a program that ended with a status other than 0: the last lines of what it said."""
-    tail = said.strip().splitlines()[-_STDERR_LINES:]
+    tail = without_secrets(said).strip().splitlines()[-_STDERR_LINES:]
     return error(f"`{Path(argv[0]).name}` failed with status {status}: " + " | ".join(tail), code="subprocess")
 
 

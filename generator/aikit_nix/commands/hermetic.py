@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -38,13 +39,15 @@ def bundle(
     not copied again. bundle.json there says what is what, with hashes and licences.
     """
     from aikit_nix import bundle as bundles
-    from aikit_nix import recipe
+    from aikit_nix import recipe, redact
 
+    if password := re.match(r"[^/?#]*//[^/?#@:]*:([^/?#]*)@", url or ""):
+        redact.hide(password[1])  # Nix says where it copies to, and -v how it was asked
     found = recipe.read(flake, lock_path)
     index, copied = bundles.write(found, found.system(system), folder, built=built, key=key, lock_path=lock_path)
     if url:
         bundles.copy(index.paths, url, key=key)
-        console.say(f"copied to {url}")
+        console.say(f"copied to {redact.blank(url)}")
     console.say(*bundles.table(index.paths))
     console.say(
         f"wrote {folder}: all that {index.image} for {index.system} is built of, {console.size(copied)} of it new"
