@@ -399,3 +399,12 @@ def test_settings_of_no_use_are_named(monkeypatch: pytest.MonkeyPatch, name: str
     monkeypatch.setenv(name, {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "file:///etc"}[name])
     with Client() as client, pytest.raises(AikitError, match=name):
         huggingface.describe("ns/repo", "main", client)
+
+
+def test_a_password_of_the_endpoint_is_not_shown(files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.files["/api/models/ns/repo/revision/main"] = b"[]"
+    for scheme in ("htp://", "http://"):
+        monkeypatch.setenv("HF_ENDPOINT", files.url.replace("http://", f"{scheme}me:s3cret-word@"))
+        with Client() as client, pytest.raises(AikitError, match="127") as refused:
+            huggingface.describe("ns/repo", "main", client)
+        assert "s3cret-word" not in str(refused.value)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from aikit_nix.errors import AikitError, error
+from aikit_nix.redact import blank
 from aikit_nix.sources import http
 from aikit_nix.sources.names import RefusedError, file_name, relative_path, unprintable
 
@@ -94,7 +95,7 @@ def endpoint() -> str:
     """Hugging Face, or what HF_ENDPOINT names in its place (as for Hugging Face's own tools)."""
     named = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
     if named and not re.match(r"https?://[^/]", named):
-        raise error(f"HF_ENDPOINT is {named!r}: it must be an http(s) URL")
+        raise error(f"HF_ENDPOINT is {blank(named)!r}: it must be an http(s) URL")
     return named or ADDRESS
 
 
@@ -201,7 +202,7 @@ def describe(repo: str, revision: str, client: Client) -> Repository:
         return _repository(said)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise error(
-            f"{repo} on Hugging Face is described in a way that cannot be read: is {endpoint()} Hugging Face?"
+            f"{repo} on Hugging Face is described in a way that cannot be read: is {blank(endpoint())} Hugging Face?"
         ) from None
 
 
