@@ -105,3 +105,72 @@ def test_what_is_left_out_brings_nothing_in() -> None:
 def test_a_dependency_that_nothing_fulfils_is_named() -> None:
     with pytest.raises(AikitError, match=r"cannot give root what it needs \(a >= 2 \| b\)"):
         closure(package("root", "a (>= 2) | b"), package("a", version="1.9"))
+
+
+@pytest.mark.parametrize(
+    ("operator", "accepted"), [("<<", "1"), ("<=", "12"), ("=", "2"), (">=", "23"), (">>", "3"), (None, "123")]
+)
+def test_a_dependency_takes_the_versions_that_it_says(operator: str | None, accepted: str) -> None:
+    relation = debian_index.Relation("a", operator, operator and "2")
+    assert "".join(version for version in "123" if relation.accepts(version)) == accepted
+
+
+def test_a_virtual_package_of_no_version_fulfils_no_version() -> None:
+    with pytest.raises(AikitError, match="cannot give root"):
+        closure(package("root", "v (>= 1)"), package("a", provides="v"), package("b", provides="w (= 1)"))
+
+
+def test_an_offer_that_is_there_or_left_out_is_enough() -> None:
+    provides = package("a", provides="v"), package("b", provides="v"), package("z")
+    assert closure(package("root", "b, z, v"), *provides) == ["b", "root", "z"]
+    assert closure(package("root", "z, v"), *provides, left_out=("a",)) == ["root", "z"]
+
+
+GOOD = {
+    "Package": "a",
+    "Version": "1:2-3",
+    "Filename": "pool/main/a/a_2-3_amd64.deb",
+    "SHA256": "A" * 64,
+    "Size": "5",
+    "Pre-Depends": "b",
+    "Depends": "c",
+    "Provides": "d",
+}
+
+
+def control(**changed: str | None) -> str:
+    fields = {**GOOD, **changed}
+    return "".join(f"{name}: {value}\n" for name, value in fields.items() if value is not None)
+
+
+@pytest.mark.parametrize("order", [("1.9", "1.10", "1.9"), ("1.10", "1.9", "1.9"), ("1.9", "1.9", "1.10")])
+def test_of_several_versions_the_newest_counts(order: tuple[str, ...]) -> None:
+    texts = [control(Version=version) for version in order]
+    found = debian_index.newest("\n".join(texts[:2]), texts[2], control(Filename=None, Package="no-file"))
+    assert {name: each.version for name, each in found.items()} == {"a": "1.10"}
+    assert found["a"].sha256 == "a" * 64
+    assert (found["a"].depends, found["a"].provides, found["a"].component) == ("b, c", "d", "main")
+
+
+def test_of_one_version_the_first_counts() -> None:
+    found = debian_index.newest(control(Size="1"), control(Size="2"))
+    assert found["a"].size == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, None) for name in ("Package", "Version", "SHA256", "Size")),
+        *((("Package", value)) for value in ("A", "-a", "a b", "../a")),
+        *((("Version", value)) for value in ("", "a:1", "1 2", "1/2", "1\x1b")),
+        *((("SHA256", value)) for value in ("a" * 63, "g" * 64)),
+        *((("Size", value)) for value in ("0", "-1", "x", str(1 << 34), "9" * 5000)),
+        *(
+            (("Filename", value))
+            for value in ("/etc/passwd", "pool/main/../../a.deb", "pool/other/a.deb", "pool/main/a")
+        ),
+    ],
+)
+def test_a_package_that_makes_no_sense_is_refused(name: str, value: str | None) -> None:
+    with pytest.raises(AikitError, match="cannot be read"):
+        debian_index.newest(control(**{name: value}))

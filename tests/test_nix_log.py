@@ -92,3 +92,23 @@ def test_the_terminal_may_ask_while_lines_come() -> None:
                 assert log.status()
     finally:
         sys.setswitchinterval(before)
+
+
+def test_what_no_build_said_is_in_no_failure() -> None:
+    log = Log()
+    list(log.take(event(action="start", id=1, type=105, text="built", fields=[""]), 0))
+    list(log.take(event(action="start", id=2, type=101, text="fetched", fields=None), 0))
+    assert log.status() == "0 done; built"
+    list(log.take(event(action="result", id=1, type=101, fields=["said"]), 0))
+    list(log.take(event(action="result", id=1, type=105, fields=["a number"]), 0))
+    list(log.take(event(action="stop", id=1), 10))
+    assert log.status() == "1 done; fetched"
+    assert list(log.take(event(action="stop", id=2), 99)) == []  # no build
+    list(log.take(event(action="msg", level=3, msg="no error"), 0))
+    list(log.take(event(action="msg", level=0, raw_msg="raw", msg="with all that stands around it"), 0))
+    assert log.wrong() == "said\nraw"
+    list(log.take(event(action="msg", level=0, msg="log lines: said"), 0))
+    assert log.wrong() == "raw\nlog lines: said"
+    without = Log()
+    list(without.take(event(action="msg", level=0, msg="alone"), 0))
+    assert without.wrong() == "alone"

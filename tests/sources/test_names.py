@@ -59,3 +59,20 @@ def test_a_scheme_is_told_from_a_path() -> None:
     assert [names.scheme(text) for text in ("HTTPS://h/m", "a/b:c", "./http://x", "c:m", ":m", "")] == [
         "https:", None, None, "c:", None, None
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", ["é" * 127 + "x", "a b"])
+def test_a_file_may_be_called_so(file: str) -> None:
+    assert names.file_name(file) == file
+
+
+@pytest.mark.parametrize("file", ["", ".", "..", "a/b", "é" * 128, "a\nb", "\x7f", "\u2028", "\ud800"])
+def test_no_file_can_be_called_so(file: str) -> None:
+    with pytest.raises(RefusedError):
+        names.file_name(file)
+
+
+def test_a_path_has_an_end() -> None:
+    assert names.too_long("é" * 1024) is None
+    assert names.too_long("a" * 2048) is None
+    assert names.too_long("é" * 1024 + "a") == names.too_long("a" * 2049) == "has more than 2048 bytes"
