@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix import locking, pipeline
+from aikit_nix.aikitfile import Aikitfile, Pin
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
-from support.locks import digest, done, in_store, refused, write
+from support.locks import digest, done, in_store, locked, refused, write
 
 pytestmark = pytest.mark.usefixtures("nix", "hub")
 
@@ -134,3 +136,22 @@ def test_gen_names_all_that_is_not_pinned(tmp_path: Path) -> None:
         said = refused(tmp_path, *command)
         assert [f"`m{number}`" in said for number in range(3)] == [True] * 3
         assert said.count("pin all 3 with `aikit-nix lock`") == 1
+
+
+def test_what_was_locked_while_models_came_stays(
+    tmp_path: Path, hub: HuggingFace, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repository().commit({"m.gguf": model, "n.gguf": model + b"n"})
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    done(tmp_path, "lock")
+    project = pipeline.read(tmp_path / "aikitfile.yaml")
+
+    def slow(_: Aikitfile, __: int) -> dict[str, Pin]:
+        write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"), ("n", "huggingface://ns/repo/n.gguf"))
+        done(tmp_path, "lock")
+        return {"/models/m.gguf": Pin(digest(model), len(model), "b" * 64)}
+
+    monkeypatch.setattr("aikit_nix.fetch.bring_models", slow)
+    assert locking.bring(pipeline.pin(project)[0], project.lock, 1) == (1, True)
+    assert [entry["name"] for entry in locked(tmp_path)] == ["m", "n"]
+    assert locked(tmp_path)[0]["files"][0]["blake3"] == "b" * 64

@@ -18,6 +18,7 @@ from aikit_nix import console, fetch, files, pipeline
 from aikit_nix.aikitfile import Aikitfile, Model, Pin
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.lock import Entry, Lock, Origin
+from aikit_nix.lock import read as read_lock
 from aikit_nix.remote import Remote
 from aikit_nix.sources import (
     MODELS,
@@ -112,7 +113,11 @@ def bring(aikitfile: Aikitfile, lock: Lock | None, jobs: int) -> tuple[int, bool
     Gives how many came, and whether the lock was written. Raises AikitError.
     """
     seen = fetch.bring_models(aikitfile, jobs)
-    if lock is None or (fuller := lock.filled(seen | fetch.read_store(aikitfile, seen))) == lock:
+    if lock is None:
+        return len(seen), False
+    known = seen | fetch.read_store(aikitfile, seen)
+    now = read_lock(Path(lock.file))  # that took hours, perhaps: what was written there meanwhile stays
+    if now is None or (fuller := now.filled(known)) == now:
         return len(seen), False
     write(fuller)
     console.say(f"wrote {lock.file}: what the bytes say")
