@@ -119,7 +119,7 @@ def _outputs(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
     """
     for name, output in content["outputs"].items():
         if path := output.get("path") or content.get("env", {}).get(name):
-            yield path if path.startswith("/") else f"/nix/store/{path}", output
+            yield _whole(path), output
 
 
 def missing_fixed_outputs(derivation: str) -> list[str]:
@@ -165,7 +165,7 @@ def inputs(reference: str) -> list[str]:
 def built_here(derivation: str) -> list[str]:
     """The derivations below one (and itself) that a program builds, whose outputs no hash fixes beforehand."""
     return sorted(
-        path if path.startswith("/") else f"/nix/store/{path}"
+        path
         for path, content in _derivations(derivation).items()
         if not content.get("builder", "").startswith("builtin:")
         and not any(output.get("hash") for output in content["outputs"].values())
@@ -176,7 +176,11 @@ def _derivations(derivation: str) -> dict[str, Any]:
     """All derivations below one, by their store paths; newer Nix leaves the store's own path out of them."""
     shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))
     found: dict[str, Any] = shown.get("derivations", shown)  # newer Nix wraps them
-    return found
+    return {_whole(path): content for path, content in found.items()}
+
+
+def _whole(path: str) -> str:
+    return path if path.startswith("/") else f"/nix/store/{path}"
 
 
 def build_command(folder: Path, environment: Mapping[str, str]) -> str:

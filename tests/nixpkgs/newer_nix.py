@@ -1,6 +1,6 @@
 """A Nix new enough for nixpkgs (2.18) on a Debian that ships an older one.
 
-The packages of Debian 13's nix-bin are fetched with the machine's own apt, from the machine's own mirror,
+The packages of Debian 13's nix-bin (or another's, which AIKIT_NIX_SUITE names) are fetched with the machine's own apt, from the machine's own mirror,
 checked with Debian's keys, unpacked into a folder, and started through the C library that came with them.
 Nothing is installed.
 """
@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 MINIMUM = (2, 18)  # nixpkgs' lib/minfeatures.nix
-_SUITE = "trixie"
+_SUITE = os.environ.get("AIKIT_NIX_SUITE", "trixie")  # Debian 13
 _PROGRAMS = ("nix", "nix-build", "nix-hash", "nix-instantiate", "nix-store")
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Started through a loader, Nix does not find itself for remote builds.
@@ -38,6 +38,7 @@ def programs(cache: Path) -> Path | None:
     """
     if _version(["nix"]) >= MINIMUM:
         return None
+    cache = cache / _SUITE
     folder = cache / "bin"
     if not folder.is_dir():
         unpacked = cache / "root"
