@@ -144,3 +144,30 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 def test_what_would_take_all_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
     with pytest.raises(AikitError, match=r"cannot be unpacked: (a member|the heads of)"):
         lay(tmp_path, bomb)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [("a", "->b"), ("b", "->a"), ("a/x", b"1")],
+        [("/".join("a" * count), None) for count in range(1, 300)],
+        [("l", "->" + "/".join("a" * 150)), ("/".join("a" * 150), None), ("l/" + "/".join("b" * 150), None)],
+    ],
+    ids=["links in a circle", "folders without an end", "and through a link"],
+)
+def test_what_nobody_could_remove_again_is_refused(
+    tmp_path: Path, entries: list[tuple[str, bytes | str | None]]
+) -> None:
+    """Python 3.11 raises RuntimeError for the first, and RecursionError when it removes the others."""
+    with pytest.raises(AikitError, match="cannot be unpacked"):
+        lay(tmp_path, layer(*entries))
+
+
+@pytest.mark.parametrize("mode", [b"\x80" + b"\xff" * 7, b"\xff" * 8], ids=["above all", "below nothing"])
+def test_a_mode_may_be_any_number(tmp_path: Path, mode: bytes) -> None:
+    content = bytearray(layer(("d", None), ("d/f", b"1")))
+    for at in (0, 512):
+        content[at + 100 : at + 108] = mode
+        content[at + 148 : at + 156] = b" " * 8
+        content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
+    assert (lay(tmp_path, bytes(content)) / "d/f").read_bytes() == b"1"

@@ -20,6 +20,7 @@ from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
 
 _BLOCK = 1 << 20
+_DEEPEST = 200  # folders: Python 3.11 removes them by recursion
 
 
 class UnpackError(ValueError):
@@ -112,7 +113,7 @@ def extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> No
         remove(path)
     if member.isdir():
         path.mkdir(exist_ok=True)
-        path.chmod(member.mode | 0o700)  # later layers still write into it
+        path.chmod(_mode(member) | 0o700)  # later layers still write into it
     elif member.issym():
         path.symlink_to(member.linkname)
     elif member.islnk():
@@ -120,9 +121,13 @@ def extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> No
     elif content := archive.extractfile(member):
         with path.open("xb") as file:
             shutil.copyfileobj(content, file, _BLOCK)
-        path.chmod(member.mode)
+        path.chmod(_mode(member))
     else:
         raise UnpackError(f"the layer's entry {member.name!r} is a device or a pipe")
+
+
+def _mode(member: tarfile.TarInfo) -> int:
+    return member.mode & 0o7777  # the field holds any number
 
 
 def _place(name: str, root: Path) -> Path:
@@ -131,8 +136,12 @@ def _place(name: str, root: Path) -> Path:
     if ".." in parts:
         raise UnpackError(f"the layer's entry {name!r} leaves the image")
     path = root.joinpath(*parts)
-    if parts and not path.parent.resolve().is_relative_to(root.resolve()):
+    # Not Path.resolve, which in Python 3.11 raises RuntimeError for links that lead to each other
+    top, parent = (Path(os.path.realpath(folder)) for folder in (root, path.parent))
+    if parts and not parent.is_relative_to(top):
         raise UnpackError(f"the layer's entry {name!r} leads out of the image through a symlink")
+    if len(parent.parts) - len(top.parts) > _DEEPEST:
+        raise UnpackError(f"a layer's entry lies below more than {_DEEPEST} folders")
     return path
 
 
