@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import tarfile
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
@@ -40,6 +41,33 @@ def test_what_costs_more_than_it_weighs_is_refused(bomb: bytes, mode: Literal["r
         names(bomb, mode)
     with pytest.raises(ValueError, match=r"^(a member|the heads of a member) "):
         names(layouts.layer(("honest", b"1")).rstrip(b"\0").ljust(1024, b"\0") + bomb, mode)
+
+
+def head(name: str, change: Callable[[bytearray], None]) -> bytes:
+    """An entry whose head was changed, and has the sum that belongs to it."""
+    content = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    change(content)
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content)
+    return bytes(content)
+
+
+def two_names(content: bytearray) -> None:
+    """A prefix, which only POSIX' format has: tarfile takes it for a part of the name in all, Go's reader does not."""
+    content[345:346] = b"p"
+    content[257:265] = b"ustar  \0"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_readers_understand_differently_is_refused(mode: Literal["r:", "r:*", "r|"]) -> None:
+    """Where tarfile sees the end, or another name, a container engine may see what it was to be kept from."""
+    first, end = tarfile.TarInfo("first").tobuf(), bytes(1024)
+    sum_behind_nul = bytearray(tarfile.TarInfo("hidden").tobuf())
+    sum_behind_nul[148:156] = b"\0" + sum_behind_nul[148:154] + b" "
+    assert names(first + head("plain", lambda _: None) + end, mode) == ["first", "plain"]
+    for other in (bytes(sum_behind_nul), head("x", two_names), b"x" * 512, b"x" * 100):
+        with pytest.raises(ValueError, match=r"checksum|header|understand differently"):
+            names(first + other + (end if len(other) == 512 else b""), mode)
 
 
 def test_no_end_of_members_is_one() -> None:

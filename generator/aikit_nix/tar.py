@@ -24,7 +24,14 @@ _LONGEST_HEAD = 64 << 10  # bytes
 class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        member = super().frombuf(buf, encoding, errors)
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as bad:
+            if any(buf):  # tarfile takes it for the end as it does zeros, and other readers may go on
+                raise tarfile.ReadError(str(bad)) from None
+            raise
+        if buf[257:263] != b"ustar\0" and any(buf[345:500]):
+            raise ValueError("a member has a head that readers understand differently")  # a part of its name, or a time
         if member.type in _HEADS and member.size > _LONGEST_HEAD:
             raise ValueError(f"a member has a head of {console.size(member.size)}")
         if member.type == tarfile.GNUTYPE_SPARSE:
