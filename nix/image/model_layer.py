@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 1 << 20
+LONGEST_PATH = 4095  # Linux' PATH_MAX; the folders above it add up to its square
 FOLDER_MODE = 0o755
 FILE_MODE = 0o444
 MTIME = 1  # seconds; what the Nix store gives its files, and dockerTools its layers
@@ -28,8 +29,10 @@ def header(path: str, size: int) -> bytes:
     """All bytes of the layer before the model's own: the folders above `path`, and the file's header.
 
     `path` is the file's absolute path in the image, `size` its size in bytes. Raises ValueError for a path that is not
-    absolute or not normal, and for a negative size.
+    absolute, not normal or too long, and for a negative size.
     """
+    if len(path) > LONGEST_PATH:
+        raise ValueError(f"a path of {len(path)} characters is longer than Linux takes")
     parts = path.split("/")
     if parts[0] or len(parts) < 2 or any(part in ("", ".", "..") or "\0" in part for part in parts[1:]):
         raise ValueError(f"{path!r} is no absolute path in normal form")

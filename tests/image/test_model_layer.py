@@ -102,6 +102,13 @@ def test_a_path_that_is_not_normal_is_refused(path: str) -> None:
         model_layer.header(path, 1)
 
 
+def test_a_path_is_no_longer_than_linux_takes() -> None:
+    """The heads of a path of 100 kB are gigabytes, and an image's history may say any."""
+    with pytest.raises(ValueError, match="longer than Linux takes"):
+        model_layer.header("/a" * 2048, 1)
+    assert len(model_layer.header("/a" * 2047, 1)) < 10 << 20
+
+
 def test_as_a_script_it_writes_and_describes(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(b"nested")
     script = [sys.executable, "-I", str(data.NIX / "image/model_layer.py")]
