@@ -27,6 +27,12 @@ from support.command import aikit_nix
         (lambda image: (image / "index.json").write_text('{"manifests": [{"digest": "../x"}]}'), "is no sha256 digest"),
         (lambda image: (image / "index.json").write_text("[" * 100_000), "is no image that can be read"),
         (
+            lambda image: (image / "index.json").write_text(
+                (image / "index.json").read_text().replace("docker.io/", "\\ud800")
+            ),
+            "is no image that can be read",
+        ),
+        (
             lambda image: next((image / "blobs/sha256").iterdir()).write_text("other"),
             "other bytes than its digest says",
         ),
@@ -109,6 +115,9 @@ def made(change: Callable[[Any, Any], object]) -> Image:
         lambda manifest, _: manifest["layers"].clear(),
         lambda manifest, _: manifest["layers"][0].update(size=-1),
         lambda manifest, _: manifest["layers"][0].update(size="5"),
+        lambda manifest, _: manifest["layers"][0].update(size=10**400),
+        lambda manifest, _: manifest["layers"][0].update(mediaType="\ud800"),
+        lambda _, config: config["config"].update(Labels={"a": "\ud800"}),
         lambda manifest, _: manifest["layers"][0].update(digest="sha256:../../x"),
         lambda manifest, _: manifest["layers"][0].update(digest=1),
         lambda manifest, _: manifest["layers"][0].pop("mediaType"),
@@ -176,4 +185,11 @@ def test_the_history_says_what_a_layer_is(history: str, contents: str) -> None:
 def test_what_would_take_all_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
     (tmp_path / "image.tar").write_bytes(bomb)
     with pytest.raises(AikitError, match=r"is no image that can be read \((a member|the heads of)"):
+        layout.read_archive(tmp_path / "image.tar")
+
+
+def test_a_list_is_no_larger_for_being_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "_LIMIT", 1000)
+    (tmp_path / "image.tar").write_bytes(layouts.layer(("large", b"[" + b" " * 1000), ("manifest.json", "->large")))
+    with pytest.raises(AikitError, match=r"manifest\.json is no list"):
         layout.read_archive(tmp_path / "image.tar")

@@ -112,7 +112,7 @@ class Image:
 def make(manifest: bytes, config: bytes, names: Iterable[str], where: str) -> Image:
     """The image of a manifest and its configuration. Raises AikitError where they are none."""
     try:
-        content = json.loads(manifest)
+        content = _parsed(manifest)
         described = content["config"]
         if digest_of(config) != described["digest"]:
             raise error(f"{where}: the configuration has another digest than the manifest says", code="image")
@@ -138,7 +138,7 @@ def read_layout(folder: Path) -> Image:
     where = str(folder)
     index = files.read_bounded(folder / "index.json", _LIMIT, " (that is no OCI layout)")
     try:
-        entries = json.loads(index)["manifests"]
+        entries = _parsed(index)["manifests"]
         if len(entries) != 1:
             raise error(f"{where} holds {len(entries)} images, and one is expected", code="image")
         digest = _digest(entries[0]["digest"])
@@ -174,11 +174,12 @@ def read_archive(file: Path) -> Image:
             def content(name: str) -> bytes:
                 member = members[name]
                 stream = archive.extractfile(member)
-                if member.size > _LIMIT or stream is None:
+                data = stream.read(_LIMIT + 1) if stream else b""  # of a link, it is what that leads to
+                if stream is None or len(data) > _LIMIT:
                     raise ValueError(f"{name} is no list")
-                return stream.read()
+                return data
 
-            images = json.loads(content("manifest.json"))
+            images = _parsed(content("manifest.json"))
             if len(images) != 1:
                 raise error(f"{where} holds {len(images)} images, and one is expected", code="image")
             config = content(images[0]["Config"])
@@ -216,7 +217,7 @@ def model_parts(path: str, file: Path) -> tuple[bytes, Path, bytes]:
 
 def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:
     """A configuration, and the layers as a manifest lists them. Raises ValueError, KeyError, TypeError."""
-    content = json.loads(config)
+    content = _parsed(config)
     if not isinstance(content, dict):
         raise TypeError("its configuration is no object")
     _check_run(content.get("config"))
@@ -230,6 +231,13 @@ def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[
         for layer, diff_id, created_by in zip(listed, diff_ids, said[: len(listed)], strict=True)
     )
     return content, layers
+
+
+def _parsed(data: bytes) -> Any:
+    """What JSON says. Raises ValueError, also for half of a surrogate pair, which could not be written; RecursionError."""
+    value = json.loads(data)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def _check_run(run: object) -> None:
@@ -278,6 +286,6 @@ def _digest(value: object) -> str:
 
 
 def _positive(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
         raise ValueError(f"{str(value)[:80]!r} is no size")
     return value
