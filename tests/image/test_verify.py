@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import random
@@ -9,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +145,65 @@ def test_another_text_is_named(project: Path, tmp_path: Path) -> None:
 def test_a_layer_that_hides_a_model_is_named(project: Path, tmp_path: Path, name: str) -> None:
     (found,) = damaged(project, tmp_path, more={name: b"evil"})
     assert "it hides what a model's layer has" in found
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [("models", "->evil"), ("evil/llama.gguf", b"evil")],
+        [("models", b"")],
+        [("m", "->models"), ("m/llama.gguf", b"evil")],
+        [("a/b", "->../m"), ("m", "->/models"), ("a/b/llama.gguf", b"evil")],
+        [("m", "->."), ("m/m/models/llama.gguf", b"evil")],
+        [("../models/llama.gguf", b"evil")],
+    ],
+    ids=["a link", "a file", "through a link", "through two links", "through one link twice", "above the root"],
+)
+def test_a_model_is_hidden_by_what_lies_over_its_folder(
+    tmp_path: Path, entries: list[tuple[str, bytes | str | None]]
+) -> None:
+    layout = layouts.write(tmp_path / "other", {MODEL: CONTENT}, {}, layer=layouts.layer(*entries))
+    (found,) = check(layout, None)
+    assert "it hides what a model's layer has" in found
+    honest = layouts.layer(("models", None), ("m", "->models"), ("m", None), ("m/llama.gguf", b"own"))
+    assert check(layouts.write(tmp_path / "honest", {MODEL: CONTENT}, {}, layer=honest), None) == []
+
+
+def test_links_in_a_circle_are_no_layer_that_hides_nothing(tmp_path: Path) -> None:
+    content = layouts.layer(("a", "->b"), ("b", "->a"), ("a/x", b""))
+    (found,) = check(layouts.write(tmp_path / "image", {}, {}, layer=content), None)
+    assert "links in it lead to each other" in found
+
+
+def test_records_for_all_members_are_no_layer_that_hides_nothing(tmp_path: Path) -> None:
+    """Python's reader gives all of them that name, Go's does not."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", pax_headers={"path": "harmless"}) as archive:
+        archive.addfile(tarfile.TarInfo(MODEL.lstrip("/")))
+    (found,) = check(layouts.write(tmp_path / "image", {MODEL: CONTENT}, {}, layer=out.getvalue()), None)
+    assert "records for all members" in found
+
+
+@pytest.mark.parametrize("over", ["->other", None, "large"])
+def test_a_text_is_what_lies_over_all_else(
+    project: Path, tmp_path: Path, over: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "_TEXT", 10_000)
+    text = recipe.read(project).plan.files[0].path
+    content = b"x" * 10_001 if over == "large" else over
+    own = [(name, each) for name, each in files(project).items()]
+    layer = layouts.layer(*own, (text.lstrip("/"), content))
+    found = check(layouts.write(tmp_path / "other", {MODEL: CONTENT}, {}, layer=layer), project)
+    assert found == [f"{text}: the plan has it, the image has not"]
+
+
+def test_a_blob_without_an_end_is_left(layout: Path) -> None:
+    with Client() as client, blobs.opened(str(layout), client) as opened:
+        report = verify.Report()
+        endless = replace(opened, blocks=lambda _: itertools.repeat(bytes(1 << 20)))
+        verify.image(endless, None, report)
+    for difference, layer in zip(report.differences, opened.image.layers, strict=True):
+        assert f"and the manifest says {layer.digest} of {layer.size:,}" in difference.message
 
 
 @pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import posixpath
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from aikit_nix.plan import Packages
 from aikit_nix.recipe import ARCHITECTURES, Model, Recipe
 
 _STATUS = "var/lib/dpkg/status.d/"
+_LINKS = 40  # as many as Linux follows
 _TEXT = 16 << 20  # bytes of a text that is looked at
 
 
@@ -83,8 +85,33 @@ class _Contents:
     wanted: frozenset[str]
     models: frozenset[str]
     hidden: list[str] = field(default_factory=list)  # models that the layer at hand puts something over
+    links: dict[str, str] = field(default_factory=dict)  # the targets of symlinks
     texts: dict[str, bytes] = field(default_factory=dict)  # by path without the first slash
     packages: dict[str, str] = field(default_factory=dict)  # versions
+
+    def place(self, member: tarfile.TarInfo) -> str:
+        """Where an entry comes to lie, as container engines see it: through the links that are there. Raises ValueError."""
+        name = posixpath.normpath(f"/{member.name}").lstrip("/")
+        for _ in range(_LINKS):
+            parts = name.split("/")
+            above = ("/".join(parts[:end]) for end in range(1, len(parts)))
+            link = next((folder for folder in above if folder in self.links), None)
+            if link is None:
+                break
+            rest = name.removeprefix(link)
+            name = posixpath.normpath(f"/{posixpath.join(posixpath.dirname(link), self.links[link])}{rest}").lstrip("/")
+        else:
+            raise ValueError("links in it lead to each other")
+        self.links.pop(name, None)
+        if member.issym():
+            self.links[name] = member.linkname
+        return name
+
+    def hides(self, member: tarfile.TarInfo, name: str) -> bool:
+        """Whether an entry takes the place of a model, or of a folder above one."""
+        if name in self.models or posixpath.basename(name).startswith(".wh."):
+            return True
+        return not member.isdir() and any(model.startswith(f"{name}/") for model in self.models)
 
     def wants(self, name: str) -> bool:
         return name in self.wanted or (name.startswith(_STATUS) and not name.endswith(".md5sums"))
@@ -116,7 +143,7 @@ def _layer(
     if blocks is None:
         report.differs(f"{what}: the blob {layer.digest} is not in {found.where}")
         return None
-    stream = _Stream(blocks, progress)
+    stream = _Stream(_up_to(blocks, layer.size), progress)
     digests = None
     problem = ""
     try:
@@ -142,6 +169,15 @@ def _layer(
         return None
     report.same(f"{what}: {layer.digest}")
     return digests
+
+
+def _up_to(blocks: Blocks, size: int) -> Blocks:
+    """No more blocks than show that there are more bytes: a registry may send them for ever."""
+    for block in blocks:
+        yield block
+        size -= len(block)
+        if size < 0:
+            return
 
 
 def _tar_size(layer: Layer, model: Model | None) -> int:
@@ -239,13 +275,17 @@ def _read_base(stream: _Stream, contents: _Contents) -> None:
     try:
         with tar.opened(stream, "r|") as archive:
             for member in tar.members(archive):
-                name = posixpath.normpath(member.name.lstrip("/"))
-                if name in contents.models or posixpath.basename(name).startswith(".wh."):
+                if archive.pax_headers.keys() - {"comment"}:
+                    raise ValueError("it has records for all members, which only some readers heed")
+                name = contents.place(member)
+                if contents.hides(member, name):
                     contents.hidden.append(name)
-                if not member.isreg() or member.size > _TEXT or not contents.wants(name):
+                if not contents.wants(name):
                     continue
-                file = archive.extractfile(member)
-                contents.add(name, file.read() if file else b"")
+                contents.texts.pop(name, None)  # whatever it is, it lies over what was there
+                file = archive.extractfile(member) if member.isreg() and member.size <= _TEXT else None
+                if file:
+                    contents.add(name, file.read())
     except ValueError as bad:
         raise ValueError(f"is no tar that can be read ({bad})") from None
 
@@ -274,7 +314,7 @@ def _compare_models(found: Opened, models: dict[str, Model], seen: dict[str, Dig
             report.compare(f"sha256 of {path}", seen[path].sha256, model.file.sha256)
             if model.blake3:
                 report.compare(f"BLAKE3 of {path}", seen[path].blake3, model.blake3)
-    for path in layers.keys() - models.keys():
+    for path in sorted(layers.keys() - models.keys()):
         report.differs(f"{path}: the image has it, the plan has not")
 
 
