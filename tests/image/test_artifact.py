@@ -54,6 +54,25 @@ def test_a_tag_that_lists_nonsense_is_no_obstacle(fake: FakeRegistry, listed: An
     assert [entry["digest"] for entry in json.loads(fake.manifests[tag])["manifests"]] == [digest]
 
 
+def test_a_tag_that_could_not_be_written_again_is_said(fake: FakeRegistry) -> None:
+    fake.manifests["a/x", "1"] = b'{"mediaType": "x", "layers": []}'
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        subject = repository.manifest("1")
+        tag = subject.digest.replace(":", "-")
+        fake.manifests["a/x", tag] = b'{"manifests": [{"digest": "\\ud800"}]}'
+        with pytest.raises(AikitError, match=f"{tag} is no manifest"):
+            artifact.attach(repository, subject, [Referrer("text/x", b"said", {})])
+
+
+def test_the_same_bytes_under_two_names_are_sent_once(fake: FakeRegistry) -> None:
+    blobs = [Blob.of(b"here", name) for name in ("one", "two")]
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        assert artifact.publish(repository, blobs, b"{}", "1", "x") == len(b"here")
+    assert fake.count("POST") == 1
+
+
 def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) -> None:
     here, absent = Blob.of(b"here", "the text"), Blob("sha256:" + "0" * 64, 1, "the model", None)
     with Client() as client:

@@ -45,7 +45,8 @@ def descriptor(media_type: str, blob: Blob, **more: Any) -> dict[str, Any]:
 
 def publish(repository: Repository, blobs: Sequence[Blob], manifest: bytes, reference: str, media_type: str) -> int:
     """Bring an artifact into a repository; the bytes that were sent, which are only those of what it lacked. Raises AikitError."""
-    missing = [blob for blob in blobs if not repository.has(blob.digest, blob.size)]
+    each = {blob.digest: blob for blob in blobs}.values()  # two models may be the same file
+    missing = [blob for blob in each if not repository.has(blob.digest, blob.size)]
     if absent := [blob for blob in missing if blob.parts is None]:
         names = ", ".join(blob.what for blob in absent)
         raise error(

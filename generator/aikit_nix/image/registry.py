@@ -26,7 +26,7 @@ MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docke
 _ACCEPT = ", ".join((*MANIFEST, *INDEX))
 _LIMIT = 4 << 20  # bytes of a manifest: the specification asks registries to take that much
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
-_PARAMETER = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_PARAMETER = re.compile(r'(?<![A-Za-z_])([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,10 @@ class Repository:
                 f"{self}: the manifest {reference} has the digest {digest}, not {redact.shown(wanted)}", code="registry"
             )
         content = answer.json()
+        try:
+            json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
+        except (ValueError, RecursionError):
+            content = None
         if not isinstance(content, dict):
             raise error(f"{self}: {reference} is no manifest", code="registry")
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
