@@ -39,7 +39,7 @@ def image(
         _cosign("sign", *common, reference)
         for kind, content in (("cyclonedx", bill), ("slsaprovenance1", provenance.encode(slsa))):
             predicate = folder / f"{kind}.json"
-            predicate.write_text(content)
+            predicate.write_text(content, encoding="utf-8")
             _cosign("attest", *common, "--type", kind, "--predicate", str(predicate), reference)
 
 
