@@ -72,6 +72,25 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, spoil: str) -> None:
         recipe.read(tmp_path)
 
 
+def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    recipes.write(tmp_path)
+    file = tmp_path / "aikit/plan.json"
+    (model,) = json.loads(file.read_text())["models"]
+    recipes.change(file, models=[model | {"size": float("inf")}])
+    with pytest.raises(AikitError, match="run `aikit-nix gen` again"):
+        recipe.read(tmp_path)
+
+
+def test_an_owner_that_is_none_is_no_address(tmp_path: Path) -> None:
+    recipes.write(tmp_path, packages=Packages.NIXPKGS)
+    file = tmp_path / "flake.lock"
+    file.write_text(file.read_text().replace('"owner": "NixOS"', '"owner": "http://["'))
+    found = recipe.read(tmp_path)
+    assert found.nixpkgs
+    assert str(found.nixpkgs.purl).startswith("pkg:github/http%3A%2F%2F%5B/nixpkgs@")
+    assert "nixpkgs" in sbom.cyclonedx(found, found.system())
+
+
 def test_a_flake_whose_library_is_an_input_says_where_its_pins_are(tmp_path: Path) -> None:
     recipes.write(tmp_path)
     (tmp_path / "aikit/packages/debian/lock.json").unlink()

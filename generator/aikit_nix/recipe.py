@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from aikit_nix import debian, files, lock, store
 from aikit_nix.aikitfile import Layer, Pin
@@ -168,8 +169,10 @@ def _nixpkgs(flake_lock: Mapping[str, Any]) -> Source | None:
         return None
     locked = flake_lock["nodes"][root["inputs"]["nixpkgs"]]["locked"]
     revision = str(locked.get("rev", ""))
-    on_github = locked.get("type") == "github"
-    purl = f"pkg:github/{locked['owner']}/{locked['repo']}@{revision}" if on_github else None
+    purl = None
+    if locked.get("type") == "github":
+        owner, name, commit = (quote(str(each), safe="") for each in (locked["owner"], locked["repo"], revision))
+        purl = f"pkg:github/{owner}/{name}@{commit}"
     return Source("nixpkgs", revision, purl, _hex(locked["narHash"]))
 
 
@@ -233,7 +236,7 @@ def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
         return parse(value)
     except AikitError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as bad:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as bad:
         what = " ".join(str(bad).split())[:200]
         raise error(f"{path} is not what aikit-nix writes ({what}): run `aikit-nix gen` again") from None
 

@@ -44,6 +44,15 @@ def test_a_licence_that_spdx_does_not_know_keeps_its_name(tmp_path: Path) -> Non
     assert found["licenses"] == [{"license": {"name": "llama2"}}]
 
 
+def test_a_repository_without_a_name_has_no_place_in_a_purl(tmp_path: Path) -> None:
+    """Base models are what a model's card says on Hugging Face, which anybody writes."""
+    recipes.write(tmp_path, origin={"repository": "a/", "base_models": ("b/", "/", "c//d")})
+    found = next(each for each in bill(tmp_path)["components"] if each["type"] == "machine-learning-model")
+    assert "purl" not in found
+    ancestors = {each["name"]: each.get("purl") for each in found["pedigree"]["ancestors"]}
+    assert ancestors == {"b/": None, "/": None, "c//d": "pkg:huggingface/c/d"}
+
+
 def test_every_deb_in_the_image_is_a_component(tmp_path: Path) -> None:
     recipes.write(tmp_path)
     found = {each["name"]: each for each in bill(tmp_path)["components"]}

@@ -58,13 +58,22 @@ def model_purl(model: Model) -> PackageURL | None:
     origin = model.origin
     if origin is None or not origin.repository or not origin.revision:
         return None
-    namespace, _, name = origin.repository.rpartition("/")
     if origin.kind == "huggingface":
-        # Case matters on Hugging Face, and the type's rules keep it but for the version
-        return PackageURL("huggingface", namespace or None, name, origin.revision.lower())
-    if origin.kind == "oci":
+        return _on_hub(origin.repository, origin.revision)
+    name = posixpath.basename(origin.repository)
+    if origin.kind == "oci" and name:
         return PackageURL("oci", None, name, origin.revision, {"repository_url": origin.repository})
     return None
+
+
+def _on_hub(repository: str, revision: str | None = None) -> PackageURL | None:
+    """Case matters on Hugging Face, and the type's rules keep it but for the version."""
+    from packageurl import PackageURL
+
+    namespace, _, name = repository.rpartition("/")
+    if not name:
+        return None
+    return PackageURL("huggingface", namespace or None, name, revision.lower() if revision else None)
 
 
 def deb_purl(package: Package, architecture: str, suite: str) -> PackageURL:
@@ -115,7 +124,6 @@ def _model(model: Model) -> Component:
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
     from cyclonedx.model.component import Component, ComponentType, Pedigree
-    from packageurl import PackageURL
 
     origin = model.origin
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=model.file.sha256)]
@@ -125,7 +133,7 @@ def _model(model: Model) -> Component:
         Component(
             type=ComponentType.MACHINE_LEARNING_MODEL,
             name=base,
-            purl=PackageURL("huggingface", posixpath.dirname(base) or None, posixpath.basename(base)),
+            purl=_on_hub(base),
         )
         for base in (origin.base_models if origin else ())
     ]
