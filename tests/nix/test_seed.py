@@ -147,8 +147,9 @@ def test_redirects_are_followed(seed: Path, files: FileServer, tmp_path: Path) -
     files.redirects = {
         PATH: f"{files.url}/absolute",
         "/absolute": "/folder/rooted",
-        "/folder/rooted": "relative",
-        "/folder/relative": files.url.removeprefix("http:") + "/file/abc",
+        "/folder/rooted": "relative?from=http://a.example/b",
+        "/folder/relative": "again",
+        "/folder/again": files.url.removeprefix("http:") + "/file/abc",
     }
     arrives(fetch(seed, tmp_path / "out", f"{files.url}/debian"), tmp_path / "out")
 
@@ -285,6 +286,14 @@ def test_a_server_that_never_ends_is_left(seed: Path, files: FileServer, tmp_pat
     done = fetch(seed, tmp_path / "out", f"{files.url}/debian", patience="1", size="1000")
     assert done.returncode == 1
     assert files.url in done.stderr
+
+
+@pytest.mark.parametrize("password", ["s3cret", "x@s3cret", "x/s3cret", "x?s3cret", "x/s3cret@s3cret"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_no_part_of_a_password_is_shown(seed: Path, tmp_path: Path, scheme: str, password: str) -> None:
+    done = fetch(seed, tmp_path / "out", f"{scheme}me:{password}@a.example/debian")
+    assert "s3cret" not in done.stderr
+    assert "a.example/debian: an address with a user or a password cannot be used" in done.stderr
 
 
 def test_a_password_and_what_steers_a_terminal_are_not_shown(seed: Path, files: FileServer, tmp_path: Path) -> None:

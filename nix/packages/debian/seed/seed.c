@@ -266,9 +266,10 @@ static enum outcome answer(int fd, int out, uint64_t size, char next[URL], const
 
 /* `url` becomes what `next` means when seen from there. */
 static int follow(char url[URL], const char *next) {
-    char *path = url + 7 + strcspn(url + 7, "/?#"), *slash = strrchr(path, '/');
+    char *path = url + 7 + strcspn(url + 7, "/?#"), *slash;
     if (!strncmp(next, "//", 2)) return join(url, URL, "http:", next, "");
-    if (strstr(next, "://")) return join(url, URL, next, "", "");
+    if (!strncmp(next + strcspn(next, ":/?#"), "://", 3)) return join(url, URL, next, "", "");
+    path[strcspn(path, "?#")] = 0, slash = strrchr(path, '/');
     char *from = *next == '/' || !slash ? path : slash + 1;
     if ((size_t)(from - url) + strlen(next) + 1 >= URL) return -1;
     if (*next != '/' && !slash) *from++ = '/';
@@ -324,7 +325,7 @@ static int fetch(void) {
     for (char *mirror = strtok(list, " \t\n"); mirror; mirror = strtok(NULL, " \t\n")) {
         size_t n = strlen(mirror);
         while (n && mirror[n - 1] == '/') mirror[--n] = 0;
-        char *host = strstr(mirror, "://"), *at_sign = host ? memchr(host + 3, '@', strcspn(host + 3, "/?#")) : NULL;
+        char *at_sign = strrchr(mirror, '@'); /* a password may hold anything */
         if (at_sign) {
             say("  ", at_sign + 1, ": ", "an address with a user or a password cannot be used");
             continue;
