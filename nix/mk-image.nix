@@ -14,6 +14,14 @@
 assert
   plan.formatVersion == 2 || throw "plans of format 2 are read, not ${toString plan.formatVersion}";
 assert
+  plan.systems ? ${pkgs.stdenv.hostPlatform.system}
+  || throw "the plan has no image for ${pkgs.stdenv.hostPlatform.system}, only for ${toString (builtins.attrNames plan.systems)}";
+assert
+  builtins.elem runtime plan.systems.${pkgs.stdenv.hostPlatform.system}.runtimes
+  || throw "the plan has no runtime ${runtime} for ${pkgs.stdenv.hostPlatform.system}, only ${
+    toString plan.systems.${pkgs.stdenv.hostPlatform.system}.runtimes
+  }";
+assert
   plan.packages == "nixpkgs"
   || throw "the plan takes its packages from ${plan.packages}, not from nixpkgs";
 assert
