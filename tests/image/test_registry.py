@@ -81,6 +81,24 @@ def test_only_this_machine_is_asked_in_plain_text(registry: str, options: dict[s
 
 
 @pytest.mark.parametrize(
+    ("said", "where"),
+    [
+        ("/v2/x", "https://registry.example.com/v2/x"),
+        ("http://registry.example.com/v2/x", "https://registry.example.com/v2/x"),
+        ("https://registry.example.com:443/v2/x", "https://registry.example.com/v2/x"),
+        ("https://Registry.Example.com/v2/x", "https://registry.example.com/v2/x"),
+        ("https://registry.example.com:444/v2/x", "https://registry.example.com:444/v2/x"),
+        ("https://registry.example.com.evil/v2/x", "https://registry.example.com.evil/v2/x"),
+    ],
+)
+def test_a_registry_is_itself_however_it_writes_its_name(said: str, where: str) -> None:
+    """The login goes to no other, so what follows would be refused."""
+    with Client() as client:
+        there = repository(client, "registry.example.com")
+        assert there.address(there.url("x"), said, "uploads") == where
+
+
+@pytest.mark.parametrize(
     ("realm", "said"),
     [
         ("http://auth.example.com/token", "sends its login to http://auth.example.com/token, which is not encrypted"),

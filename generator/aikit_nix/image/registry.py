@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from aikit_nix import credentials, redact
 from aikit_nix.errors import AikitError, error
@@ -85,11 +85,12 @@ class Repository:
         own = urlsplit(self._base)
         try:
             target = urlsplit(urljoin(base, said))
+            is_own = target.netloc == own.netloc or _place(target) == _place(own)
         except ValueError:
             raise error(f"{self} sends {what} to {redact.shown(said)}, which is no address", code="registry") from None
-        if target.netloc == own.netloc:
-            # behind a proxy, a registry may not know that it is asked over TLS
-            target = target._replace(scheme=own.scheme)
+        if is_own:
+            # behind a proxy, a registry may not know that it is asked over TLS, or name the port that goes without saying
+            target = target._replace(scheme=own.scheme, netloc=own.netloc)
         if target.scheme not in ("http", "https") or (own.scheme == "https" and target.scheme == "http"):
             raise error(
                 f"{self} sends {what} to {redact.blank(target.geturl())}, which is not encrypted", code="registry"
@@ -283,6 +284,11 @@ class Repository:
             case _:
                 hint = f"answered {problem.status}: try again later"
         return error(f"{self} {hint}{f' ({said})' if said else ''}", code="registry")
+
+
+def _place(address: SplitResult) -> tuple[str | None, int | None]:
+    """Whom an address is of. Raises ValueError."""
+    return address.hostname, address.port or {"http": 80, "https": 443}.get(address.scheme)
 
 
 def _said(body: bytes) -> str:
