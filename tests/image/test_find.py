@@ -59,6 +59,12 @@ def test_a_flake_is_built_without_its_models(tmp_path: Path, monkeypatch: pytest
     assert built == [(own, "manifest"), ("github:me/images", "manifest"), (own, "manifest"), (own, "stream")]
 
 
+def test_a_layout_is_nothing_to_load(tmp_path: Path) -> None:
+    folder = layouts.make(tmp_path / "image", {})
+    with pytest.raises(AikitError, match="image is an OCI layout, which no container engine loads: name the flake"):
+        find.stream_of(str(folder))
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

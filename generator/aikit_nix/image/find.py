@@ -52,6 +52,12 @@ def build(text: str, output: str) -> Path:
     from aikit_nix import debian
 
     folder = Path(text)
+    if layout.is_layout(folder):
+        raise error(
+            f"{folder.resolve()} is an OCI layout, which no container engine loads: name the flake that made it, let it run"
+            f" --with bubblewrap, or copy it with `skopeo copy oci:{folder} docker-daemon:NAME:TAG`",
+            code="layout",
+        )
     if folder.is_dir() and not (folder / "flake.nix").is_file():
         raise error(f"{folder.resolve()} holds neither a flake nor an OCI layout: write one with `aikit-nix gen`")
     reference = nix.flake_reference(folder) if folder.is_dir() else text
