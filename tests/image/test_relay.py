@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -60,6 +62,29 @@ def test_connections_get_to_the_program_whole() -> None:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         assert said(address, data) == data[::-1]
+        assert said(address, b"again") == b"niaga"
+
+
+@pytest.mark.parametrize("most", [20, 21])  # a connection is two: the first or the second of them is one too many
+def test_more_connections_than_files_may_be_open_wait(most: int) -> None:
+    with started(sys.executable, "-c", ECHO) as (process, address):
+        assert process.stdout
+        process.stdout.readline()
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
+        many = [socket.create_connection(address, timeout=30) for _ in range(40)]
+        assert many[0].send(b"x")
+        for client in many:
+            client.close()
+        assert said(address, b"again") == b"niaga"
+
+
+def test_who_breaks_off_does_not_keep_the_program() -> None:
+    with started(sys.executable, "-c", ECHO) as (process, address):
+        assert process.stdout
+        process.stdout.readline()
+        with socket.create_connection(address, timeout=30) as client:
+            client.sendall(b"x")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
         assert said(address, b"again") == b"niaga"
 
 

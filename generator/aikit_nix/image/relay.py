@@ -17,6 +17,8 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PR_SET_PDEATHSIG = 1
@@ -43,7 +45,11 @@ def loopback_up() -> None:
 
 def _accept(outside: socket.socket, port: int) -> None:
     while True:
-        client, _ = outside.accept()
+        try:
+            client, _ = outside.accept()
+        except OSError:  # too many files are open: this one waits until others end
+            time.sleep(0.1)
+            continue
         try:
             server = socket.create_connection(("127.0.0.1", port))
         except OSError:
@@ -58,8 +64,10 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(1 << 16):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
-    except OSError:
-        pass  # one side hung up: the other pump ends the same way
+    except OSError:  # one side broke off: the other is told, and the other pump ends
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 if __name__ == "__main__":
