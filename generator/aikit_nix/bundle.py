@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from aikit_nix import __version__, console, debian, files, nix, process, recipe, store
+from aikit_nix import __version__, console, debian_mirror, files, nix, process, recipe, store
 from aikit_nix.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.recipe import Recipe
 from aikit_nix.redact import shown
@@ -96,7 +96,7 @@ def collect(found: Recipe, system: str, *, built: bool) -> list[Item]:
     made: list[str] = []
     if built:
         manifest = nix.evaluate(reference, f"packages.{system}.manifest.drvPath")
-        process.run(["nix-store", "--realise", manifest], env=debian.build_environment())
+        process.run(["nix-store", "--realise", manifest], env=debian_mirror.build_environment())
         made = _built(manifest, outside)
         outside = {path: outside[path] for path in outside if path in models} | {
             path: outside[path] for path in set(outside) - set(nix.invalid(outside))
@@ -142,7 +142,7 @@ def _bring(outside: Mapping[str, str], models: Mapping[str, recipe.Model]) -> No
             )
         )
     for some in nix.chunks([outside[path] for path in missing]):
-        process.run(["nix-store", "--realise", *some], env=debian.build_environment())
+        process.run(["nix-store", "--realise", *some], env=debian_mirror.build_environment())
 
 
 def _built(derivation: str, outside: Mapping[str, str]) -> list[str]:

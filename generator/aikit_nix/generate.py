@@ -128,9 +128,9 @@ def environment(planned: Plan | None = None) -> Mapping[str, str]:
     """What `nix build` needs in its environment here."""
     if planned and planned.packages is not Packages.DEBIAN:
         return {}
-    from aikit_nix import debian
+    from aikit_nix import debian_mirror
 
-    return debian.build_environment()
+    return debian_mirror.build_environment()
 
 
 def _sources(project: pipeline.Project, output: Path) -> Iterator[SourceFile]:

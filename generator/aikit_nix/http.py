@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aikit_nix import console
+from aikit_nix import console, http_address
 from aikit_nix.http_connection import HttpError, Line, Patience, Trouble, Watch, troubles
-from aikit_nix.redact import blank, hide, shown
+from aikit_nix.redact import blank, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -30,11 +30,6 @@ ANSWER_LIMIT = 32 << 20  # bytes of a small answer, where the caller does not sa
 _REDIRECTS = 10
 _REFUSAL_LIMIT = 16 << 10  # bytes kept of what a server says with a refusal
 _WITH_CONTENT = (200, 203, 206)  # else an empty answer, as of 204 or 304, would be taken for the file
-# What may follow a redirect to another host. All else may be a credential: GitLab, Artifactory and others have their own.
-_HARMLESS = {
-    *("accept", "accept-encoding", "content-length", "content-range", "content-type"),
-    *("if-range", "range", "user-agent"),
-}
 
 
 @dataclass(frozen=True)
@@ -164,7 +159,9 @@ class Client:
         import httpx
 
         line = self._line()
-        address, sent = _prepared(url, {"Accept-Encoding": "identity", **(headers or {}), "Content-Length": str(size)})
+        address, sent = http_address.prepared(
+            url, {"Accept-Encoding": "identity", **(headers or {}), "Content-Length": str(size)}
+        )
         patience = replace(self.patience, answer=answer or self.patience.answer)
 
         def watched() -> Iterator[bytes]:
@@ -185,7 +182,7 @@ class Client:
             response = line.client.send(request, stream=True)
             try:
                 console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
-                if target := _redirected(response):
+                if target := http_address.redirected(response):
                     raise HttpError(
                         Trouble.REFUSED, f"{blank(str(address))} redirects what is sent to {blank(str(target))}"
                     )
@@ -244,7 +241,7 @@ class Client:
         import httpx
 
         line = self._line()
-        address, sent = _prepared(url, headers)
+        address, sent = http_address.prepared(url, headers)
         for _ in range(_REDIRECTS + 1):
             with Watch(line, self.patience.answer) as watch:
                 with troubles(address, watch, self.patience):
@@ -254,20 +251,20 @@ class Client:
                     response = line.client.send(request, stream=True)
                 try:
                     console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
-                    target = _redirected(response)
-                    if target is None or (method == "HEAD" and not _same_origin(target, address)):
+                    target = http_address.redirected(response)
+                    if target is None or (method == "HEAD" and not http_address.same_origin(target, address)):
                         with troubles(address, watch, self.patience):
                             _refuse_status(response)
                         yield Stream(response, watch, self.patience)
                         return
                 finally:
                     response.close()
-            if not _same_origin(target, address):
+            if not http_address.same_origin(target, address):
                 if content is not None:
                     raise HttpError(
                         Trouble.REFUSED, f"{blank(str(address))} redirects a question to {blank(str(target))}"
                     )
-                kept = {name: value for name, value in sent.items() if name.lower() in _HARMLESS}
+                kept = http_address.harmless(sent)
                 if address.scheme == "https" and target.scheme == "http" and len(kept) < len(sent):
                     raise HttpError(
                         Trouble.REFUSED,
@@ -321,54 +318,6 @@ class Stream:
         if len(body) > limit:
             raise HttpError(Trouble.TOO_LONG, f"{blank(self.url)} answered with more than {limit:,} bytes")
         return body
-
-
-def _prepared(url: str, headers: Mapping[str, str]) -> tuple[httpx.URL, dict[str, str]]:
-    """The address without user and password, which become a header, and the headers; their secrets are noted."""
-    import base64
-
-    import httpx
-
-    try:
-        address = httpx.URL(url)
-        host = address.host  # decoded only now, which fails for some
-    except (httpx.InvalidURL, ValueError, UnicodeError) as problem:
-        raise HttpError(Trouble.REFUSED, f"{blank(url)} is no address: {shown(str(problem))}") from None
-    if address.scheme not in ("http", "https") or not host:
-        raise HttpError(Trouble.REFUSED, f"{blank(url)} is no http:// or https:// address")
-    sent = dict(headers)
-    if address.userinfo:
-        hide(address.password)
-        userinfo = f"{address.username}:{address.password}".encode()
-        sent.setdefault("Authorization", f"Basic {base64.b64encode(userinfo).decode()}")
-        address = address.copy_with(username=None, password=None)
-    for name, value in sent.items():
-        if name.lower() not in _HARMLESS:
-            hide(value)
-            hide(value.partition(" ")[2])
-        if not (value.isascii() and value.isprintable()):
-            raise HttpError(Trouble.REFUSED, f"the {name} for {blank(url)} has characters that no header may hold")
-    return address, sent
-
-
-def _redirected(response: httpx.Response) -> httpx.URL | None:
-    """Where an answer sends us; None for all other answers."""
-    import httpx
-
-    if response.status_code not in (301, 302, 303, 307, 308):
-        return None
-    where = blank(str(response.url))
-    try:
-        target = response.url.join(response.headers["Location"])
-    except (KeyError, httpx.InvalidURL, ValueError):
-        raise HttpError(Trouble.REFUSED, f"{where} redirects to nowhere") from None
-    if target.scheme not in ("http", "https") or not target.host:
-        raise HttpError(Trouble.REFUSED, f"{where} redirects to {blank(str(target))}: only http(s) is followed")
-    return target
-
-
-def _same_origin(one: httpx.URL, other: httpx.URL) -> bool:
-    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
 
 
 def _refuse_status(response: httpx.Response) -> None:

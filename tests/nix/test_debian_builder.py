@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from aikit_nix import debian
+from aikit_nix import debian_mirror
 from support.debian_set import DebianSet
 from support.file_server import FileServer
 
@@ -37,7 +37,7 @@ def test_a_vanished_package_is_an_error_that_says_what_to_do(
 ) -> None:
     name = f"pool/main/g/{files.url[-5:]}_1.deb"
     relock(debian_set, "libggml0", os.urandom(16), name)
-    monkeypatch.setenv(debian.MIRROR, f"{files.url}/one {files.url}/two/")
+    monkeypatch.setenv(debian_mirror.MIRROR, f"{files.url}/one {files.url}/two/")
     done = debian_set.try_build("set.engine.package")
     assert done.returncode != 0
     assert "no mirror has Debian's libggml0" in done.stderr
@@ -55,7 +55,7 @@ def test_a_wrong_hash_is_an_error_that_says_what_came(
 ) -> None:
     relock(debian_set, "libggml0", os.urandom(16), "pool/main/g/x_1.deb")
     files.files["/pool/main/g/x_1.deb"] = b"something else"
-    monkeypatch.setenv(debian.MIRROR, files.url)
+    monkeypatch.setenv(debian_mirror.MIRROR, files.url)
     done = debian_set.try_build("set.engine.package")
     assert done.returncode != 0
     assert f"another file, of sha256 {hashlib.sha256(b'something else').hexdigest()}" in done.stderr
@@ -68,7 +68,7 @@ def test_names_that_a_store_path_cannot_hold_are_fetched(
     name = "pool/main/g/x_1%3a2~rc1+b1_amd64.deb"
     relock(debian_set, "libggml0", content, name)
     files.files["/pool/main/g/x_1:2~rc1+b1_amd64.deb"] = content
-    monkeypatch.setenv(debian.MIRROR, files.url)
+    monkeypatch.setenv(debian_mirror.MIRROR, files.url)
     done = debian_set.try_build("set.engine.package")
     assert done.returncode != 0  # the content is no package
     assert files.count("/pool/main/g/x_1:2~rc1+b1_amd64.deb") == 1

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data, debian, http
+from aikit_nix import data, debian_mirror, http
 from support.file_server import Failure, FileServer
 
 SEED = data.NIX / "packages/debian/seed"
@@ -362,7 +362,7 @@ def test_the_seed_for_arm64_is_what_its_source_gives(tmp_path: Path) -> None:
     said = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     if "12.2.0" not in said:
         pytest.skip(f"the seed was built by gcc 12.2.0, this is {said.splitlines()[0]}")
-    mirror = debian.machine_mirror()
+    mirror = debian_mirror.machine_mirror()
     try:
         with http.Client(http.Patience(attempts=1)) as client:
             (tmp_path / "musl.deb").write_bytes(client.get(f"{mirror}/{MUSL_ARM64}").body)

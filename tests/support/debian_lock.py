@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from aikit_nix import debian, process, store
+from aikit_nix import debian, debian_mirror, process, store
 from aikit_nix.errors import AikitError
 from support import nix_env
 from support.file_server import FileServer
@@ -24,7 +24,7 @@ def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu"
     Says what it does. Where no mirror answers there is nothing to renew from: Nix may have the files already.
     """
     try:
-        mirrors = debian.mirrors()
+        mirrors = debian_mirror.mirrors()
         lock = debian.Lock.read(debian.LOCK)
         own = lock.architectures[debian.ARCHITECTURES[f"{platform.machine()}-linux"]]
         gone = debian.missing(lock, mirrors, {*own.builders(), *own.image(runtime)} if runtime else None)
@@ -72,7 +72,7 @@ def mirror_of_store(server: FileServer) -> dict[str, str]:
             path = store.store_path(store_name(package.filename), package.sha256)
             if path.exists():
                 server.files["/" + package.filename] = path.read_bytes()
-    return {debian.MIRROR: server.url}
+    return {debian_mirror.MIRROR: server.url}
 
 
 def store_name(filename: str) -> str:

@@ -28,9 +28,9 @@ def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool
 
     Its signed index says which.
     """
-    from aikit_nix import debian
+    from aikit_nix import debian, debian_mirror
 
-    mirrors = debian.mirrors([mirror] if mirror else [])
+    mirrors = debian_mirror.mirrors([mirror] if mirror else [])
     pinned = output if output.is_file() else debian.LOCK
     if check:
         if gone := debian.missing(debian.Lock.read(pinned), mirrors):

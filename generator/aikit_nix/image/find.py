@@ -49,7 +49,7 @@ def stream_of(text: str) -> tuple[Image, Path]:
 
 def build(text: str, output: str) -> Path:
     """An output of a flake: of a folder that has one, or by a reference as Nix takes it. Raises AikitError."""
-    from aikit_nix import debian
+    from aikit_nix import debian_mirror
 
     folder = Path(text)
     if layout.is_layout(folder):
@@ -61,4 +61,4 @@ def build(text: str, output: str) -> Path:
     if folder.is_dir() and not (folder / "flake.nix").is_file():
         raise error(f"{folder.resolve()} holds neither a flake nor an OCI layout: write one with `aikit-nix gen`")
     reference = nix.flake_reference(folder) if folder.is_dir() else text
-    return nix.build(reference, output, debian.build_environment())
+    return nix.build(reference, output, debian_mirror.build_environment())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import __version__, debian, files, nix, process
+from aikit_nix import __version__, debian_mirror, files, nix, process
 from aikit_nix.errors import AikitError, error
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
@@ -20,7 +20,9 @@ _MAX_BYTES = 16 << 20
 
 def built(recipe: Recipe, system: str) -> Image:
     """A system's default image, built without its models' bytes (`.#manifest`). Raises AikitError."""
-    folder = nix.build(nix.flake_reference(recipe.folder), f"packages.{system}.manifest", debian.build_environment())
+    folder = nix.build(
+        nix.flake_reference(recipe.folder), f"packages.{system}.manifest", debian_mirror.build_environment()
+    )
     return layout.read_layout(folder)
 
 
@@ -36,8 +38,8 @@ def build_again(recipe: Recipe, system: str) -> int:
         wanted = nix.built_here(manifest)
     else:
         wanted = [nix.evaluate(reference, f"packages.{system}.engine.drvPath"), manifest]
-    process.run(["nix-store", "--realise", *wanted], env=debian.build_environment())
-    process.run(["nix-store", "--realise", "--check", "--keep-going", *wanted], env=debian.build_environment())
+    process.run(["nix-store", "--realise", *wanted], env=debian_mirror.build_environment())
+    process.run(["nix-store", "--realise", "--check", "--keep-going", *wanted], env=debian_mirror.build_environment())
     return len(wanted)
 
 
