@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from aikit_nix import debian, files, lock, store
+from aikit_nix import debian, files, lock, store, strict_json
 from aikit_nix.aikitfile import Layer, Pin
 from aikit_nix.debian_index import Package
 from aikit_nix.errors import AikitError, error
@@ -231,12 +230,10 @@ def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
     if content is None:
         return None  # type: ignore[return-value]
     try:
-        value = json.loads(content)
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
-        return parse(value)
+        return parse(strict_json.parse(content))
     except AikitError:
         raise
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as bad:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as bad:
         what = " ".join(str(bad).split())[:200]
         raise error(f"{path} is not what aikit-nix writes ({what}): run `aikit-nix gen` again") from None
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from aikit_nix import files, store, tar
+from aikit_nix import files, store, strict_json, tar
 from aikit_nix.errors import AikitError, error
 from aikit_nix.image import model_layer
 
@@ -112,7 +112,7 @@ class Image:
 def make(manifest: bytes, config: bytes, names: Iterable[str], where: str) -> Image:
     """The image of a manifest and its configuration. Raises AikitError where they are none."""
     try:
-        content = _parsed(manifest)
+        content = strict_json.parse(manifest)
         described = content["config"]
         if digest_of(config) != described["digest"]:
             raise error(f"{where}: the configuration has another digest than the manifest says", code="image")
@@ -124,7 +124,7 @@ def make(manifest: bytes, config: bytes, names: Iterable[str], where: str) -> Im
             *_configuration(config, content["layers"]),
             tuple(names),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
+    except (ValueError, KeyError, TypeError, AttributeError) as bad:
         raise _no_image(where, bad) from None
 
 
@@ -138,15 +138,15 @@ def read_layout(folder: Path) -> Image:
     where = str(folder)
     index = files.read_bounded(folder / "index.json", _LIMIT, " (that is no OCI layout)")
     try:
-        entries = _parsed(index)["manifests"]
+        entries = strict_json.parse(index)["manifests"]
         if len(entries) != 1:
             raise error(f"{where} holds {len(entries)} images, and one is expected", code="image")
         digest = _digest(entries[0]["digest"])
         notes = _mapping(entries[0].get("annotations"))
         names = [str(notes[key]) for key in ("io.containerd.image.name",) if key in notes]
         manifest = read_blob(folder, digest)
-        return make(manifest, read_blob(folder, _digest(json.loads(manifest)["config"]["digest"])), names, where)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
+        return make(manifest, read_blob(folder, _digest(strict_json.parse(manifest)["config"]["digest"])), names, where)
+    except (ValueError, KeyError, TypeError, AttributeError) as bad:
         raise _no_image(where, bad) from None
 
 
@@ -179,13 +179,13 @@ def read_archive(file: Path) -> Image:
                     raise ValueError(f"{name} is no list")
                 return data
 
-            images = _parsed(content("manifest.json"))
+            images = strict_json.parse(content("manifest.json"))
             if len(images) != 1:
                 raise error(f"{where} holds {len(images)} images, and one is expected", code="image")
             config = content(images[0]["Config"])
             sizes = [_size(members, name) for name in images[0]["Layers"]]
             names = [str(name) for name in images[0].get("RepoTags") or ()]
-        diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+        diff_ids = strict_json.parse(config)["rootfs"]["diff_ids"]
         layers = [
             {"digest": digest, "size": size, "mediaType": "application/vnd.oci.image.layer.v1.tar"}
             for digest, size in zip(diff_ids, sizes, strict=True)
@@ -193,7 +193,7 @@ def read_archive(file: Path) -> Image:
         return Image(b"", None, digest_of(config), len(config), *_configuration(config, layers), tuple(names))
     except OSError as failed:
         raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
+    except (ValueError, KeyError, TypeError, AttributeError) as bad:
         raise _no_image(where, bad) from None
 
 
@@ -217,7 +217,7 @@ def model_parts(path: str, file: Path) -> tuple[bytes, Path, bytes]:
 
 def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:
     """A configuration, and the layers as a manifest lists them. Raises ValueError, KeyError, TypeError."""
-    content = _parsed(config)
+    content = strict_json.parse(config)
     if not isinstance(content, dict):
         raise TypeError("its configuration is no object")
     _check_run(content.get("config"))
@@ -231,13 +231,6 @@ def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[
         for layer, diff_id, created_by in zip(listed, diff_ids, said[: len(listed)], strict=True)
     )
     return content, layers
-
-
-def _parsed(data: bytes) -> Any:
-    """What JSON says. Raises ValueError, also for half of a surrogate pair, which could not be written; RecursionError."""
-    value = json.loads(data)
-    json.dumps(value, ensure_ascii=False).encode()
-    return value
 
 
 def _check_run(run: object) -> None:

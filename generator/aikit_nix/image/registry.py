@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
-from aikit_nix import credentials, redact
+from aikit_nix import credentials, redact, strict_json
 from aikit_nix.errors import AikitError, error
 from aikit_nix.http import Answer, Client, HttpError, Tries, Trouble
 
@@ -111,10 +111,9 @@ class Repository:
             raise error(
                 f"{self}: the manifest {reference} has the digest {digest}, not {redact.shown(wanted)}", code="registry"
             )
-        content = answer.json()
         try:
-            json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
-        except (ValueError, RecursionError):
+            content = strict_json.parse(answer.body)
+        except ValueError:
             content = None
         if not isinstance(content, dict):
             raise error(f"{self}: {reference} is no manifest", code="registry")
