@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data, debian_mirror, http
+from aikit_nix.base import data
+from aikit_nix.debian import mirror
+from aikit_nix.http import client as http
 from nixpkgs import newer_nix, toolchain
 from support import container, debian_archive, debian_lock, downloads, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
@@ -126,7 +128,7 @@ def library(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lib
     """The Nix library, to ask it for images on Debian's packages."""
     folder = tmp_path_factory.mktemp("library")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian_mirror.build_environment().items():
+        for name, value in mirror.build_environment().items():
             patch.setenv(name, value)
         shutil.copytree(data.NIX, folder / "nix")
         if lock := debian_lock.usable(folder, print):

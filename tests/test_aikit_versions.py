@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import plan
-from aikit_nix.aikitfile import Aikitfile
-from aikit_nix.errors import AikitError
-from aikit_nix.parser import parse
+from aikit_nix.aikitfile.parser import parse
+from aikit_nix.aikitfile.types import Aikitfile
+from aikit_nix.base.errors import AikitError
+from aikit_nix.flakes import plan
 from support import aikit_versions as versions
 from support.aikit_versions import DOCUMENTED
 from support.pins import pinned

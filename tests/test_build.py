@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian_mirror, store
+from aikit_nix.debian import mirror
+from aikit_nix.nix import store
 from support import debian_lock, image
 from support.command import aikit_nix
 from support.file_server import FileServer
@@ -16,7 +17,7 @@ from support.file_server import FileServer
 
 @pytest.mark.usefixtures("nix")
 def test_from_an_aikitfile_to_an_image(tmp_path: Path, files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in debian_mirror.build_environment().items():
+    for name, value in mirror.build_environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if lock := debian_lock.usable(tmp_path, print):

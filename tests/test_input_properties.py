@@ -18,9 +18,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aikit_nix import gguf, lock, parser, plan, redact, render, store
-from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
-from aikit_nix.http import ANSWER_LIMIT, Client, Patience
+from aikit_nix.aikitfile import parser
+from aikit_nix.base import diagnostics, redact
+from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.flakes import plan
+from aikit_nix.http.client import ANSWER_LIMIT, Client, Patience
+from aikit_nix.models import lock
+from aikit_nix.nix import store
+from aikit_nix.sources import gguf
 from support.file_server import Failure, FileServer, serve
 from support.pins import pinned
 
@@ -50,11 +55,13 @@ def test_a_diagnostic_is_a_line_and_an_excerpt(
     message: str, file: str, text: str, line: int, column: int, colour: bool
 ) -> None:
     at = Position(file, line, column, text)
-    shown = render.text([Diagnostic(Severity.WARNING, "x", message, at)], colour=colour)
+    shown = diagnostics.text([Diagnostic(Severity.WARNING, "x", message, at)], colour=colour)
     plain = re.sub(r"\x1b\[\d+m", "", shown) if colour else shown
     assert plain.replace("\n", "").isprintable()
     assert plain.count("\n") in (1, 3)
-    assert json.loads(render.json([Diagnostic(Severity.WARNING, "x", message, at)]))["diagnostics"][0]["file"] == file
+    assert (
+        json.loads(diagnostics.json([Diagnostic(Severity.WARNING, "x", message, at)]))["diagnostics"][0]["file"] == file
+    )
 
 
 @patient
@@ -204,7 +211,7 @@ def test_a_lock_is_read_or_refused_and_written_as_it_was_read(value: Any) -> Non
     try:
         read = lock.parse(data, "aikit.lock")
     except AikitError as refused:
-        assert render.text(refused.diagnostics).replace("\n", "").isprintable()
+        assert diagnostics.text(refused.diagnostics).replace("\n", "").isprintable()
         return
     for entry in read.entries.values():
         for path, pin in entry.files:
@@ -265,5 +272,5 @@ def test_an_answer_is_one_or_an_error(answer: bytes, how: str) -> None:
                 case _:
                     getattr(client, how)(web.url + "/a")
         except AikitError as refused:
-            assert render.text(refused.diagnostics).replace("\n", "").isprintable()
+            assert diagnostics.text(refused.diagnostics).replace("\n", "").isprintable()
             assert "u:p@" not in str(refused)

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import lock, process, store
+from aikit_nix.base import process
+from aikit_nix.models import lock
+from aikit_nix.nix import store
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
 from support.locks import digest, done, write

@@ -13,11 +13,15 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aikit_nix import compat, fmt, gguf, gotemplate, plan, render
-from aikit_nix.aikitfile import Aikitfile
-from aikit_nix.compat import Escapes
-from aikit_nix.errors import AikitError
-from aikit_nix.parser import parse
+from aikit_nix.aikitfile import escapes as compat
+from aikit_nix.aikitfile import fmt, gotemplate
+from aikit_nix.aikitfile.escapes import Escapes
+from aikit_nix.aikitfile.parser import parse
+from aikit_nix.aikitfile.types import Aikitfile
+from aikit_nix.base import diagnostics
+from aikit_nix.base.errors import AikitError
+from aikit_nix.flakes import plan
+from aikit_nix.sources import gguf
 from support.pins import pinned
 
 # A busy machine is no failure.
@@ -85,11 +89,11 @@ def check_everything(data: bytes) -> None:
         except AikitError:
             pass
     assert all(finding.at is None or finding.at.line >= 1 <= finding.at.column for finding in found)
-    shown = render.text(found)
+    shown = diagnostics.text(found)
     assert shown.replace("\n", "").isprintable()
     assert len(found) <= shown.count("\n") <= 3 * len(found)
-    json.loads(render.json(found))
-    json.loads(render.sarif(found))
+    json.loads(diagnostics.json(found))
+    json.loads(diagnostics.sarif(found))
 
 
 @patient

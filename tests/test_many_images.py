@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import debian, store
+from aikit_nix.debian import lock as debian
+from aikit_nix.nix import store
 from support import debian_lock, docs, file_server, fresh, registry, tiny_gguf
 from support.command import aikit_nix, on_path
 

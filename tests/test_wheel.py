@@ -36,7 +36,7 @@ def test_a_wheel_writes_the_flake_that_the_checkout_writes(tmp_path: Path) -> No
     zipfile.ZipFile(wheel).extractall(installed)
     assert not list(installed.rglob("test_*.py"))
     # A symlink in the checkout.
-    assert (installed / "aikit_nix/image/model_layer.py").read_bytes() == (
+    assert (installed / "aikit_nix/models/layer.py").read_bytes() == (
         installed / "aikit_nix/data/nix/image/model_layer.py"
     ).read_bytes()
 

@@ -26,7 +26,7 @@ import bench_localai
 import bench_push
 import bench_transfer
 import gemma
-from aikit_nix import debian_mirror
+from aikit_nix.debian import mirror
 from nixpkgs import toolchain
 from support import container, debian_lock, nix_env, tiny_gguf
 from support.image import unpack
@@ -215,7 +215,7 @@ def fastest(argv: list[str], times: int = 9) -> float:
 
 def main() -> None:
     """Run all benchmarks, or those named on the command line."""
-    os.environ.update(nix_env.environment() | debian_mirror.build_environment())
+    os.environ.update(nix_env.environment() | mirror.build_environment())
     # an installed package has its bytecode, as its libraries have
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = sys.argv[1:]

@@ -259,7 +259,7 @@ def _delete(paths: Sequence[str]) -> None:
 
 
 def _store_path(name: str, sha256: str) -> str:
-    from aikit_nix import store
+    from aikit_nix.nix import store
 
     return str(store.store_path(name, sha256))
 

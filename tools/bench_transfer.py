@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from aikit_nix import hashing, store
+from aikit_nix.base import hashing
+from aikit_nix.nix import store
 
 MIB = int(os.environ.get("AIKIT_BENCH_MIB", "2048"))
 GIGABIT = 125_000_000  # bytes a second

@@ -23,8 +23,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 
 import gemma
-from aikit_nix import cpu, debian_mirror
-from aikit_nix.errors import AikitError
+from aikit_nix.base.errors import AikitError
+from aikit_nix.debian import mirror
+from aikit_nix.flakes import cpu
 from aikit_nix.image.rootfs import UnpackError
 from support import container, debian_lock, image, nix_env, tiny_gguf
 
@@ -133,7 +134,7 @@ class Demo:
     def build(self) -> Path:
         """`nix build`: the image."""
         link = self.folder / "result"
-        environment = debian_mirror.build_environment()
+        environment = mirror.build_environment()
         self.command(["nix", "build", f"path:{self.flake}", "-o", link, "-L"], environment)
         return link.resolve()
 

@@ -13,9 +13,10 @@ from importlib import import_module
 
 import click
 
-from aikit_nix import __version__, console
-from aikit_nix.console import Verbosity
-from aikit_nix.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix import __version__
+from aikit_nix.base import console
+from aikit_nix.base.console import Verbosity
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 
 # The module below aikit_nix.commands that has the command, in the order of the help.
 _COMMANDS = {
@@ -71,7 +72,7 @@ class _Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as unknown:
-            from aikit_nix.schema import guess
+            from aikit_nix.aikitfile.schema import guess
 
             raise click.UsageError(unknown.message + guess(args[0], _COMMANDS), unknown.ctx) from None
 

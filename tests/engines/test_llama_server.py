@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix.aikitfile.parser import parse
+from aikit_nix.base.errors import AikitError
 from aikit_nix.engines import Launch, chat_template, llama_server
-from aikit_nix.errors import AikitError
-from aikit_nix.gguf import Facts
-from aikit_nix.parser import parse
+from aikit_nix.sources.gguf import Facts
 
 SHA256 = "0" * 64
 BASE = ("--host", "0.0.0.0", "--port", "8080", "--offline")

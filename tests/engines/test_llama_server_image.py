@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import debian_mirror
+from aikit_nix.debian import mirror
 from aikit_nix.engines.chat_template import Prompt
 from aikit_nix.engines.llama_server import BASE
 from engines.test_chat_template import CONVERSATIONS, PROMPTS, render
@@ -23,7 +23,7 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 @pytest.fixture(scope="module", autouse=True)
 def packages(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian_mirror.build_environment().items():
+        for name, value in mirror.build_environment().items():
             patch.setenv(name, value)
         if lock := debian_lock.usable(tmp_path_factory.mktemp("lock"), print):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))

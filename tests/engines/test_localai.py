@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from aikit_nix.aikitfile.parser import parse
+from aikit_nix.base.errors import AikitError
 from aikit_nix.engines import Launch, localai
-from aikit_nix.errors import AikitError
-from aikit_nix.parser import parse
 
 
 def launch(more: str = "") -> Launch:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.errors import AikitError
-from aikit_nix.http import Client
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Client
 from aikit_nix.image import blobs, layout
-from aikit_nix.image.registry import Manifest
+from aikit_nix.registry.client import Manifest
 from support import layouts
 from support.fake_registry import FakeRegistry
 from support.pushes import MIB, PATH, send

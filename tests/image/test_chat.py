@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.errors import AikitError
+from aikit_nix.base.errors import AikitError
 from aikit_nix.image import chat
 from support.loopback import Handler, Server, running
 

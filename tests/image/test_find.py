@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import nix
-from aikit_nix.errors import AikitError
-from aikit_nix.image import find, index, layout, reference
+from aikit_nix.base.errors import AikitError
+from aikit_nix.image import find, index, layout
+from aikit_nix.nix import command as nix
+from aikit_nix.registry import reference
 from support import layouts
 from support.fake_registry import FakeRegistry
 from support.pushes import PATH

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.errors import AikitError
-from aikit_nix.http import Client
-from aikit_nix.image import blobs, index, reference, verify
+from aikit_nix.attest import verify
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Client
+from aikit_nix.image import blobs, index
 from aikit_nix.image.find import Layout
 from aikit_nix.image.layout import read_layout
+from aikit_nix.registry import reference
 from support import layouts
 
 

@@ -9,8 +9,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import data
-from aikit_nix.image import layout, push, reference
+from aikit_nix.base import data
+from aikit_nix.image import layout, push
+from aikit_nix.registry import reference
 from support import fake_registry, layouts
 from support.command import aikit_nix
 

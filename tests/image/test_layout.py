@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import store
-from aikit_nix.errors import AikitError
+from aikit_nix.base.errors import AikitError
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
+from aikit_nix.nix import store
 from support import layouts
 from support.command import aikit_nix
 

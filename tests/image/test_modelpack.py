@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import recipe, store
+from aikit_nix.flakes import materials
 from aikit_nix.image import modelpack
+from aikit_nix.nix import store
 from support import recipes
 from support.command import aikit_nix
 
 
 def test_the_manifest_follows_from_the_lock(tmp_path: Path) -> None:
     content = recipes.write(tmp_path, b"never in a store")
-    pack = modelpack.make(recipe.read(tmp_path))
+    pack = modelpack.make(materials.read(tmp_path))
     manifest = json.loads(pack.manifest)
     assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
     (layer,) = manifest["layers"]

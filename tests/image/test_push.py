@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
-from aikit_nix.http import Patience
-from aikit_nix.image import layout, push, reference
+from aikit_nix.http.client import Patience
+from aikit_nix.image import layout, push
+from aikit_nix.nix import store
+from aikit_nix.registry import reference
 from support import layouts, podman, registry, wire
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry

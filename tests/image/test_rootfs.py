@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.errors import AikitError
+from aikit_nix.base.errors import AikitError
 from aikit_nix.image import layout, rootfs
 from aikit_nix.image.layout import Image, Layer
 from support import layouts

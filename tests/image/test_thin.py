@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
-from aikit_nix.image import find, layout, model_layer, push, reference
+from aikit_nix.image import find, layout, push
+from aikit_nix.models import layer
+from aikit_nix.nix import store
+from aikit_nix.registry import reference
 from image.conftest import generate
 from support import container, image, layouts, registry, tiny_gguf
 from support.command import aikit_nix
@@ -47,7 +49,7 @@ def unseen_model(folder: Path, sentence: str) -> tuple[Path, dict[str, object]]:
         "url": url,
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "layer": model_layer.describe("/models/unseen.gguf", file),
+        "layer": layer.describe("/models/unseen.gguf", file),
     }
     lock = {"version": 1, "models": [{"name": "m", "source": url, "origin": {"kind": "http"}, "files": [described]}]}
     (folder / "aikit.lock").write_text(json.dumps(lock))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data, debian, debian_mirror
+from aikit_nix.base import data
+from aikit_nix.debian import lock as debian
+from aikit_nix.debian import mirror
 from support import debian_lock
 from support.debian_set import DebianSet
 
@@ -17,7 +19,7 @@ from support.debian_set import DebianSet
 def usable_lock(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A lock whose files can be had, and the machine's mirror in the environment."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian_mirror.build_environment().items():
+        for name, value in mirror.build_environment().items():
             patch.setenv(name, value)
         yield debian_lock.usable(tmp_path_factory.mktemp("lock"), print, None) or debian.LOCK
 

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from aikit_nix import debian_mirror
+from aikit_nix.debian import mirror as debian_mirror
 from support.debian_set import DebianSet
 from support.file_server import FileServer
 

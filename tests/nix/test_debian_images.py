@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian, debian_mirror
-from aikit_nix.errors import AikitError
+from aikit_nix.base.errors import AikitError
+from aikit_nix.debian import lock as debian
+from aikit_nix.debian import mirror
 from support import container, debian_lock, image, tiny_gguf
 from support.command import aikit_nix
 
@@ -31,11 +32,11 @@ def folder(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
     shutil.copy(tiny_model, folder / "tiny.gguf")
     (folder / "aikitfile.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - {name: tiny, source: tiny.gguf}\n")
     try:
-        mirrors = debian_mirror.mirrors()
+        mirrors = mirror.mirrors()
     except AikitError as problem:
         pytest.skip(str(problem))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in debian_mirror.build_environment().items():
+        for name, value in mirror.build_environment().items():
             patch.setenv(name, value)
         if path := debian_lock.usable(folder, print, None):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(path))

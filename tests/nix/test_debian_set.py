@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import debian
+from aikit_nix.debian import lock as debian
 from support.debian_set import DebianSet
 
 BACKENDS = {"avx": "sandybridge", "avx2": "haswell", "avx512": "skylakex"}

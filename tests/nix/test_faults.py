@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import data, store
+from aikit_nix.base import data
+from aikit_nix.nix import store
 from support import podman
 from support.image import unpack
 from support.library import Library, forget, model

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
+from aikit_nix.nix import store
 from support.image import unpack
 from support.library import Library, digest, model, requisites
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import data
+from aikit_nix.base import data
 
 LAYERS = [b"layer one" * 100_000, b"", b"layer one" * 100_000]
 

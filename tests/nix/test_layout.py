@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import data
-from aikit_nix.image import model_layer
+from aikit_nix.base import data
+from aikit_nix.models import layer as model_layer
 from support.image import unpack
 
 MODEL = "/models/模型 ü.gguf"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data
+from aikit_nix.base import data
 
 PLAN = Path(__file__).parents[1] / "fixtures/plan.json"
 

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import data, debian_mirror, http
+from aikit_nix.base import data
+from aikit_nix.debian import mirror as debian_mirror
+from aikit_nix.http import client as http
 from support.file_server import Failure, FileServer
 
 SEED = data.NIX / "packages/debian/seed"

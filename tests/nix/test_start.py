@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import cpu, data
+from aikit_nix.base import data
+from aikit_nix.flakes import cpu
 from support.file_server import FileServer
 
 START = data.NIX / "start"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix import store
+from aikit_nix.nix import store
 from support import dockerd, podman
 from support.image import unpack
 from support.library import Library, forget, model

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.image import model_layer
+from aikit_nix.models import layer as model_layer
 from nixpkgs import plans
 from nixpkgs.toolchain import REPOSITORY, Nixpkgs
 from support.image import unpack

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.image import model_layer
+from aikit_nix.models import layer as model_layer
 from nixpkgs import toolchain
 from nixpkgs.toolchain import Nixpkgs
 from support import container, tiny_gguf

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from aikit_nix import sources
-from aikit_nix.errors import AikitError
-from aikit_nix.http import Client
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Client
 from aikit_nix.sources import HubFile, HubRepository, RefusedError, huggingface
 from support.file_server import FileServer
 from support.hugging_face import SIGNATURE, TOKEN, HuggingFace

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
+from aikit_nix.nix import store
 from aikit_nix.sources import RefusedError, local
 from support import tiny_gguf
 from support.command import aikit_nix

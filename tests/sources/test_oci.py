@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix import store
-from aikit_nix.errors import AikitError
-from aikit_nix.http import Client
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Client
+from aikit_nix.nix import store
 from aikit_nix.sources import RefusedError, oci
 from support import registry
 from support.artifacts import FILE_PATH, INDEX, MANIFEST, OLLAMA, OLLAMA_CONFIG, TITLE, Layer, Pusher, tar

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aikit_nix import sources
-from aikit_nix.sources import Artifact, HubFile, HubRepository, Local, RefusedError, Web
+from aikit_nix.sources import HubFile, HubRepository, Local, Reference, RefusedError, Web
 
 HUB = "huggingface.co/ns/repo"
 
@@ -21,8 +21,8 @@ HUB = "huggingface.co/ns/repo"
         (f"https://{HUB}/resolve/main/d/m.gguf", HubFile, "a/m", "/models/a/m.gguf", False),
         ("huggingface://ns/repo/m.gguf", HubFile, "a/m", "/models/m.gguf", False),
         ("hf://ns/repo", HubRepository, "m", "/models/ns/repo", True),
-        ("oci://registry.ollama.ai/library/llama3.2:1b", Artifact, "a/m", "/models/llama3.2", False),
-        ("oci://ghcr.io/ns/m:1", Artifact, "m", "/models/m", True),
+        ("oci://registry.ollama.ai/library/llama3.2:1b", Reference, "a/m", "/models/llama3.2", False),
+        ("oci://ghcr.io/ns/m:1", Reference, "m", "/models/m", True),
     ],
 )
 def test_a_source_is_of_a_kind_and_lands_where_aikit_put_it(

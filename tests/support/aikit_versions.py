@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix.compat import Kind
+from aikit_nix.aikitfile.escapes import Kind
 
 # The name of each divergence heads its row of the table in the docs.
 _DOCS = Path(__file__).resolve().parents[2] / "docs/aikitfile.md"

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix import bundle, nix, store
-from aikit_nix.bundle import Index, Item, Kind
+from aikit_nix.flakes import bundle
+from aikit_nix.flakes.bundle import Index, Item, Kind
+from aikit_nix.nix import command as nix
+from aikit_nix.nix import store
 
 
 @dataclass(frozen=True)

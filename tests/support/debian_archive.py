@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from aikit_nix import debian
+from aikit_nix.debian import lock as debian
 from support import file_server
 
 DATE = datetime(2026, 10, 30, 8, 8, 1, tzinfo=UTC)

@@ -11,8 +11,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from aikit_nix import debian, debian_mirror, process, store
-from aikit_nix.errors import AikitError
+from aikit_nix.base import process
+from aikit_nix.base.errors import AikitError
+from aikit_nix.debian import lock as debian
+from aikit_nix.debian import mirror as debian_mirror
+from aikit_nix.nix import store
 from support import nix_env
 from support.file_server import FileServer
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.download import Download, Fetched, Pace, fetch_all
-from aikit_nix.errors import AikitError
-from aikit_nix.hashing import Frame
-from aikit_nix.http import Client, Patience
+from aikit_nix.base.errors import AikitError
+from aikit_nix.base.hashing import Frame
+from aikit_nix.http.client import Client, Patience
+from aikit_nix.models.download import Download, Fetched, Pace, fetch_all
 from support.file_server import FileServer
 
 PATIENCE = Patience(connect=5, read=1, answer=2, attempts=4, first_wait=0.01, longest_wait=1)

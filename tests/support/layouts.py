@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import data, store
-from aikit_nix.image import model_layer
+from aikit_nix.base import data
+from aikit_nix.models import layer as model_layer
+from aikit_nix.nix import store
 
 STATUS = "var/lib/dpkg/status.d"
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.image import model_layer
+from aikit_nix.models import layer
 from nixpkgs import plans
 
 SYSTEMS = {"x86_64-linux": {"default": "avx2", "runtimes": ["avx", "avx2", "avx512"]}}
@@ -53,7 +53,7 @@ def model(folder: Path, content: bytes, path: str = "/models/tiny.gguf", *, add:
         "url": None,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size": len(content),
-        "layer": model_layer.describe(path, file),
+        "layer": layer.describe(path, file),
         "fetch": "Put it there.",
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from aikit_nix import store
+from aikit_nix.nix import store
 from support.command import aikit_nix
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aikit_nix.aikitfile import Aikitfile, Pin
+from aikit_nix.aikitfile.types import Aikitfile, Pin
 
 SHA256 = "1" * 64
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.errors import AikitError
-from aikit_nix.http import Patience
-from aikit_nix.image import layout, push, reference
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Patience
+from aikit_nix.image import layout, push
+from aikit_nix.registry import reference
 
 PATIENCE = Patience(connect=5, read=5, answer=10, attempts=3, first_wait=0.05, longest_wait=0.1)
 MIB = 1 << 20

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from aikit_nix import flake, pipeline, plan, remote
-from aikit_nix.aikitfile import Pin
-from aikit_nix.choices import Choices
-from aikit_nix.folder import write as write_flake
-from aikit_nix.hashing import hash_file
-from aikit_nix.lock import Entry, Lock, Origin
+from aikit_nix.aikitfile.types import Pin
+from aikit_nix.base.hashing import hash_file
+from aikit_nix.flakes import plan
+from aikit_nix.flakes import write as flake
+from aikit_nix.flakes.choices import Choices
+from aikit_nix.flakes.folder import write as write_flake
+from aikit_nix.models import project, remote
+from aikit_nix.models.lock import Entry, Lock, Origin
 
 COMMIT = "1" * 40
 HUB = "huggingface://TheBloke/Llama-2-7B-Chat-GGUF/llama.gguf"
@@ -53,7 +55,7 @@ def write(
 
 def render(folder: Path, **options: Any) -> None:
     """What `gen` does with the aikitfile and lock of a folder, but for Nix."""
-    pinned, _ = pipeline.pin(pipeline.read(folder / "aikitfile.yaml"))
+    pinned, _ = project.pin(project.read(folder / "aikitfile.yaml"))
     planned, _ = plan.make(pinned, plan.Options(**options))
     write_flake(flake.render(planned, Choices()), folder)
 

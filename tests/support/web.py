@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aikit_nix.http import Client, HttpError, Patience
+from aikit_nix.http.client import Client, HttpError, Patience
 
 PATIENCE = Patience(connect=5, read=0.5, answer=1, attempts=3, first_wait=0.01, longest_wait=7)
 

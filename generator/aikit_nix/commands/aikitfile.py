@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aikit_nix import console
-from aikit_nix import schema as language
+from aikit_nix.aikitfile import schema as language
+from aikit_nix.base import console
+from aikit_nix.base.console import report, say
 from aikit_nix.commands import options
-from aikit_nix.console import report, say
 
 if TYPE_CHECKING:
-    from aikit_nix.choices import Choices
+    from aikit_nix.flakes.choices import Choices
 
 
 @click.command()
@@ -49,9 +49,9 @@ def check(
     They are all that `gen` refuses with the same options.
     Without a FILE, ./aikitfile.yaml. The exit status is 1 when there are errors.
     """
-    from aikit_nix import check as checker
-    from aikit_nix import render
-    from aikit_nix.errors import AikitError, Diagnostic, Severity
+    from aikit_nix.base import diagnostics
+    from aikit_nix.base.errors import AikitError, Diagnostic, Severity
+    from aikit_nix.flakes import check as checker
 
     paths = files or (options.DEFAULT,)
     found: list[Diagnostic] = []
@@ -69,7 +69,7 @@ def check(
         counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((errors, "error"), (warnings, "warning")) if n]
         say(f"{files_word}: {', '.join(counts) or 'no mistakes found'}")
     else:
-        console.write(render.json(found) if style == "json" else render.sarif(found))
+        console.write(diagnostics.json(found) if style == "json" else diagnostics.sarif(found))
     if errors or (strict and warnings):
         sys.exit(1)
 
@@ -100,9 +100,9 @@ def explain(
     runtime: str | None,
 ) -> None:
     """Say what each part of an AIKITFILE becomes in the image."""
-    from aikit_nix import explain as explainer
-    from aikit_nix import pipeline
-    from aikit_nix.compat import Escapes
+    from aikit_nix.aikitfile.escapes import Escapes
+    from aikit_nix.flakes import explain as explainer
+    from aikit_nix.models import project as pipeline
 
     chosen = _chosen(aikitfile, runtime, engine, packages, escapes)
     project = pipeline.read(aikitfile, chosen.read_as, lock_path)
@@ -115,7 +115,7 @@ def _chosen(
     aikitfile: Path, runtime: str | None, engine: str | None, packages: str | None, escapes: str | None
 ) -> Choices:
     """What is chosen here, and else what was chosen for the flake beside the aikitfile."""
-    from aikit_nix import choices
+    from aikit_nix.flakes import choices
 
     here = choices.Choices(runtime=runtime, engine=engine, packages=packages, escapes=escapes)
     return here.over(choices.read(aikitfile.parent))
@@ -133,7 +133,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
 
     Without a FILE, ./aikitfile.yaml.
     """
-    from aikit_nix import fmt as formatter
+    from aikit_nix.aikitfile import fmt as formatter
 
     changed = 0
     for path in files or (options.DEFAULT,):
@@ -185,11 +185,12 @@ def init(
     a URL is downloaded into the Nix store, unless it is on Hugging Face or its --sha256 is given. HF_ENDPOINT names
     another Hugging Face.
     """
-    from aikit_nix import files, locking, parser
-    from aikit_nix import init as initialiser
-    from aikit_nix import lock as locks
-    from aikit_nix.errors import error
-    from aikit_nix.http import Client
+    from aikit_nix.base import files
+    from aikit_nix.base.errors import error
+    from aikit_nix.flakes import init as initialiser
+    from aikit_nix.http.client import Client
+    from aikit_nix.models import lock as locks
+    from aikit_nix.models import locking, project
 
     if len(models) > 1 and (name or sha256):
         raise error("--name and --sha256 are for one --model: leave them out, and write them into the aikitfile")
@@ -200,7 +201,7 @@ def init(
         found = [found for model in models for found in initialiser.find(model, output.parent, client, sha256)]
     text = initialiser.render(found, name, runtime).encode()
     lock = locks.beside(output)
-    pins, _ = locking.make(parser.parse(text, str(output))[0], output.parent, None, str(lock))
+    pins, _ = locking.make(project.parse(text, str(output))[0], output.parent, None, str(lock))
     files.write_atomic(output, text)
     locking.write(pins)
     say(f"wrote {output} and {lock}: {', '.join(model.file for model in found)}")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from aikit_nix.base.console import report, say
 from aikit_nix.commands import options
-from aikit_nix.console import report, say
 
 
 @click.command()
@@ -65,8 +65,8 @@ def gen(
 
     What is chosen here is kept in the flake, and the next `gen` keeps to it.
     """
-    from aikit_nix import generate
-    from aikit_nix.choices import Choices
+    from aikit_nix.flakes import generate
+    from aikit_nix.flakes.choices import Choices
 
     chosen = Choices(
         packages=packages,
@@ -129,8 +129,11 @@ def build(
     That is `fetch` of what is missing, `gen` and `nix build`. Every model has to be pinned, in the file or in
     aikit.lock.
     """
-    from aikit_nix import generate, locking, nix, pipeline
-    from aikit_nix.choices import Choices
+    from aikit_nix.flakes import generate
+    from aikit_nix.flakes.choices import Choices
+    from aikit_nix.models import locking
+    from aikit_nix.models import project as pipeline
+    from aikit_nix.nix import command as nix
 
     if attribute != "manifest":
         project = pipeline.read(aikitfile, lock_path=lock_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from aikit_nix import console
+from aikit_nix.base import console
 from aikit_nix.commands import options
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -38,12 +38,13 @@ def bundle(
     That is the flake with its inputs, the models, Debian's packages or the sources of programs; what DIR has already is
     not copied again. bundle.json there says what is what, with hashes and licences.
     """
-    from aikit_nix import bundle as bundles
-    from aikit_nix import recipe, redact
+    from aikit_nix.base import redact
+    from aikit_nix.flakes import bundle as bundles
+    from aikit_nix.flakes import materials
 
     if password := re.match(r"[^/?#]*//[^/?#@:]*:([^/?#]*)@", url or ""):
         redact.hide(password[1])  # Nix says where it copies to, and -v how it was asked
-    found = recipe.read(flake, lock_path)
+    found = materials.read(flake, lock_path)
     index, copied = bundles.write(found, found.system(system), folder, built=built, key=key, lock_path=lock_path)
     if url:
         bundles.copy(index.paths, url, key=key)
@@ -66,7 +67,7 @@ def unbundle(folder: Path, output: Path | None, public_key: str | None, no_check
     No network is used. Nix checks every hash. Models, packages and sources are known by their own hash and need no
     signature; what was built does. What is damaged or missing is named, and the rest can be brought again.
     """
-    from aikit_nix import unbundle as bundles
+    from aikit_nix.flakes import unbundle as bundles
 
     index = bundles.read(folder)
     count = bundles.bring(folder, index, public_key=public_key, check_signatures=not no_check_sigs)
@@ -95,7 +96,7 @@ def ci(vendor: str, aikitfile: Path, lock_path: Path | None, flake: Path, output
     a bundle, which it keeps), builds with the network off, builds again on a second runner and compares, pushes,
     verifies and signs.
     """
-    from aikit_nix import ci as pipelines
-    from aikit_nix import recipe
+    from aikit_nix.flakes import ci as pipelines
+    from aikit_nix.flakes import materials
 
-    options.write(pipelines.pipeline(vendor, install, aikitfile, lock_path, recipe.read(flake, lock_path)), output)
+    options.write(pipelines.pipeline(vendor, install, aikitfile, lock_path, materials.read(flake, lock_path)), output)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from aikit_nix import console
-from aikit_nix.errors import error
+from aikit_nix.base import console
+from aikit_nix.base.errors import error
 
 FROM = click.option(
     "--from",
@@ -55,9 +55,10 @@ def push(
     REF is REGISTRY/REPOSITORY:TAG. Only what a registry lacks is sent, a model straight from the Nix store: where the
     registry has the models, this machine needs none of them. Logins are those of docker and podman.
     """
-    from aikit_nix.errors import AikitError, Diagnostic
-    from aikit_nix.image import find, reference
+    from aikit_nix.base.errors import AikitError, Diagnostic
+    from aikit_nix.image import find
     from aikit_nix.image import push as pushing
+    from aikit_nix.registry import reference
 
     if modelpack:
         return _push_models(references, source, insecure)
@@ -89,12 +90,13 @@ def push(
 
 
 def _push_index(references: tuple[str, ...], source: str, insecure: bool, **options: Any) -> None:
-    from aikit_nix import recipe
-    from aikit_nix.image import index, reference
+    from aikit_nix.flakes import materials
+    from aikit_nix.image import index
     from aikit_nix.image.find import Layout, build
     from aikit_nix.image.layout import read_layout
+    from aikit_nix.registry import reference
 
-    systems = sorted(recipe.read(Path(source)).plan.systems)
+    systems = sorted(materials.read(Path(source)).plan.systems)
     folders = [build(source, f"packages.{system}.manifest") for system in systems]
     images = [Layout(read_layout(folder), folder) for folder in folders]
     tag = images[0].image.name.rpartition(":")[2] or "latest"
@@ -107,12 +109,13 @@ def _push_index(references: tuple[str, ...], source: str, insecure: bool, **opti
 
 
 def _push_models(references: tuple[str, ...], source: str, insecure: bool) -> None:
-    from aikit_nix import recipe
-    from aikit_nix.http import Client
-    from aikit_nix.image import modelpack, reference
-    from aikit_nix.image.registry import Repository
+    from aikit_nix.flakes import materials
+    from aikit_nix.http.client import Client
+    from aikit_nix.image import modelpack
+    from aikit_nix.registry import reference
+    from aikit_nix.registry.client import Repository
 
-    found = recipe.read(Path(source))
+    found = materials.read(Path(source))
     with Client() as client:
         for text in references:
             target = reference.parse(text)
@@ -135,10 +138,10 @@ def load(source: str, program: str | None) -> None:
 
     Nothing stores a copy of it on the way.
     """
-    from aikit_nix.image import engines, find
+    from aikit_nix.image import containers, find
     from aikit_nix.image import load as loading
 
-    engine = engines.choose(program, tuple(engines.ENGINES.values()))
+    engine = containers.choose(program, tuple(containers.ENGINES.values()))
     if engine is None:
         raise error("none of docker, podman, nerdctl and ctr works here: `podman info` says why", code="no-engine")
     image, stream = find.stream_of(source)
@@ -160,7 +163,7 @@ def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
     Of the flake in the current folder, unless another one, an OCI layout, a docker-archive or a name in a registry is
     given. No model is needed for it.
     """
-    from aikit_nix import files
+    from aikit_nix.base import files
     from aikit_nix.image import find
     from aikit_nix.image import inspect as inspecting
 
@@ -184,10 +187,10 @@ def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool) -> None:
 
     An image is a flake, an OCI layout, a docker-archive or a name in a registry; a lock is an aikit.lock.
     """
-    from aikit_nix import lock as locks
     from aikit_nix.image import diff as diffing
     from aikit_nix.image import find
     from aikit_nix.image.layout import Image
+    from aikit_nix.models import lock as locks
 
     both = [
         locks.read(Path(side)) if side.endswith(".lock") else find.image_of(side, insecure=insecure) for side in (a, b)

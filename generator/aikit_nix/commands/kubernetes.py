@@ -22,6 +22,7 @@ def k8s(reference: str | None, flake: Path, system: str | None, output: Path | N
 
     REFERENCE is what nodes pull, best with its digest, as `aikit-nix push` prints it.
     """
-    from aikit_nix import kubernetes, recipe
+    from aikit_nix.flakes import materials
+    from aikit_nix.image import kubernetes
 
-    options.write(kubernetes.manifests(recipe.read(flake), system, reference, server), output)
+    options.write(kubernetes.manifests(materials.read(flake), system, reference, server), output)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aikit_nix import console
+from aikit_nix.base import console
 from aikit_nix.commands import options
 
 
@@ -30,9 +30,10 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
     Face, registries); else the file, once, into the Nix store. Commit the lock: `gen` and `nix build` use what it says,
     and nothing else.
     """
-    from aikit_nix import lock as locks
-    from aikit_nix import locking, pipeline
-    from aikit_nix.errors import AikitError, error
+    from aikit_nix.base.errors import AikitError, error
+    from aikit_nix.models import lock as locks
+    from aikit_nix.models import locking
+    from aikit_nix.models import project as pipeline
 
     path = lock_path or locks.beside(aikitfile)
     written = pipeline.read_as_written(aikitfile)
@@ -79,10 +80,12 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     sources, or Debian's packages. Interrupted downloads go on where they were. What the lock did not know yet of the
     models' bytes is added to it.
     """
-    from aikit_nix import fetch as fetcher
-    from aikit_nix import flake as flakes
-    from aikit_nix import generate, locking, pipeline
-    from aikit_nix.choices import Choices
+    from aikit_nix.flakes import generate
+    from aikit_nix.flakes import write as flakes
+    from aikit_nix.flakes.choices import Choices
+    from aikit_nix.models import fetch as fetcher
+    from aikit_nix.models import locking
+    from aikit_nix.models import project as pipeline
 
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from aikit_nix.console import report, say
-from aikit_nix.errors import error
+from aikit_nix.base.console import report, say
+from aikit_nix.base.errors import error
 
 
 @click.command("debian-lock")
@@ -28,7 +28,8 @@ def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool
 
     Its signed index says which.
     """
-    from aikit_nix import debian, debian_mirror
+    from aikit_nix.debian import lock as debian
+    from aikit_nix.debian import mirror as debian_mirror
 
     mirrors = debian_mirror.mirrors([mirror] if mirror else [])
     pinned = output if output.is_file() else debian.LOCK
@@ -60,7 +61,7 @@ def update_pins(tag: str | None, nixpkgs: Path) -> None:
 
     Without a TAG, to the newest release.
     """
-    from aikit_nix import update_pins as updating
+    from aikit_nix.flakes import update_pins as updating
 
     changes = updating.update(tag, nixpkgs)
     for change in changes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from aikit_nix import __version__, console
+from aikit_nix import __version__
+from aikit_nix.base import console
 
 
 @click.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aikit_nix import schema
+from aikit_nix.aikitfile import schema
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 DEFAULT = Path("aikitfile.yaml")
@@ -58,7 +58,7 @@ INSECURE = click.option("--insecure", is_flag=True, help="The registry speaks pl
 
 def write(text: str, output: Path | None) -> None:
     """Write what a command made to a file or to standard output. Raises AikitError."""
-    from aikit_nix import console, files
+    from aikit_nix.base import console, files
 
     if output is None:
         console.write(text)

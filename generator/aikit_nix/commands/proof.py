@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aikit_nix import console
+from aikit_nix.base import console
 from aikit_nix.commands import options
 
 
@@ -26,18 +26,21 @@ def verify(
     Every blob is read: model layers and files are compared with the lock, Debian's packages with theirs, texts with the
     plan. Without IMAGE, the models and packages in this machine's Nix store.
     """
-    from aikit_nix import recipe
-    from aikit_nix.errors import AikitError
-    from aikit_nix.http import Client
-    from aikit_nix.image import blobs, reproduce
-    from aikit_nix.image import verify as verifier
+    from aikit_nix.attest import reproduce
+    from aikit_nix.attest import verify as verifier
+    from aikit_nix.base.errors import AikitError
+    from aikit_nix.flakes import materials
+    from aikit_nix.http.client import Client
+    from aikit_nix.image import blobs
 
     report = verifier.Report()
-    found = recipe.read_if_there(flake, lock_path) if image and not rebuild else recipe.read(flake, lock_path)
+    found = materials.read_if_there(flake, lock_path) if image and not rebuild else materials.read(flake, lock_path)
     if image:
         with (
             Client() as client,
-            blobs.opened(image, client, insecure=insecure, architecture=recipe.architecture(found, system)) as opened,
+            blobs.opened(
+                image, client, insecure=insecure, architecture=materials.architecture(found, system)
+            ) as opened,
         ):
             verifier.image(opened, found, report)
             if found and rebuild:
@@ -69,10 +72,10 @@ def sbom(flake: Path, lock_path: Path | None, system: str | None, output: Path |
 
     From the flake and the lock, without building.
     """
-    from aikit_nix import recipe
-    from aikit_nix.image import sbom as bill
+    from aikit_nix.attest import sbom as bill
+    from aikit_nix.flakes import materials
 
-    found = recipe.read(flake, lock_path)
+    found = materials.read(flake, lock_path)
     options.write(bill.cyclonedx(found, found.system(system)), output)
 
 
@@ -87,10 +90,11 @@ def provenance(flake: Path, lock_path: Path | None, system: str | None, output: 
     From the flake and the lock, without building. The predicate alone, as `cosign attest --type slsaprovenance1
     --predicate` takes it.
     """
-    from aikit_nix import nix, recipe
-    from aikit_nix.image import provenance as slsa
+    from aikit_nix.attest import provenance as slsa
+    from aikit_nix.flakes import materials
+    from aikit_nix.nix import command as nix
 
-    found = recipe.read(flake, lock_path)
+    found = materials.read(flake, lock_path)
     content = slsa.predicate(found, found.system(system), nix.version())
     options.write(slsa.encode(content), output)
 
@@ -109,13 +113,13 @@ def reproduce(
     As JSON; the models' bytes are not needed. A second builder compares: the digests of all inputs, of each layer, of
     the manifest.
     """
-    from aikit_nix import recipe
-    from aikit_nix.errors import AikitError, Diagnostic, Severity
-    from aikit_nix.image import provenance as slsa
-    from aikit_nix.image import reproduce as builders
+    from aikit_nix.attest import provenance as slsa
+    from aikit_nix.attest import reproduce as builders
+    from aikit_nix.base.errors import AikitError, Diagnostic, Severity
+    from aikit_nix.flakes import materials
 
     theirs = builders.read(compare) if compare else None
-    found = recipe.read(flake, lock_path)
+    found = materials.read(flake, lock_path)
     of = found.system(system)
     ours = builders.statement(found, of, builders.built(found, of))
     if theirs is None or output:
@@ -141,12 +145,13 @@ def attest(reference: str, flake: Path, lock_path: Path | None, system: str | No
     They become OCI referrers of the pushed image. REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake
     builds.
     """
-    from aikit_nix.http import Client
-    from aikit_nix.image import artifact, proof
+    from aikit_nix.attest import referrers
+    from aikit_nix.http.client import Client
+    from aikit_nix.registry import artifact
 
     with Client() as client:
-        found = proof.subject(reference, flake, lock_path, system, client, insecure=insecure)
-        for digest in artifact.attach(found.repository, found.manifest, proof.referrers(found)):
+        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure)
+        for digest in artifact.attach(found.repository, found.manifest, referrers.referrers(found)):
             console.show(f"{found.repository}@{digest}")
 
 
@@ -166,12 +171,12 @@ def sign(
     That is the image, its bill of materials and its provenance, with cosign. REFERENCE is REGISTRY/NAME:TAG, and must
     be the image that the flake builds. COSIGN_PASSWORD has the key's password.
     """
-    from aikit_nix.http import Client
-    from aikit_nix.image import proof
-    from aikit_nix.image import sign as signer
+    from aikit_nix.attest import referrers
+    from aikit_nix.attest import sign as signer
+    from aikit_nix.http.client import Client
 
     with Client() as client:
-        found = proof.subject(reference, flake, lock_path, system, client, insecure=insecure)
+        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure)
     signer.image(found.name, key, found.bill(), found.predicate(), log=log, insecure=insecure)
     console.say(f"signed {found.name}")
 
@@ -190,8 +195,8 @@ def sign_models(key: str, log: bool, flake: Path, lock_path: Path | None, output
     As OpenSSF Model Signing does; no model is read. The image's folder /models is verified by
     `model_signing verify key models --allow_symlinks --signature model.sig --public_key cosign.pub`.
     """
-    from aikit_nix import recipe
-    from aikit_nix.image import sign as signer
+    from aikit_nix.attest import sign as signer
+    from aikit_nix.flakes import materials
 
-    signer.models(recipe.read(flake, lock_path), key, output, log=log)
+    signer.models(materials.read(flake, lock_path), key, output, log=log)
     console.say(f"wrote {output}")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
-from aikit_nix.aikitfile import Aikitfile
-from aikit_nix.errors import Diagnostic
-from aikit_nix.gguf import Facts
+from aikit_nix.aikitfile.types import Aikitfile
+from aikit_nix.base.errors import Diagnostic
+from aikit_nix.sources.gguf import Facts
 
 CONFIG_PATH = "/config.yaml"
 

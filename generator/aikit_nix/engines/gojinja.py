@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from aikit_nix import gotemplate
+from aikit_nix.aikitfile import gotemplate
 
 
 class UntranslatableError(ValueError):

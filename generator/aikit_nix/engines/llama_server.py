@@ -13,16 +13,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from aikit_nix import localai_config
-from aikit_nix.aikitfile import Aikitfile
+from aikit_nix.aikitfile import localai_config
+from aikit_nix.aikitfile.localai_config import KINDS, MOST_CHARACTERS, Entry, Kind, Value
+from aikit_nix.aikitfile.reader import short
+from aikit_nix.aikitfile.types import Aikitfile
+from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.base.redact import printable
 from aikit_nix.engines import Launch
 from aikit_nix.engines.chat_template import Prompt, reaches_the_model, translate
 from aikit_nix.engines.gojinja import UntranslatableError
-from aikit_nix.errors import AikitError, Diagnostic, Position, Severity
-from aikit_nix.gguf import Facts
-from aikit_nix.localai_config import KINDS, MOST_CHARACTERS, Entry, Kind, Value
-from aikit_nix.reader import short
-from aikit_nix.redact import printable
+from aikit_nix.sources.gguf import Facts
 
 PRESETS_PATH = "/models.ini"
 # The chat template for a model that has none: the texts of the messages, for the model to go on with.

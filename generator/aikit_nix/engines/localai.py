@@ -7,8 +7,8 @@ AIKit writes `Entrypoint: local-ai` and the settings as `Cmd` (`--debug`, `--con
 
 from __future__ import annotations
 
-from aikit_nix import localai_config
-from aikit_nix.aikitfile import Aikitfile
+from aikit_nix.aikitfile import localai_config
+from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.engines import CONFIG_PATH, Launch
 
 

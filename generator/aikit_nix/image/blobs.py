@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import files
-from aikit_nix.errors import error
-from aikit_nix.http import Client, HttpError
-from aikit_nix.image import layout, reference
+from aikit_nix.base import files
+from aikit_nix.base.errors import error
+from aikit_nix.http.client import Client, HttpError
+from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
-from aikit_nix.image.registry import Manifest, Repository
+from aikit_nix.registry import reference
+from aikit_nix.registry.client import Manifest, Repository
 
 BLOCK = 1 << 20
 _SLOWEST = 1 << 16  # bytes in _WINDOW seconds

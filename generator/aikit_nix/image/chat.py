@@ -8,10 +8,10 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
-from aikit_nix import console
-from aikit_nix.errors import error
-from aikit_nix.http import Client, Patience
-from aikit_nix.process import Terminated
+from aikit_nix.base import console
+from aikit_nix.base.errors import error
+from aikit_nix.base.process import Terminated
+from aikit_nix.http.client import Client, Patience
 
 _PATIENCE = 1800.0  # seconds: a slow machine may take long to read a long conversation
 _LONGEST_LINE = 1 << 20

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from aikit_nix.console import size
+from aikit_nix.base.console import size
 from aikit_nix.image.inspect import platform
 from aikit_nix.image.layout import MODELS_LABEL, Image
-from aikit_nix.lock import Lock
+from aikit_nix.models.lock import Lock
 
 
 @dataclass(frozen=True)

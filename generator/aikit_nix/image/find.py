@@ -6,10 +6,10 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import nix
-from aikit_nix.errors import error
+from aikit_nix.base.errors import error
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
+from aikit_nix.nix import command as nix
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def image_of(text: str, *, insecure: bool = False) -> Image:
     """
     if Path(text).is_dir():
         return layout_of(text).image
-    from aikit_nix.http import Client
+    from aikit_nix.http.client import Client
     from aikit_nix.image import blobs
 
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -49,7 +49,7 @@ def stream_of(text: str) -> tuple[Image, Path]:
 
 def build(text: str, output: str) -> Path:
     """An output of a flake: of a folder that has one, or by a reference as Nix takes it. Raises AikitError."""
-    from aikit_nix import debian_mirror
+    from aikit_nix.debian import mirror
 
     folder = Path(text)
     if layout.is_layout(folder):
@@ -61,4 +61,4 @@ def build(text: str, output: str) -> Path:
     if folder.is_dir() and not (folder / "flake.nix").is_file():
         raise error(f"{folder.resolve()} holds neither a flake nor an OCI layout: write one with `aikit-nix gen`")
     reference = nix.flake_reference(folder) if folder.is_dir() else text
-    return nix.build(reference, output, debian_mirror.build_environment())
+    return nix.build(reference, output, mirror.build_environment())

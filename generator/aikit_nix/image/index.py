@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from aikit_nix.errors import error
-from aikit_nix.http import Client
-from aikit_nix.image import artifact, layout
+from aikit_nix.base.errors import error
+from aikit_nix.http.client import Client
+from aikit_nix.image import layout
 from aikit_nix.image import push as pushing
 from aikit_nix.image.find import Layout
 from aikit_nix.image.push import Outcome
-from aikit_nix.image.registry import INDEX, Repository
-from aikit_nix.sources.oci import Artifact
+from aikit_nix.registry import artifact
+from aikit_nix.registry.client import INDEX, Repository
+from aikit_nix.registry.reference import Reference
 
 
 def make(images: Sequence[Layout]) -> bytes:
@@ -39,7 +40,7 @@ def _entry(found: Layout) -> dict[str, Any]:
 
 
 def push(
-    images: Sequence[Layout], target: Artifact, *, insecure: bool = False, **options: Any
+    images: Sequence[Layout], target: Reference, *, insecure: bool = False, **options: Any
 ) -> tuple[str, list[Outcome]]:
     """Push every image by its digest, then the index under the tag; its digest, and what was done for each image.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from aikit_nix.console import size
+from aikit_nix.base.console import size
 from aikit_nix.image.layout import MODELS_LABEL, Image
 
 _BAR = 24  # characters

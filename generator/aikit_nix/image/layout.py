@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from aikit_nix import files, store, strict_json, tar
-from aikit_nix.errors import AikitError, error
-from aikit_nix.image import model_layer
+from aikit_nix.base import files, strict_json, tar
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.models import layer as model_layer
+from aikit_nix.nix import store
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

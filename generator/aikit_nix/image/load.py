@@ -10,9 +10,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from aikit_nix import console, process
-from aikit_nix.errors import AikitError, error
-from aikit_nix.image.engines import Engine
+from aikit_nix.base import console, process
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.image.containers import Engine
 from aikit_nix.image.layout import Image
 
 _AT_ONCE = 1 << 20  # bytes

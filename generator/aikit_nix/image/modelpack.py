@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aikit_nix.errors import error
-from aikit_nix.image import artifact, layout
-from aikit_nix.image.registry import Repository
-from aikit_nix.image.upload import Blob
-from aikit_nix.recipe import Model, Recipe
+from aikit_nix.base.errors import error
+from aikit_nix.flakes.materials import Model, Recipe
+from aikit_nix.image import layout
+from aikit_nix.registry import artifact
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.upload import Blob
 from aikit_nix.sources import MODELS
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"

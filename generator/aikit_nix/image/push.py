@@ -13,14 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix import console, files
-from aikit_nix.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.http import Client, Patience
-from aikit_nix.image import layout, upload
+from aikit_nix.base import console, files
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.http.client import Client, Patience
+from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
-from aikit_nix.image.registry import Repository
-from aikit_nix.image.upload import CHUNK, Blob, Upload
-from aikit_nix.sources.oci import Artifact
+from aikit_nix.registry import upload
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.reference import Reference
+from aikit_nix.registry.upload import CHUNK, Blob, Upload
 
 _REPOSITORIES = 32  # that are remembered of a registry
 _SOURCES = 4  # repositories that are asked for blobs to mount
@@ -82,7 +83,7 @@ def _layer(image: Image, index: int, folder: Path) -> Blob:
 def push(
     image: Image,
     folder: Path,
-    target: Artifact,
+    target: Reference,
     *,
     mount_from: Sequence[str] = (),
     insecure: bool = False,
@@ -212,7 +213,7 @@ def _send(
 # --- What was pushed from here: a registry can mount a blob only from a repository that is named to it.
 
 
-def _sources(target: Artifact, wanted: set[str], named: Sequence[str]) -> dict[str, set[str] | None]:
+def _sources(target: Reference, wanted: set[str], named: Sequence[str]) -> dict[str, set[str] | None]:
     """Other repositories of the registry, and which of the blobs they have where that is known."""
     found: dict[str, set[str] | None] = {}
     for text in named:
@@ -236,7 +237,7 @@ def _memory() -> dict[str, dict[str, list[str]]]:
     return {}
 
 
-def _remember(target: Artifact, digests: list[str]) -> None:
+def _remember(target: Reference, digests: list[str]) -> None:
     memory = _memory()
     known = memory.setdefault(target.registry, {})
     known.pop(target.repository, None)

@@ -14,8 +14,8 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from aikit_nix import tar
-from aikit_nix.errors import error
+from aikit_nix.base import tar
+from aikit_nix.base.errors import error
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from aikit_nix import console, process
-from aikit_nix.errors import AikitError, error
-from aikit_nix.http import Client, Patience
-from aikit_nix.image import engines, find, load, rootfs, sandbox
-from aikit_nix.image.engines import Engine
+from aikit_nix.base import console, process
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.http.client import Client, Patience
+from aikit_nix.image import containers, find, load, rootfs, sandbox
+from aikit_nix.image.containers import Engine
 from aikit_nix.image.layout import Image
 
 BUBBLEWRAP = "bubblewrap"
@@ -51,7 +51,7 @@ def serve(
     """
     engine = None
     if program != BUBBLEWRAP:
-        engine = engines.choose(program, (engines.PODMAN, engines.DOCKER, engines.NERDCTL))
+        engine = containers.choose(program, (containers.PODMAN, containers.DOCKER, containers.NERDCTL))
     found = find.layout_of(source)
     with _terminated(), tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch, _log(scratch, quiet) as log:
         if engine:

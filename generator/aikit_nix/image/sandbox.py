@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from aikit_nix import process
+from aikit_nix.base import process
 from aikit_nix.image import relay
 
 _PATIENCE = 10.0  # seconds that a server has to end by itself

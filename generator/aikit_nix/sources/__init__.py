@@ -9,19 +9,19 @@ from __future__ import annotations
 import posixpath
 from typing import TypeAlias
 
+from aikit_nix.registry.reference import Reference
 from aikit_nix.sources import http, huggingface, local, oci
 from aikit_nix.sources.http import Web
 from aikit_nix.sources.huggingface import HubFile, HubRepository
 from aikit_nix.sources.local import Local
 from aikit_nix.sources.names import MODELS, RefusedError, name_problem, scheme, unprintable
-from aikit_nix.sources.oci import Artifact
 
 __all__ = [
     "MODELS",
-    "Artifact",
     "HubFile",
     "HubRepository",
     "Local",
+    "Reference",
     "RefusedError",
     "Source",
     "Web",
@@ -32,7 +32,7 @@ __all__ = [
     "unprintable",
 ]
 
-Source: TypeAlias = Web | HubFile | HubRepository | Artifact | Local
+Source: TypeAlias = Web | HubFile | HubRepository | Reference | Local
 
 
 def read(text: str) -> Source:
@@ -70,4 +70,4 @@ def destination(source: Source, name: str) -> str:
 
 def several(source: Source) -> bool:
     """Whether the source stands for several files, which only its pin names."""
-    return isinstance(source, HubRepository) or (isinstance(source, Artifact) and not source.is_ollama)
+    return isinstance(source, HubRepository) or (isinstance(source, Reference) and not source.is_ollama)

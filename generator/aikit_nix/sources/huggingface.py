@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from aikit_nix.errors import AikitError, error
-from aikit_nix.redact import blank
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.redact import blank
 from aikit_nix.sources import http
 from aikit_nix.sources.names import RefusedError, file_name, relative_path, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aikit_nix.http import Client, HttpError
+    from aikit_nix.http.client import Client, HttpError
 
 ADDRESS = "https://huggingface.co"
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
@@ -189,7 +189,7 @@ def describe(repo: str, revision: str, client: Client) -> Repository:
     By the one HTTP client, for its patience and its bounds; huggingface_hub's reads an answer of any length and asks once.
     Raises AikitError where it is not there, not open to this user, or Hugging Face does not answer.
     """
-    from aikit_nix.http import HttpError
+    from aikit_nix.http.client import HttpError
 
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise error(f"{repo} on Hugging Face cannot be asked: HF_HUB_OFFLINE is set")

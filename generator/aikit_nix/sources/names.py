@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from aikit_nix.base.errors import RefusedError as RefusedError
+
 MODELS = "/models"
 _NAME_MAX = 255  # bytes of one path component, on every Linux file system
 _PATH_MAX = 2048  # bytes of a name below /models: Linux takes 4096 for a path, of which others stand before and behind
@@ -12,10 +14,6 @@ _MOST_SHARDS = 1000
 _FIRST_SHARD = re.compile(r"(.*)-00001-of-([0-9]{5})(\.gguf)", re.IGNORECASE)
 _SHARD = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})(\.gguf)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-
-
-class RefusedError(ValueError):
-    """A source that cannot be used; the message says why and what to do instead."""
 
 
 def scheme(text: str) -> str | None:

@@ -2,80 +2,26 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aikit_nix.sources.names import RefusedError, file_name, relative_path
+from aikit_nix.base.errors import RefusedError
+from aikit_nix.registry import reference
+from aikit_nix.registry.reference import DIGEST, Reference
+from aikit_nix.sources.names import file_name, relative_path
 
 if TYPE_CHECKING:
-    from aikit_nix.http import Client
-    from aikit_nix.image.registry import Repository
-
-OLLAMA = "registry.ollama.ai"
-# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::\d{1,5})?|\[[0-9A-Fa-f:]+\](?::\d{1,5})?")
+    from aikit_nix.http.client import Client
+    from aikit_nix.registry.client import Repository
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """An artifact: `reference` is a tag or a digest (`sha256:…`). `file` is its name below /models.
-
-    Ollama's artifacts hold one model, which AIKit called by the repository's last word; of the others each file keeps
-    the name that it has in the artifact.
-    """
-
-    text: str
-    registry: str
-    repository: str
-    reference: str
-
-    @property
-    def is_ollama(self) -> bool:
-        """Whether it is a model of Ollama's own registry."""
-        return self.registry == OLLAMA
-
-    @property
-    def file(self) -> str:
-        """The last word of the repository."""
-        return posixpath.basename(self.repository)
-
-    @property
-    def name(self) -> str:
-        """The reference, as skopeo and oras take it."""
-        mark = "@" if self.reference.startswith("sha256:") else ":"
-        return f"{self.registry}/{self.repository}{mark}{self.reference}"
-
-
-def read(text: str) -> Artifact:
-    """Understand an oci:// address. Raises RefusedError."""
-    rest = text.partition("://")[2]
-    if "://" not in text or not rest:
-        raise RefusedError("names no artifact: write oci://REGISTRY/REPOSITORY:TAG")
-    if "@" in rest.split("/")[0]:
-        raise RefusedError("holds a user name or password, which would end up in the flake: use `docker login`")
-    host, slash, path = rest.partition("/")
-    if not slash or not _HOST.fullmatch(host) or not ("." in host or ":" in host or host == "localhost"):
-        raise RefusedError(
-            "names no registry: write oci://REGISTRY/REPOSITORY:TAG, as oci://registry.ollama.ai/library/llama3.2:1b"
-        )
-    name, at, digest = path.partition("@")
-    repository, colon, tag = name.partition(":")
-    if not _REPOSITORY.fullmatch(repository):
-        raise RefusedError(f"names no repository of a registry: `{repository}`")
-    if at and not _DIGEST.fullmatch(digest):
-        raise RefusedError("has a digest that is not sha256: and 64 lower-case hex digits")
-    if colon and not _TAG.fullmatch(tag):
-        raise RefusedError(f"has a tag that no registry takes: `{tag}`")
-    if not at and not colon:
-        raise RefusedError(f"has no tag: write {text}:TAG (`latest`, if there is no other)")
-    file_name(posixpath.basename(repository))
-    return Artifact(text, host, repository, digest or tag)
+def read(text: str) -> Reference:
+    """Understand an oci:// address whose last word is a file's name. Raises RefusedError."""
+    found = reference.read(text)
+    file_name(found.file)
+    return found
 
 
 # --- How it is pinned
@@ -114,14 +60,14 @@ class Description:
     blobs: tuple[Blob, ...]
 
 
-def repository(source: Artifact, client: Client) -> Repository:
+def repository(source: Reference, client: Client) -> Repository:
     """The repository in its registry, to be read."""
-    from aikit_nix.image.registry import Repository
+    from aikit_nix.registry.client import Repository
 
     return Repository(client, source.registry, source.repository)
 
 
-def describe(source: Artifact, client: Client) -> Description:
+def describe(source: Reference, client: Client) -> Description:
     """What an artifact holds: one or two small requests, no weights. Raises AikitError and RefusedError."""
     there = repository(source, client)
     manifest = there.manifest(source.reference)
@@ -155,7 +101,7 @@ def _only_manifest(index: Mapping[str, Any]) -> str:
     real = [entry for entry in entries if _platform(entry)[0] != "unknown"] or entries
     if len(real) > 1:
         real = [entry for entry in real if _platform(entry) == ("linux", "amd64")]
-    if len(real) != 1 or not _DIGEST.fullmatch(str(real[0].get("digest"))):
+    if len(real) != 1 or not DIGEST.fullmatch(str(real[0].get("digest"))):
         raise RefusedError("is an index of several artifacts: name one by its digest")
     return str(real[0]["digest"])
 
@@ -169,7 +115,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _ollama(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
+def _ollama(source: Reference, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
     models = [layer for layer in layers if layer.get("mediaType") == _OLLAMA_MODEL]
     if not models and any(str(layer.get("mediaType")).endswith(".tensor") for layer in layers):
         raise RefusedError(
@@ -181,7 +127,7 @@ def _ollama(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[B
         yield _blob(source.file, layer, is_gguf=True)
 
 
-def _files(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
+def _files(source: Reference, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
     for layer in layers:
         notes = _mapping(layer.get("annotations"))
         media_type = str(layer.get("mediaType"))
@@ -198,7 +144,7 @@ def _files(source: Artifact, layers: Sequence[Mapping[str, Any]]) -> Iterator[Bl
 
 def _blob(path: str, layer: Mapping[str, Any], *, is_archive: bool = False, is_gguf: bool = False) -> Blob:
     digest, size = layer.get("digest"), layer.get("size")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise RefusedError(f"has a layer whose digest is no sha256: {str(digest)[:80]!r}")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
         raise RefusedError(f"has a layer of {str(size)[:30]} bytes")

@@ -1,0 +1,368 @@
+"""The aikitfile's `config`: LocalAI's model configurations, read once for all that ask.
+
+Keys and types: core/config/model_config.go and core/schema/prediction.go of LocalAI v4.6.2, which reads them with
+yaml.v3 and does not start where that fails. So what it could not read is an error here, at its line; unknown keys are
+ignored there. Values are read off the YAML tree and never made into Python objects that an aikitfile chose: numbers and
+texts have bounds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+from aikit_nix.aikitfile import yamltree
+from aikit_nix.aikitfile.innertext import Text
+from aikit_nix.aikitfile.reader import describe, short
+from aikit_nix.aikitfile.types import Aikitfile
+from aikit_nix.aikitfile.yamltree import Node
+from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.base.redact import printable
+
+# What Linux takes for one argument of a program (MAX_ARG_STRLEN) is 128 KiB.
+MOST_CHARACTERS = 100_000
+
+
+class Kind(Enum):
+    """What a value must be; the value says it in a message."""
+
+    INTEGER = "a whole number"
+    NUMBER = "a number"
+    BOOLEAN = "true or false"
+    TEXT = "a text"
+    TEXTS = "a list of texts"
+    TEXT_MAP = "a map of texts"
+    MAP = "a map"
+
+
+def _kinds(kind: Kind, keys: str, prefix: str = "") -> dict[str, Kind]:
+    return {prefix + key: kind for key in keys.split()}
+
+
+KINDS: Mapping[str, Kind] = {
+    **_kinds(Kind.INTEGER, "context_size gpu_layers mirostat threads n_draft"),
+    **_kinds(
+        Kind.NUMBER,
+        "mirostat_eta mirostat_tau yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_ext_factor lora_scale",
+    ),
+    **_kinds(Kind.BOOLEAN, "embeddings f16 low_vram mmap mmlock no_kv_offloading numa reranking"),
+    **_kinds(
+        Kind.TEXT,
+        "name backend alias cache_type_k cache_type_v draft_model flash_attention grammar lora_adapter lora_base main_gpu"
+        " mmproj reasoning_effort rope_scaling system_prompt tensor_split",
+    ),
+    **_kinds(
+        Kind.TEXTS, "stopwords cutstrings extract_regex trimspace trimsuffix options lora_adapters known_usecases"
+    ),
+    **_kinds(Kind.MAP, "chat_template_kwargs parameters template"),
+    "roles": Kind.TEXT_MAP,
+    **_kinds(Kind.INTEGER, "batch max_tokens n_keep repeat_last_n seed top_k n", "parameters."),
+    **_kinds(
+        Kind.NUMBER,
+        "frequency_penalty min_p presence_penalty repeat_penalty rope_freq_base rope_freq_scale temperature top_p tfz"
+        " typical_p",
+        "parameters.",
+    ),
+    **_kinds(Kind.BOOLEAN, "echo ignore_eos", "parameters."),
+    **_kinds(Kind.TEXT, "model language", "parameters."),
+    **_kinds(
+        Kind.TEXT,
+        "chat chat_message completion edit function multimodal join_chat_messages_by_character reply_prefix",
+        "template.",
+    ),
+    **_kinds(Kind.BOOLEAN, "use_tokenizer_template", "template."),
+}
+
+# The keys below `template:` whose value is a template's name or the template itself.
+TEMPLATES = ("chat", "chat_message", "completion", "edit", "function", "multimodal")
+_PATHS = ("backend", "mmproj", "parameters.model")
+# Maps whose keys stand in `Entry.values` by themselves.
+_OPENED = ("parameters", "template")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value: its dotted key (`parameters.model`), its node in the config's text, and its place in the aikitfile.
+
+    The methods that read it raise AikitError, with that place, where it is something else.
+    """
+
+    key: str
+    node: Node
+    at: Position
+
+    def text(self) -> str:
+        """A scalar of any type, as it was written."""
+        if self.node.kind != "scalar":
+            raise self.wrong(Kind.TEXT)
+        return _plain(self, self.node)
+
+    def boolean(self) -> bool:
+        """True or false; the words of YAML 1.1 count too, quoted or not, as in yaml.v3."""
+        if self.node.kind == "scalar" and self.node.text.lower() in ("true", "yes", "on", "y"):
+            return True
+        if self.node.kind == "scalar" and self.node.text.lower() in ("false", "no", "off", "n"):
+            return False
+        raise self.wrong(Kind.BOOLEAN)
+
+    def number(self) -> int | float:
+        """A finite number."""
+        number = _number(self.node)
+        if number is None:
+            raise self.wrong(Kind.NUMBER)
+        return number
+
+    def integer(self) -> int:
+        """A whole number of 64 bits."""
+        number = _number(self.node)
+        if number is None or not float(number).is_integer() or not -(2**63) <= number < 2**63:
+            raise self.wrong(Kind.INTEGER)
+        return int(number)
+
+    def texts(self) -> tuple[str, ...]:
+        """A list of texts."""
+        if self.node.kind != "sequence" or any(item.kind != "scalar" for item in self.node.items):
+            raise self.wrong(Kind.TEXTS)
+        return tuple(_plain(self, item) for item in self.node.items)
+
+    def text_map(self) -> Mapping[str, str]:
+        """A map from texts to texts."""
+        if self.node.kind != "mapping" or any(value.kind != "scalar" for pair in self.node.pairs for value in pair):
+            raise self.wrong(Kind.TEXT_MAP)
+        return {_plain(self, key): "" if value.is_null else _plain(self, value) for key, value in self.node.pairs}
+
+    def json(self) -> str:
+        """A map as one line of JSON. A date is the text that it was written as; NaN and infinity are refused."""
+        if self.node.kind != "mapping":
+            raise self.wrong(Kind.MAP)
+        room = [MOST_CHARACTERS]
+        return json.dumps(_json(self, self.node, room), ensure_ascii=False)
+
+    def check(self) -> None:
+        """Raise AikitError where LocalAI could not read the value."""
+        match KINDS.get(self.key):
+            case None:
+                pass
+            case Kind.INTEGER:
+                self.integer()
+            case Kind.NUMBER:
+                self.number()
+            case Kind.BOOLEAN:
+                self.boolean()
+            case Kind.TEXT:
+                self.text()
+            case Kind.TEXTS:
+                self.texts()
+            case Kind.TEXT_MAP:
+                self.text_map()
+            case Kind.MAP:
+                if self.node.kind != "mapping":
+                    raise self.wrong(Kind.MAP)
+
+    def wrong(self, kind: Kind) -> AikitError:
+        """The error that this is no value of that kind."""
+        return self.error(f"must be {kind.value}, not {describe(self.node)}")
+
+    def error(self, message: str) -> AikitError:
+        """An error about this value."""
+        return AikitError(_error(f"config: {self.key} {message}", self.at, "config-type"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model configuration: its values by dotted key, nulls left out."""
+
+    at: Position
+    values: Mapping[str, Value]
+
+    @property
+    def name(self) -> str:
+        """The model's name in the API; empty where it has none."""
+        return self.words("name")
+
+    def words(self, key: str) -> str:
+        """The text of a key; empty where it is absent or no text."""
+        value = self.values.get(key)
+        return value.node.text if value and value.node.kind == "scalar" else ""
+
+    @property
+    def templates(self) -> tuple[Value, ...]:
+        """What names or is a prompt template."""
+        found = (self.values.get(f"template.{key}") for key in TEMPLATES)
+        return tuple(value for value in found if value and value.node.kind == "scalar" and value.node.text)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The model configurations, and every error that keeps LocalAI from reading them.
+
+    `text` is where the config stands in the aikitfile, to point at single characters of it.
+    """
+
+    entries: tuple[Entry, ...]
+    errors: tuple[Diagnostic, ...]
+    text: Text
+
+    def require(self) -> tuple[Entry, ...]:
+        """The model configurations. Raises AikitError with all errors."""
+        if self.errors:
+            raise AikitError(*self.errors)
+        return self.entries
+
+
+def read(aikitfile: Aikitfile) -> Config | None:
+    """The aikitfile's config; None where it has none."""
+    if aikitfile.config is None:
+        return None
+    return _read(aikitfile.config.value, aikitfile.config.at, aikitfile.data)
+
+
+@lru_cache(maxsize=4)
+def _read(config: str, at: Position, data: bytes) -> Config:
+    lines = tuple(yamltree.decode(data, at.file).split("\n"))
+    reading = _Reading(Text(at, tuple(config.split("\n")), lines))
+    entries = tuple(reading.entries(config))
+    return Config(entries, tuple(reading.errors), reading.text)
+
+
+class _Reading:
+    """Collects errors on the way."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        self.errors: list[Diagnostic] = []
+        self._flat: dict[int, dict[str, Node]] = {}
+
+    def entries(self, config: str) -> Iterator[Entry]:
+        try:
+            root, _ = yamltree.compose(config, self.text.at.file)
+        except AikitError as broken:
+            problem = broken.diagnostics[0]
+            at = self.text.at_mark(problem.at.line, problem.at.column) if problem.at else self.text.at
+            self.refuse(f"the server cannot read this config: {problem.message}", at)
+            return
+        if root is None or root.is_null:
+            return
+        for item in root.items if root.kind == "sequence" else [root]:
+            if item.kind == "mapping" and item is not root:
+                yield self.entry(item)
+            else:
+                at = self.text.at if item is root else self.place(item)
+                self.refuse("the config is not a list of model configurations: begin it with `- name: …`", at)
+
+    def entry(self, node: Node) -> Entry:
+        values: dict[str, Value] = {}
+        for key, value in self.fields(node).items():
+            if key in _OPENED and value.kind == "mapping":
+                for inner, below in self.fields(value).items():
+                    self.add(values, f"{key}.{inner}", below)
+            else:
+                self.add(values, key, value)
+        return Entry(self.place(node), values)
+
+    def add(self, values: dict[str, Value], key: str, node: Node) -> None:
+        if node.is_null:
+            return
+        value = values[key] = Value(key, node, self.place(node))
+        try:
+            value.check()
+            if key in _PATHS and (node.text.startswith("/") or ".." in node.text):
+                raise value.error("must stay below /models: LocalAI takes no path with `..` or a leading `/`")
+        except AikitError as wrong:
+            self.errors += wrong.diagnostics
+
+    def fields(self, node: Node) -> dict[str, Node]:
+        """The keys of a mapping with what `<<` merges into it; each mapping is looked at once."""
+        if id(node) in self._flat:
+            return self._flat[id(node)]
+        own: dict[str, Node] = {}
+        parts: list[Node] = []
+        self._flat[id(node)] = own
+        for key, value in node.pairs:
+            if key.kind != "scalar":
+                self.refuse(f"config: a key must be a word, not {describe(key)}", self.place(key))
+            elif key.style is None and key.text == "<<":
+                for part in value.items if value.kind == "sequence" else [value]:
+                    if part.kind == "mapping":
+                        parts.append(part)
+                    else:
+                        self.refuse(f"config: `<<` merges maps, not {describe(part)}", self.place(part))
+            elif key.text in own:
+                self.refuse(f"config: `{short(key.text)}` stands in this map already: remove one", self.place(key))
+            else:
+                own[key.text] = value
+        merged: dict[str, Node] = {}
+        for part in reversed(parts):  # of several, the first counts
+            merged |= self.fields(part)
+        for name, value in merged.items():
+            own.setdefault(name, value)
+        return own
+
+    def place(self, node: Node) -> Position:
+        return self.text.at_mark(node.start.line + 1, node.start.column + 1)
+
+    def refuse(self, message: str, at: Position) -> None:
+        self.errors.append(_error(message, at, "config-yaml"))
+
+
+def _plain(value: Value, node: Node) -> str:
+    """The node's text, if a program's argument can hold it."""
+    if "\0" in node.text or re.search("[\ud800-\udfff]", node.text):
+        raise value.error("holds the character U+0000 or half of a surrogate pair: remove it")
+    return node.text
+
+
+def _number(node: Node) -> int | float | None:
+    """A plain scalar that yaml.v3 reads as a finite number."""
+    text = node.text.replace("_", "")
+    if node.kind != "scalar" or node.style is not None or len(text) > 70:
+        return None
+    for pattern, base in (
+        (r"[-+]?0x[0-9a-fA-F]+", 16),
+        (r"[-+]?0b[01]+", 2),
+        (r"[-+]?0o?[0-7]+", 8),
+        (r"[-+]?(0|[1-9][0-9]*)", 10),
+    ):
+        if re.fullmatch(pattern, text, re.ASCII):
+            return int(re.sub("0o?", "", text, count=1) if base == 8 else text, base)
+    if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text, re.ASCII):
+        number = float(text)
+        return number if abs(number) < float("inf") else None
+    return None
+
+
+def _json(value: Value, node: Node, room: list[int]) -> object:
+    """The node as what JSON can say; `room` is how many characters more it may take."""
+    room[0] -= len(node.text) + 1
+    if room[0] < 0:
+        raise value.error(f"is more than {MOST_CHARACTERS} characters: no program takes so long an argument")
+    if node.kind == "sequence":
+        return [_json(value, item, room) for item in node.items]
+    if node.kind == "mapping":
+        found: dict[str, object] = {}
+        for key, below in node.pairs:
+            if key.kind != "scalar":
+                raise value.error(f"has {describe(key)} for a key: JSON's keys are texts")
+            room[0] -= len(key.text)
+            found[_plain(value, key)] = _json(value, below, room)
+        return found
+    if node.is_null:
+        return None
+    if (
+        node.style is None
+        and node.tag in (None, "tag:yaml.org,2002:bool")
+        and re.fullmatch("true|True|TRUE|false|False|FALSE", node.text)
+    ):
+        return node.text.lower() == "true"
+    if node.style is None and re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", node.text):
+        raise value.error(f"holds {node.text}, which JSON cannot say")
+    number = _number(node) if node.tag is None else None
+    return _plain(value, node) if number is None else number
+
+
+def _error(message: str, at: Position, code: str) -> Diagnostic:
+    return Diagnostic(Severity.ERROR, code, printable(message), at)

@@ -1,0 +1,1 @@
+"""What is said of an image, and whether it is true."""

@@ -1,0 +1,79 @@
+"""What is said about an image in a registry, and that it is said about the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aikit_nix.attest import provenance, reproduce, sbom
+from aikit_nix.base.errors import error
+from aikit_nix.flakes import materials as recipe
+from aikit_nix.flakes.materials import ARCHITECTURES, Recipe
+from aikit_nix.http.client import Client
+from aikit_nix.image import blobs
+from aikit_nix.nix import command as nix
+from aikit_nix.registry import reference
+from aikit_nix.registry.artifact import Referrer
+from aikit_nix.registry.client import Manifest, Repository
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image in a registry that is what the recipe gives for a system."""
+
+    repository: Repository
+    manifest: Manifest
+    recipe: Recipe
+    system: str
+
+    @property
+    def name(self) -> str:
+        """REGISTRY/REPOSITORY@DIGEST."""
+        return f"{self.repository}@{self.manifest.digest}"
+
+    def bill(self) -> str:
+        """The bill of materials."""
+        return sbom.cyclonedx(self.recipe, self.system)
+
+    def predicate(self) -> dict[str, Any]:
+        """The provenance."""
+        return provenance.predicate(self.recipe, self.system, nix.version())
+
+
+def subject(
+    text: str, flake: Path, lock_path: Path | None, system: str | None, client: Client, *, insecure: bool
+) -> Subject:
+    """Find an image in its registry, and build what the flake gives (without the models' bytes) to compare.
+
+    Raises AikitError where they are not the same.
+    """
+    found = recipe.read(flake, lock_path)
+    of = found.system(system)
+    target = reference.parse(text)
+    there = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
+    manifest = there.manifest(target.reference)
+    if manifest.is_index:
+        manifest = there.manifest(blobs.chosen(manifest, text, ARCHITECTURES[of]))
+    built = reproduce.built(found, of)
+    if manifest.digest != built.digest:
+        raise error(
+            f"{target.name} is {manifest.digest}, and the flake in {flake.resolve()} gives {built.digest}: nothing can be "
+            "said about it from here (`aikit-nix verify` tells what differs)",
+            code="other-image",
+        )
+    return Subject(there, manifest, found, of)
+
+
+def referrers(found: Subject) -> Iterator[Referrer]:
+    """The bill of materials and the provenance, as they stand beside the image."""
+    yield Referrer(sbom.MEDIA_TYPE, found.bill().encode(), {})
+    statement = provenance.statement(
+        provenance.PREDICATE_TYPE, found.predicate(), str(found.repository), found.manifest.digest
+    )
+    yield Referrer(
+        provenance.MEDIA_TYPE,
+        provenance.encode(statement).encode(),
+        {"in-toto.io/predicate-type": provenance.PREDICATE_TYPE},
+    )

@@ -1,0 +1,100 @@
+"""Two builders, one digest: what an image was built from and what came out, small enough to send to somebody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from aikit_nix import __version__
+from aikit_nix.base import files, process
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.debian import mirror
+from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.plan import Packages
+from aikit_nix.image import layout
+from aikit_nix.image.layout import Image
+from aikit_nix.nix import command as nix
+
+VERSION = 1
+_MAX_BYTES = 16 << 20
+
+
+def built(recipe: Recipe, system: str) -> Image:
+    """A system's default image, built without its models' bytes (`.#manifest`). Raises AikitError."""
+    folder = nix.build(nix.flake_reference(recipe.folder), f"packages.{system}.manifest", mirror.build_environment())
+    return layout.read_layout(folder)
+
+
+def build_again(recipe: Recipe, system: str) -> int:
+    """Build a second time what made the image, and let Nix compare; the number of derivations.
+
+    With Debian's packages that is everything; with nixpkgs the engine and the image, not the compilers below them. Raises
+    AikitError with what came out otherwise.
+    """
+    reference = nix.flake_reference(recipe.folder)
+    manifest = nix.evaluate(reference, f"packages.{system}.manifest.drvPath")
+    if recipe.plan.packages is Packages.DEBIAN:
+        wanted = nix.built_here(manifest)
+    else:
+        wanted = [nix.evaluate(reference, f"packages.{system}.engine.drvPath"), manifest]
+    process.run(["nix-store", "--realise", *wanted], env=mirror.build_environment())
+    process.run(["nix-store", "--realise", "--check", "--keep-going", *wanted], env=mirror.build_environment())
+    return len(wanted)
+
+
+def statement(recipe: Recipe, system: str, image: Image) -> dict[str, Any]:
+    """What one builder says."""
+    return {
+        "formatVersion": VERSION,
+        "generator": f"aikit-nix {__version__}",
+        "nix": nix.version(),
+        "system": system,
+        "inputs": {**recipe.inputs, **({"aikit.lock": recipe.lock_digest} if recipe.lock_digest else {})},
+        "image": {
+            "name": recipe.reference(system),
+            "manifest": image.digest,
+            "configuration": image.config_digest,
+            "layers": [{"digest": layer.digest, "created_by": layer.created_by} for layer in image.layers],
+        },
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Another builder's statement. Raises AikitError."""
+    try:
+        found = json.loads(files.read_bounded(path, _MAX_BYTES))
+        if found["formatVersion"] != VERSION:
+            raise ValueError(f"it has the format {found['formatVersion']}, this aikit-nix reads {VERSION}")
+        inputs, layers = found["inputs"], found["image"]["layers"]
+        if not isinstance(inputs, dict) or not all(isinstance(layer, dict) and "digest" in layer for layer in layers):
+            raise ValueError("its inputs or its layers are none")
+        return dict(found)
+    except AikitError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
+        what = " ".join(str(bad).split())[:200]
+        raise error(f"{path} is no statement of `aikit-nix reproduce` ({what})", code="statement") from None
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """What two builders do not agree on; the versions of their Nix may differ. Inputs first: they are why."""
+    if ours["system"] != theirs.get("system"):
+        yield f"the system: {ours['system']} here, {theirs.get('system')} there"
+    yield from _unlike("the input", ours["inputs"], theirs["inputs"])
+    here, there = ours["image"], theirs["image"]
+    yield from _unlike(
+        "the layer",
+        {str(index): layer["digest"] for index, layer in enumerate(here["layers"], 1)},
+        {str(index): layer["digest"] for index, layer in enumerate(there["layers"], 1)},
+    )
+    for what in ("configuration", "manifest"):
+        if here[what] != there.get(what):
+            yield f"the {what}: {here[what]} here, {there.get(what)} there"
+
+
+def _unlike(what: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    for name in [*ours, *(name for name in theirs if name not in ours)]:
+        if ours.get(name) != theirs.get(name):
+            yield f"{what} {name}: {ours.get(name, 'none')} here, {theirs.get(name, 'none')} there"

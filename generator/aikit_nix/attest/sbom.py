@@ -1,0 +1,198 @@
+"""An image's bill of materials: CycloneDX 1.6, from its recipe alone.
+
+The same recipe gives the same bytes: no clock, no random serial number. The writer is cyclonedx-python-lib, whose components
+know no modelCard; what is known of a model stands in the fields that all components have, and in properties.
+
+SPDX 3 is not written: its one Python library (spdx-python-model 0.0.6) is classes generated from the schema, and Syft,
+Grype, Trivy and Dependency-Track read no SPDX 3 yet.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aikit_nix import __version__
+from aikit_nix.flakes.materials import ARCHITECTURES, Model, Recipe, Source
+
+if TYPE_CHECKING:
+    from cyclonedx.model import Property
+    from cyclonedx.model.component import Component
+    from packageurl import PackageURL
+
+    from aikit_nix.debian.index import Package
+
+MEDIA_TYPE = "application/vnd.cyclonedx+json"
+# Any fixed one: the serial number is a name-based UUID below it
+_NAMESPACE = uuid.UUID("0b0f5a5e-6c44-5f0a-9d4c-2f6f0f5f7c1e")
+
+
+def cyclonedx(recipe: Recipe, system: str) -> str:
+    """The bill of materials of a system's default image, as JSON. Raises AikitError."""
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.tool import ToolRepository
+    from cyclonedx.output.json import JsonV1Dot6
+
+    root = _image(recipe, system)
+    parts = sorted(_parts(recipe, system), key=lambda part: str(part.bom_ref.value))
+    bom = Bom(
+        components=parts,
+        serial_number=uuid.uuid5(_NAMESPACE, "\n".join([system, *recipe.inputs.values(), recipe.lock_digest or ""])),
+        metadata=BomMetaData(
+            component=root,
+            tools=ToolRepository(components=[_tool()]),
+            timestamp=datetime.fromtimestamp(1, UTC),  # the image's own
+        ),
+    )
+    bom.register_dependency(root, parts)
+    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+
+
+def model_purl(model: Model) -> PackageURL | None:
+    """`pkg:huggingface/NAMESPACE/REPOSITORY@COMMIT#FILE`, or pkg:oci; None for what has no place in a purl."""
+    from packageurl import PackageURL
+
+    origin = model.origin
+    if origin is None or not origin.repository or not origin.revision:
+        return None
+    if origin.kind == "huggingface":
+        return _on_hub(origin.repository, origin.revision)
+    name = posixpath.basename(origin.repository)
+    if origin.kind == "oci" and name:
+        return PackageURL("oci", None, name, origin.revision, {"repository_url": origin.repository})
+    return None
+
+
+def _on_hub(repository: str, revision: str | None = None) -> PackageURL | None:
+    """Case matters on Hugging Face, and the type's rules keep it but for the version."""
+    from packageurl import PackageURL
+
+    namespace, _, name = repository.rpartition("/")
+    if not name:
+        return None
+    return PackageURL("huggingface", namespace or None, name, revision.lower() if revision else None)
+
+
+def deb_purl(package: Package, architecture: str, suite: str) -> PackageURL:
+    """`pkg:deb/debian/NAME@VERSION?arch=…&distro=…`, as Syft and Debian's tracker write it."""
+    from packageurl import PackageURL
+
+    own = "all" if package.filename.endswith("_all.deb") else architecture
+    return PackageURL("deb", "debian", package.name, package.version, {"arch": own, "distro": f"debian-{suite}"})
+
+
+def _tool() -> Component:
+    from cyclonedx.model.component import Component, ComponentType
+
+    return Component(type=ComponentType.APPLICATION, name="aikit-nix", version=__version__)
+
+
+def _image(recipe: Recipe, system: str) -> Component:
+    from cyclonedx.model.component import Component, ComponentType
+
+    name, _, tag = recipe.reference(system).rpartition(":")
+    return Component(
+        type=ComponentType.CONTAINER,
+        name=name,
+        version=tag,
+        bom_ref="image",
+        properties=_properties(
+            {
+                "aikit-nix:aikitfile": f"sha256:{recipe.aikitfile_digest}",
+                "aikit-nix:engine": recipe.plan.engine,
+                "aikit-nix:packages": recipe.plan.packages,
+                "aikit-nix:runtime": recipe.runtime(system),
+                "aikit-nix:system": system,
+            }
+        ),
+    )
+
+
+def _parts(recipe: Recipe, system: str) -> Iterator[Component]:
+    for model in recipe.models:
+        yield _model(model)
+    for package in recipe.debs(system):
+        yield _deb(package, ARCHITECTURES[system], recipe.debian_suite)
+    for source in recipe.sources():
+        yield _source(source)
+
+
+def _model(model: Model) -> Component:
+    from cyclonedx.contrib.license.factories import LicenseFactory
+    from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
+    from cyclonedx.model.component import Component, ComponentType, Pedigree
+
+    origin = model.origin
+    hashes = [HashType(alg=HashAlgorithm.SHA_256, content=model.file.sha256)]
+    if model.blake3:
+        hashes.append(HashType(alg=HashAlgorithm.BLAKE3, content=model.blake3))
+    ancestors = [
+        Component(
+            type=ComponentType.MACHINE_LEARNING_MODEL,
+            name=base,
+            purl=_on_hub(base),
+        )
+        for base in (origin.base_models if origin else ())
+    ]
+    return Component(
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        name=posixpath.basename(model.path),
+        version=origin.revision if origin else None,
+        bom_ref=f"model:{model.path}",
+        hashes=hashes,
+        licenses=[LicenseFactory().make_from_string(origin.license)] if origin and origin.license else None,
+        purl=model_purl(model),
+        external_references=(
+            [ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(model.url))] if model.url else None
+        ),
+        pedigree=Pedigree(ancestors=ancestors) if ancestors else None,
+        properties=_properties(
+            {
+                "aikit-nix:path": model.path,
+                "aikit-nix:size": str(model.file.size) if model.file.size is not None else None,
+                "aikit-nix:layer": model.file.layer.digest if model.file.layer else None,
+                "aikit-nix:origin": origin.kind if origin else None,
+                "aikit-nix:repository": origin.repository if origin else None,
+            }
+        ),
+    )
+
+
+def _deb(package: Package, architecture: str, suite: str) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+
+    return Component(
+        type=ComponentType.LIBRARY,
+        name=package.name,
+        version=package.version,
+        bom_ref=f"deb:{package.name}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=package.sha256)],
+        purl=deb_purl(package, architecture, suite),
+        properties=_properties({"debian:component": package.component, "debian:filename": package.filename}),
+    )
+
+
+def _source(source: Source) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    return Component(
+        type=ComponentType.APPLICATION,
+        name=source.name,
+        version=source.version,
+        bom_ref=f"source:{source.name}",
+        purl=PackageURL.from_string(source.purl) if source.purl else None,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source.sha256)] if source.is_file else None,
+        properties=_properties({"nix:narHash": None if source.is_file else f"sha256:{source.sha256}"}),
+    )
+
+
+def _properties(values: dict[str, str | None]) -> list[Property]:
+    from cyclonedx.model import Property
+
+    return [Property(name=name, value=str(value)) for name, value in values.items() if value]

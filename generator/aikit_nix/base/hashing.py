@@ -1,0 +1,253 @@
+"""All hashes of a file in one pass: SHA-256, BLAKE3, and the digest of the image layer that it will be.
+
+The libraries let go of the interpreter while they hash, so each hash has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import re
+import stat
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from aikit_nix.base import files
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.redact import shown
+
+BLOCK = 1 << 20  # bytes that are read and hashed at a time
+
+_WAITING = 4  # blocks that a slow hash may lie behind
+_RACY_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What is known of a file whose every byte was seen; digests in hex, sizes in bytes."""
+
+    size: int
+    sha256: str
+    blake3: str
+    layer: str | None = None  # SHA-256 of the uncompressed image layer; None where no path in the image was given
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the content in an image layer: see docs/model-layer.md."""
+
+    header: bytes
+    trailer: bytes
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+class Hasher:
+    """Takes a file's bytes in order, whatever their source, and gives its Digests."""
+
+    def __init__(self, layer: Frame | None = None) -> None:
+        import blake3
+
+        self.size = 0
+        self._sha256 = _Worker(hashlib.sha256())
+        self._blake3 = _Worker(blake3.blake3())
+        self._layer = _Worker(hashlib.sha256(layer.header), layer.trailer) if layer else None
+
+    def update(self, block: bytes) -> None:
+        """More of the file. Returns at once, or waits while a hash lies too far behind; the block must not change."""
+        self.size += len(block)
+        for worker in self._workers():
+            worker.blocks.put(block)
+
+    def digests(self) -> Digests:
+        """Of all that was taken; nothing more can be."""
+        layer = self._layer.end() if self._layer else None
+        return Digests(self.size, self._sha256.end(), self._blake3.end(), layer)
+
+    def close(self) -> None:
+        """Let the threads go; nothing happens after `digests`."""
+        for worker in self._workers():
+            worker.end()
+
+    def _workers(self) -> list[_Worker]:
+        return [worker for worker in (self._sha256, self._blake3, self._layer) if worker]
+
+
+class _Worker:
+    """One hash in a thread of its own."""
+
+    def __init__(self, state: _Hash, trailer: bytes = b"") -> None:
+        self.blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
+        self._state = state
+        self._trailer = trailer
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def end(self) -> str:
+        if self._thread.is_alive():
+            self.blocks.put(None)
+            self._thread.join()
+        return self._state.hexdigest()
+
+    def _work(self) -> None:
+        while (block := self.blocks.get()) is not None:
+            self._state.update(block)
+        self._state.update(self._trailer)
+
+
+def hash_file(
+    path: Path,
+    layer_of: Callable[[int], Frame] | None = None,
+    take: Callable[[bytes], object] = lambda _: None,
+) -> Digests:
+    """All hashes of a regular file.
+
+    `layer_of` gives the layer's frame for a size in bytes; `take` gets each block that was read. Raises AikitError
+    for what is no regular file, cannot be read, or changes meanwhile.
+    """
+    with _Opened(path) as opened:
+        size = opened.before.st_size
+        hasher = Hasher(layer_of(size) if layer_of else None)
+        try:
+            while block := opened.read():
+                hasher.update(block)
+                take(block)
+                if hasher.size > size:
+                    raise opened.changed()
+            opened.check(hasher.size)
+            return hasher.digests()
+        finally:
+            hasher.close()
+
+
+def hash_local(
+    path: Path,
+    layer_of: Callable[[int], Frame] | None = None,
+    take: Callable[[bytes], object] = lambda _: None,
+) -> Digests:
+    """`hash_file`, which remembers: a file that is the same by device, inode, size and both times is not read again."""
+    try:
+        before = path.stat()
+    except (OSError, ValueError):
+        return hash_file(path, layer_of, take=take)  # says why
+    frame = layer_of(before.st_size) if layer_of else None
+    layer = hashlib.sha256(frame.header + frame.trailer).hexdigest() if frame else None
+    known = _cache(before)
+    remembered = _read_cache(known)
+    if remembered and stat.S_ISREG(before.st_mode) and (layer is None or layer in remembered.layers):
+        return Digests(
+            before.st_size, remembered.sha256, remembered.blake3, remembered.layers[layer] if layer else None
+        )
+    started = time.time_ns()
+    digests = hash_file(path, layer_of, take=take)
+    # A file that was written a moment ago may be written again without a new time: git's racy problem.
+    if started - max(before.st_mtime_ns, before.st_ctime_ns) >= _RACY_NS and _identity(path.stat()) == _identity(
+        before
+    ):
+        layers = dict(remembered.layers) if remembered else {}
+        if layer and digests.layer:
+            layers[layer] = digests.layer
+        _write_cache(known, _Remembered(digests.sha256, digests.blake3, layers))
+    return digests
+
+
+def verify_blake3(path: Path, expected: str) -> bool:
+    """Whether a regular file has this BLAKE3; it is read on all cores. Raises AikitError like `hash_file`."""
+    import blake3
+
+    with _Opened(path) as opened:
+        state = blake3.blake3(max_threads=blake3.blake3.AUTO)
+        # Not blake3's update_mmap, which is no faster: a mapped file that someone cuts kills the process.
+        buffer = bytearray(4 * BLOCK)
+        while size := opened.read_into(buffer):
+            state.update(memoryview(buffer)[:size])
+        opened.check(opened.before.st_size)
+        return state.hexdigest() == expected
+
+
+class _Opened:
+    """A regular file that is read, and must not change meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> _Opened:
+        try:
+            self._stream = files.open_regular(self._path)
+        except (OSError, ValueError) as problem:
+            raise self._unreadable(problem) from None
+        self.before = os.fstat(self._stream.fileno())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def read(self) -> bytes:
+        try:
+            return os.read(self._stream.fileno(), BLOCK)
+        except OSError as problem:
+            raise self._unreadable(problem) from None
+
+    def read_into(self, block: bytearray) -> int:
+        try:
+            return os.readv(self._stream.fileno(), [block])
+        except OSError as problem:
+            raise self._unreadable(problem) from None
+
+    def check(self, read: int) -> None:
+        """Raises AikitError where the file changed since it was opened."""
+        after = os.fstat(self._stream.fileno())
+        if read != after.st_size or _identity(after) != _identity(self.before):
+            raise self.changed()
+
+    def changed(self) -> AikitError:
+        return error(
+            f"{shown(str(self._path))} changed while it was read: try again when it is at rest", code="file-changed"
+        )
+
+    def _unreadable(self, problem: OSError | ValueError) -> AikitError:
+        reason = files.reason(problem) if isinstance(problem, OSError) else problem
+        return error(f"{shown(str(self._path))} cannot be read: {reason}", code="file-read")
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    sha256: str
+    blake3: str
+    layers: Mapping[str, str]  # of a frame's SHA-256
+
+
+def _cache(status: os.stat_result) -> Path:
+    name = hashlib.sha256(repr(_identity(status)).encode()).hexdigest()
+    return files.cache_folder() / "digests" / f"{name}.json"
+
+
+def _read_cache(file: Path) -> _Remembered | None:
+    """None where there is nothing, or nothing of sense."""
+    try:
+        found = json.loads(file.read_bytes())
+        remembered = _Remembered(found["sha256"], found["blake3"], dict(found["layers"]))
+        digests = [remembered.sha256, remembered.blake3, *remembered.layers, *remembered.layers.values()]
+        return remembered if all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _write_cache(file: Path, remembered: _Remembered) -> None:
+    with suppress(OSError):  # nobody needs it
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(file, json.dumps(asdict(remembered)).encode())
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

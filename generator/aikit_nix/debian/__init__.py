@@ -1,0 +1,1 @@
+"""The Debian package set: its lock, the signed index, archives, mirrors."""

@@ -1,0 +1,1 @@
+"""From a project to a flake on the disk, and back."""

@@ -1,0 +1,98 @@
+"""`aikit-nix check`: everything that can be found without building, the model files beside the aikitfile included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from aikit_nix.aikitfile.escapes import Escapes
+from aikit_nix.aikitfile.types import Aikitfile, Model
+from aikit_nix.base import files
+from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.flakes import plan
+from aikit_nix.models import lock
+from aikit_nix.models import project as pipeline
+from aikit_nix.sources import MODELS
+
+
+def check(
+    path: Path, escapes: Escapes, lock_path: Path | None = None, options: plan.Options | None = None
+) -> tuple[Diagnostic, ...]:
+    """Every finding about one aikitfile and its lock, errors included. What `gen` refuses with these options is among them."""
+    try:
+        project = pipeline.read(path, escapes, lock_path)
+    except AikitError as failed:
+        return failed.diagnostics
+    return (
+        *project.findings,
+        *_combinations(project, options or plan.Options()),
+        *_pins(project.aikitfile),
+        *_files(project),
+        *_contexts(project),
+    )
+
+
+def _combinations(project: pipeline.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
+    """What `gen` would refuse, or warn of."""
+    try:
+        return plan.make(project.aikitfile, options, pipeline.facts(project))[1]
+    except AikitError as failed:
+        return failed.diagnostics
+
+
+def _pins(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
+    missing = lock.unpinned(model for model in parsed.models if not model.is_local)
+    return missing.diagnostics if missing else ()
+
+
+def _files(project: pipeline.Project) -> Iterator[Diagnostic]:
+    local = [model for model in project.aikitfile.models if model.is_local]
+    yield from pipeline.links(local, project.folder)
+    for model in local:
+        try:
+            for _, file in pipeline.local_files(model, project.folder):
+                if file.suffix == ".gguf":
+                    yield from _header(file, model)
+        except AikitError as failed:
+            yield from failed.diagnostics
+
+
+def _header(file: Path, model: Model) -> Iterator[Diagnostic]:
+    from aikit_nix.sources import gguf
+
+    try:
+        with files.open_regular(file) as stream:
+            gguf.read(stream)
+    except OSError as failed:
+        yield _error(
+            "local-file", f"{file} cannot be read: {(failed.strerror or str(failed)).lower()}", model.source.at
+        )
+        return
+    except gguf.NotGgufError as bad:
+        yield _warning("not-gguf", f"{file} is called .gguf, but {bad}: is the download complete?", model.source.at)
+
+
+def _contexts(project: pipeline.Project) -> Iterator[Diagnostic]:
+    """Where the config gives a model more context than it was trained for."""
+    from aikit_nix.aikitfile import localai_config
+
+    known = pipeline.facts(project)
+    config = localai_config.read(project.aikitfile)
+    for entry in config.entries if config and not config.errors else ():
+        name, size = entry.words("parameters.model"), entry.values.get("context_size")
+        facts = known.get(f"{MODELS}/{name}")
+        if size and facts and facts.context_length and size.integer() > facts.context_length:
+            yield _warning(
+                "context-size",
+                f"context_size {size.integer()} is more than the {facts.context_length} tokens that"
+                f" {name.rpartition('/')[2]} was trained for",
+                size.at,
+            )
+
+
+def _error(code: str, message: str, at: Position) -> Diagnostic:
+    return Diagnostic(Severity.ERROR, code, message, at)
+
+
+def _warning(code: str, message: str, at: Position) -> Diagnostic:
+    return Diagnostic(Severity.WARNING, code, message, at)

@@ -1,0 +1,171 @@
+"""From an aikitfile to a flake that is written: what `gen` does, and `build` before it builds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aikit_nix.base import files
+from aikit_nix.base.errors import AikitError, Diagnostic, error
+from aikit_nix.flakes import choices, cpu, folder, plan
+from aikit_nix.flakes import write as flake
+from aikit_nix.flakes.choices import Choices
+from aikit_nix.flakes.folder import Written
+from aikit_nix.flakes.plan import Engine, Packages, Plan, SourceFile
+from aikit_nix.models import fetch
+from aikit_nix.models import project as pipeline
+from aikit_nix.nix import command as nix
+
+_MAX_PLAN = 64 << 20
+Report = Callable[[tuple[Diagnostic, ...]], object]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A flake that was written into `output`; `kept` are earlier choices that were kept to."""
+
+    output: Path
+    plan: Plan
+    choices: Choices
+    kept: Choices
+    written: Written
+    added: tuple[Path, ...]
+    environment: Mapping[str, str]
+    elsewhere: bool
+
+    def lines(self) -> Iterator[str]:
+        """What a person wants to know."""
+        for file in self.added:
+            yield f"added {file} to the Nix store"
+        for path in self.written.set_aside:
+            yield f"kept what was there as {path}"
+        for path in self.written.kept:
+            yield f"left {path} as it is: it was edited (--force writes it anew and keeps yours as {path.name}~)"
+        if words := self.kept.words():
+            yield f"as chosen before: {shlex.join(words)} (--forget drops that)"
+        parts = ", ".join(self.written.written)
+        yield f"wrote {parts} to {self.output.resolve()}: {self.plan.summary()}"
+        yield f"cost: {_cost(self.plan)}"
+        if (
+            self.plan.packages is Packages.NIXPKGS
+            and self.choices.nixpkgs
+            and not (self.output / "flake.lock").exists()
+        ):
+            yield f"{self.choices.nixpkgs} is not pinned yet: `nix build` pins it in flake.lock, which is to be committed"
+        if not self.elsewhere:
+            yield f"next: {nix.build_command(self.output, self.environment)}"
+
+
+def write(
+    aikitfile: Path,
+    output: Path,
+    chosen: Choices,
+    *,
+    lock_path: Path | None = None,
+    debian_lock: Path | None = None,
+    forget: bool = False,
+    elsewhere: bool = False,
+    force: bool = False,
+    report: Report = lambda _: None,
+) -> Generated:
+    """Write the flake of an aikitfile. Nothing is written where something is wrong: AikitError. No network is used."""
+    earlier = Choices() if forget else choices.read(output)
+    merged = chosen.over(earlier)
+    own_lock = output / flake.DEBIAN_LOCK
+    if debian_lock is None and merged.debian_lock and own_lock.is_file():
+        debian_lock = own_lock
+    merged = replace(merged, debian_lock=True if debian_lock and merged.packages == Packages.DEBIAN else None)
+    if merged.input and merged.debian_lock:
+        raise error("--input takes the Debian packages' lock from that flake: leave --debian-lock out")
+
+    project = pipeline.read(aikitfile, merged.read_as, lock_path)
+    report(project.findings)
+    report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
+    added: list[Path] = []
+    pinned, local = pipeline.pin(project, None if elsewhere else added)
+    planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
+    planned = replace(planned, sources=tuple(_sources(project, output)))
+    report(warnings)
+    report(tuple(cpu.warnings({system: platform.default for system, platform in planned.systems.items()})))
+    lock = flake.read_debian_lock(debian_lock) if debian_lock and merged.debian_lock else None
+    rendered = flake.render(planned, merged, lock)
+    if not elsewhere:
+        nix.require(planned.packages.minimum_nix)
+        report(nix.sandbox_warning())
+
+    if not elsewhere:
+        added += fetch.add_local(local)
+    written = folder.write(rendered, output, force=force)
+    report(folder.show_to_git(output, written.written))
+    report(folder.copied_models(output, (file for _, file in local)))
+    kept = earlier if any(earlier.words()) else Choices()
+    return Generated(
+        output, planned, merged, _kept(kept, merged, chosen), written, tuple(added), environment(planned), elsewhere
+    )
+
+
+def made_from(output: Path, file: Path) -> bool:
+    """Whether the flake in a folder was made from a file (an aikitfile, a lock) as it is now."""
+    try:
+        sources = json.loads(files.read_bounded(output / "aikit/plan.json", _MAX_PLAN))["sources"]
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return {"path": os.path.relpath(file.resolve(), output.resolve()), "sha256": digest} in sources
+    except (AikitError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _kept(earlier: Choices, merged: Choices, chosen: Choices) -> Choices:
+    """The earlier choices that were not made anew, and are in use."""
+    names = [
+        name
+        for name in earlier.__dataclass_fields__
+        if getattr(chosen, name) is None and getattr(merged, name) == getattr(earlier, name)
+    ]
+    return Choices(**{name: getattr(earlier, name) for name in names})
+
+
+def environment(planned: Plan | None = None) -> Mapping[str, str]:
+    """What `nix build` needs in its environment here."""
+    if planned and planned.packages is not Packages.DEBIAN:
+        return {}
+    from aikit_nix.debian import mirror
+
+    return mirror.build_environment()
+
+
+def _sources(project: pipeline.Project, output: Path) -> Iterator[SourceFile]:
+    """The aikitfile and its lock, where the flake's source may hold them: in its folder, or in the same git repository."""
+    there = output.resolve()
+    root = folder.git_root(output) if output.exists() else folder.git_root(output.parent)
+    for path, data in (
+        (project.path, project.aikitfile.data),
+        *([(Path(project.lock.file), None)] if project.lock else []),
+    ):
+        file = path.resolve()
+        if file.is_relative_to(there) or (root and file.is_relative_to(root)):
+            content = data if data is not None else file.read_bytes()
+            name = os.path.relpath(file, there)
+            if any("\ud800" <= character <= "\udfff" for character in name):
+                raise error(f"{path}: the name {name!r} is no UTF-8, which the plan has to be: rename it")
+            yield SourceFile(name, hashlib.sha256(content).hexdigest())
+
+
+def _cost(planned: Plan) -> str:
+    """What the first build takes, roughly: measured on 2 cores."""
+    if planned.packages is Packages.DEBIAN:
+        from aikit_nix.debian import lock as debian
+
+        system, platform = next(iter(planned.systems.items()))
+        size = debian.download_size(debian.Lock.read(debian.LOCK), system, platform.default) / 1e6
+        time = "seconds" if size < 50 else "a minute" if size < 400 else "minutes"
+        return f"the first build downloads {size:.0f} MB of Debian packages and takes {time}"
+    gpu = any(platform.default == "cuda" for platform in planned.systems.values())
+    what = "LocalAI and llama.cpp" if planned.engine is Engine.LOCALAI else "llama.cpp"
+    time = "hours, unless a binary cache has CUDA's kernels" if gpu else "about 10 minutes on 2 cores"
+    also = "" if gpu or planned.backends else "; `--packages debian` takes seconds"
+    return f"the first build compiles {what} ({time}){also}"

@@ -1,0 +1,284 @@
+"""`aikit-nix init`: an aikitfile for a model that the user names, from what the GGUF's header says."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import posixpath
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aikit_nix import sources
+from aikit_nix.aikitfile import schema
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.files import open_regular
+from aikit_nix.flakes.plan import Packages
+from aikit_nix.http.connection import HttpError
+from aikit_nix.models import lock
+from aikit_nix.sources import HubFile, HubRepository, Web, gguf, head, huggingface
+
+if TYPE_CHECKING:
+    from aikit_nix.http.client import Client
+
+# The key-value cache grows with the context: a default that fits the memory of the machines at hand
+_CONTEXT = 8192
+_BASE_TOKENS = 256
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+_REPO = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?", re.ASCII)
+_EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gte-bert")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's files (a sharded one has several), as they go into the aikitfile; the header is the first file's."""
+
+    files: tuple[tuple[str, str | None], ...]  # source, and the sha256 that the user gave
+    header: gguf.Header
+
+    @property
+    def file(self) -> str:
+        """The base name of the first file."""
+        return sources.read(self.files[0][0]).file
+
+
+def refuse_overwriting(output: Path, *, force: bool) -> None:
+    """Raise AikitError where the aikitfile or its lock is there already."""
+    for file in (output, lock.beside(output)):
+        if os.path.lexists(file) and not force:
+            raise error(f"{file} is there already: name another file with --output, or overwrite it with --force")
+
+
+def ask(runtime: str | None, packages: str | None) -> tuple[tuple[str, ...], str | None, str]:
+    """Ask a person on a terminal for the model and, where they were not given, the runtime and the package set."""
+    if not sys.stdin.isatty():
+        raise error("no model: give --model URL, NAMESPACE/REPO on Hugging Face, or a GGUF file")
+    model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, or a file)", type=str).strip()
+    chosen = runtime or click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default="avx2")
+    question = "Programs from (debian: ready in seconds; nixpkgs: compiled from source)"
+    origin = packages or click.prompt(question, type=click.Choice([each.value for each in Packages]), default="debian")
+    return (model,), chosen, str(origin)
+
+
+def find(model: str, folder: Path, client: Client, sha256: str | None = None) -> list[Found]:
+    """The model that the user named. Raises AikitError where it cannot be had or is no GGUF."""
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise error("--sha256 must be 64 lower-case hex digits")
+    try:
+        if Path(model).exists() or not (_REPO.fullmatch(model) or ":" in model):
+            return [_local(Path(model), folder, sha256)]
+    except (OSError, ValueError):
+        raise error(f"--model {model!r} is no file name") from None
+    repo = _REPO.fullmatch(model)
+    if repo and not model.endswith(".gguf"):
+        return [_repository(client, repo[1], repo[2], sha256=sha256)]
+    if repo:
+        return [_local(Path(model), folder, sha256)]
+    return [_url(client, model, sha256)]
+
+
+def _local(path: Path, folder: Path, sha256: str | None) -> Found:
+    if not path.is_file():
+        raise error(f"{path} is not there: give --model a file, a URL or NAMESPACE/REPO on Hugging Face")
+    try:
+        below = path.absolute().relative_to(folder.absolute()).as_posix()
+    except ValueError:
+        raise error(
+            f"{path} is outside of {folder.absolute()}: an aikitfile sees only what is beside it, move or link it there"
+        ) from None
+    shard = _SHARD.fullmatch(below)
+    names = _shards(below, shard) if shard else [below]
+    for name in names:
+        if not (folder / name).is_file():
+            raise error(f"{folder / name} is not there: a model in {len(names)} parts needs all of them")
+    with open_regular(folder / names[0]) as stream:  # what the model says of itself stands in the first part
+        header = _header(stream, str(folder / names[0]))
+    return _found([_readable(name).text for name in names], sha256, header)
+
+
+def _found(files: Sequence[str], sha256: str | None, header: gguf.Header) -> Found:
+    if sha256 and len(files) > 1:
+        raise error(
+            f"--sha256 is that of one file, and this model has {len(files)} parts: leave it out, aikit.lock pins each"
+        )
+    return Found(tuple((file, sha256) for file in files), header)
+
+
+def _url(client: Client, url: str, sha256: str | None) -> Found:
+    match source := _readable(url):
+        case HubRepository():
+            return _repository(client, source.repo, None, source.revision, sha256)
+        case HubFile():
+            repository = huggingface.describe(source.repo, source.revision, client)
+            try:
+                (chosen,) = huggingface.chosen(source, repository)
+            except sources.RefusedError as refused:
+                raise error(f"--model {url!r} {refused}") from None
+            return _hub_model(client, repository, source.revision, chosen.path, sha256)
+        case Web():
+            pass
+        case _:
+            raise error(f"--model {url!r} is neither a file, a URL nor a repository")
+    return _found([source.text], sha256, _remote_header(client, source.url, source.url, {}))
+
+
+def _repository(
+    client: Client, repo: str, pattern: str | None, revision: str = "main", sha256: str | None = None
+) -> Found:
+    repository = huggingface.describe(repo, revision, client)
+    files = [path for path in repository.files if path.lower().endswith(".gguf")]
+    # mmproj files are the image encoders of models that see
+    firsts = [path for path in files if "mmproj" not in path.lower() and not _later_shard(path)]
+    if not firsts:
+        raise error(f"{repo} has no GGUF file: look for a repository of the same model with GGUF in its name")
+    wanted = pattern or "*q4_k_m*"
+    chosen = [path for path in firsts if fnmatch.fnmatch(path.lower(), wanted.lower())]
+    chosen = chosen or [path for path in firsts if pattern and pattern.lower() in path.lower()]
+    if not chosen and not pattern and len(firsts) == 1:
+        chosen = firsts
+    if len(chosen) != 1:
+        what = "several match" if chosen else "none matches"
+        raise error(
+            f"{repo} has {len(firsts)} models and {what} {wanted}: choose with {repo}:PATTERN ({_some(chosen or firsts)})"
+        )
+    return _hub_model(client, repository, revision, chosen[0], sha256)
+
+
+def _hub_model(
+    client: Client, repository: huggingface.Repository, revision: str, first: str, sha256: str | None
+) -> Found:
+    shard = _SHARD.fullmatch(first)
+    names = _shards(first, shard) if shard else [first]
+    found = []
+    for name in names:
+        if name not in repository.files:
+            raise error(f"{repository.repo} has no {name}: a model in {len(names)} parts needs all of them")
+        found.append(huggingface.url(repository.repo, revision, name))
+    return _found(found, sha256, _remote_header(client, found[0], *huggingface.request(found[0])))
+
+
+def _remote_header(client: Client, url: str, address: str, headers: Mapping[str, str]) -> gguf.Header:
+    """The header of a file that `url` names and `address` gives here."""
+    try:
+        found = head.read(address, headers, client)
+    except HttpError as problem:
+        hint = {
+            401: "it is gated, private or not there: set HF_TOKEN",
+            403: "it is gated: accept its terms",
+            404: "check the name",
+        }
+        more = hint.get(problem.status or 0)
+        raise error(f"{url} cannot be read: {problem.message}{f' ({more})' if more else ''}") from None
+    if found.header is None:
+        raise error(f"{url} is no GGUF that can be used: {found.problem}")
+    return _usable(found.header, url)
+
+
+def _header(stream: gguf.Stream, what: str) -> gguf.Header:
+    try:
+        header = gguf.read(stream)
+    except gguf.NotGgufError as bad:
+        raise error(f"{what} is no GGUF that can be used: {bad}") from None
+    except OSError as failed:
+        raise error(f"{what} cannot be read: {failed}") from None
+    return _usable(header, what)
+
+
+def _usable(header: gguf.Header, what: str) -> gguf.Header:
+    if header.architecture == "clip" or header.kind == "mmproj":
+        raise error(
+            f"{what} is the image encoder of another model: give that model, and add this file by hand (mmproj)"
+        )
+    return header
+
+
+def _shards(first: str, shard: re.Match[str]) -> list[str]:
+    stem, _, count = shard.groups()
+    if not 1 <= int(count) <= 1000:
+        raise error(f"{first} claims {int(count)} parts")
+    return [f"{stem}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
+
+
+def _later_shard(path: str) -> bool:
+    shard = _SHARD.fullmatch(path)
+    return shard is not None and int(shard[2]) != 1
+
+
+def _some(paths: Sequence[str]) -> str:
+    names = [posixpath.basename(path) for path in paths]
+    return ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+
+
+def _readable(text: str) -> sources.Source:
+    """The source that an aikitfile means by the text."""
+    try:
+        return sources.read(text)
+    except sources.RefusedError as refused:
+        raise error(f"--model {text!r} {refused}") from None
+
+
+def render(models: Sequence[Found], name: str | None, runtime: str | None) -> str:
+    """The aikitfile. Raises AikitError where it would not be a valid one."""
+    from aikit_nix.aikitfile import parser
+
+    lines = ["apiVersion: v1alpha1"]
+    if runtime:
+        lines.append(f"runtime: {runtime}")
+    lines.append("models:")
+    config: list[str] = []
+    for model in models:
+        called = name if name and len(models) == 1 else _name(model)
+        for number, (where, sha256) in enumerate(model.files):
+            lines += [f"  - name: {_scalar(called)}", f"    source: {_scalar(where)}"]
+            if sha256:
+                lines.append(f'    sha256: "{sha256}"')
+            if number == 0 and not model.header.chat_template and model.header.architecture not in _EMBEDDERS:
+                lines += ["    promptTemplates:", f"      - name: {_scalar(called)}", '        template: "{{.Input}}"']
+        config += _entry(called, model)
+    text = "\n".join([*lines, "config: |", *(f"  {line}" for line in config)]) + "\n"
+    try:
+        parser.parse(text.encode(), "the new aikitfile")
+    except AikitError as invalid:
+        raise error(f"no aikitfile can be made of this: {invalid.diagnostics[0].message}") from None
+    return text
+
+
+def _entry(name: str, model: Found) -> list[str]:
+    header = model.header
+    embeds = header.architecture in _EMBEDDERS
+    entry = [f"- name: {_scalar(name)}", "  backend: llama-cpp", "  parameters:", f"    model: {_scalar(model.file)}"]
+    if not embeds and not header.chat_template:
+        entry.append(f"    max_tokens: {_BASE_TOKENS} # it finds no end by itself; a request may ask for more")
+    if header.context_length:
+        trained = f" # the model was trained with {header.context_length}" if header.context_length > _CONTEXT else ""
+        entry.append(f"  context_size: {min(header.context_length, _CONTEXT)}{trained}")
+    if embeds:
+        entry.append("  embeddings: true")
+    elif header.chat_template:
+        entry += ["  template:", "    use_tokenizer_template: true # the chat template inside the GGUF"]
+    else:
+        entry += ["  template: # the GGUF has no chat template: the model continues the text that it is given"]
+        entry += [f"    {key}: {_scalar(name)}" for key in ("chat", "completion")]
+    return entry
+
+
+def _name(model: Found) -> str:
+    """The GGUF's own name, as an image's and a model's name may be written."""
+    said = model.header.name or model.file.removesuffix(".gguf")
+    return re.sub(r"[^a-z0-9.]+", "-", said.lower()).strip("-.")[:80] or "model"
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar: bare where that is plain, else in double quotes (JSON is YAML)."""
+    if re.fullmatch(r"[A-Za-z][\w./:?=&%+~-]*[\w]", text, re.ASCII) and not re.fullmatch(
+        r"(?i)true|false|yes|no|on|off|null|y|n", text
+    ):
+        return text
+    escaped = (c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
+    return "".join(escaped)

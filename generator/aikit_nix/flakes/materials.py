@@ -1,0 +1,320 @@
+"""What an image is made of, as a generated flake and aikit.lock say it: plan, models with their origins, programs.
+
+Nothing is built or asked for. Bills of materials, provenance and `verify` are views of this.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from aikit_nix.aikitfile.types import Layer, Pin
+from aikit_nix.base import files, strict_json
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.debian import lock as debian
+from aikit_nix.debian.index import Package
+from aikit_nix.flakes.plan import (
+    FORMAT_VERSION,
+    Engine,
+    Image,
+    ModelFile,
+    Packages,
+    Plan,
+    Platform,
+    SourceFile,
+    TextFile,
+)
+from aikit_nix.models import lock
+from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.nix import store
+from aikit_nix.sources import MODELS
+
+T = TypeVar("T")
+
+PLAN = "aikit/plan.json"
+_DEBIAN_LOCK = "aikit/packages/debian/lock.json"
+_PINS = "aikit/pins.json"
+_FLAKE_LOCK = "flake.lock"
+_MAX_BYTES = 64 << 20
+# Nix' names of systems → Debian's and OCI's names of architectures, which agree on these
+ARCHITECTURES = {"x86_64-linux": "amd64", "aarch64-linux": "arm64"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file of the plan, and what the lock knows of it: BLAKE3, and where it comes from."""
+
+    file: ModelFile
+    blake3: str | None
+    origin: Origin | None
+    url: str | None
+
+    @property
+    def path(self) -> str:
+        """Where it lies in the image."""
+        return self.file.path
+
+    @property
+    def store_file(self) -> Path:
+        """Where this machine's Nix store keeps it, if it does."""
+        return store.store_path(self.file.name, self.file.sha256)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of a program that nixpkgs compiles.
+
+    `sha256` (hex) is that of the file where `is_file`, else that of the unpacked tree as a NAR.
+    """
+
+    name: str
+    version: str
+    purl: str | None
+    sha256: str
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a flake's folder and the lock say. `inputs` are the SHA-256 (hex) of the files that decide what is built."""
+
+    folder: Path
+    plan: Plan
+    models: tuple[Model, ...]
+    inputs: Mapping[str, str]
+    lock_digest: str | None
+    debian_lock: debian.Lock | None
+    pinned: tuple[Source, ...]
+    nixpkgs: Source | None
+
+    @property
+    def aikitfile_digest(self) -> str:
+        """The SHA-256 (hex) of the aikitfile that the plan was made from."""
+        return str(self.plan.image.labels.get("aikit-nix.aikitfile", "")).removeprefix("sha256:")
+
+    def system(self, wanted: str | None = None) -> str:
+        """The system whose image is meant: the wanted one, else this machine's, else the first. Raises AikitError."""
+        systems = sorted(self.plan.systems)
+        if wanted and wanted not in systems:
+            raise error(f"{self.folder / PLAN} has no image for {wanted}: it has {', '.join(systems)}")
+        own = f"{platform.machine()}-linux"
+        return wanted or (own if own in systems else systems[0])
+
+    def runtime(self, system: str) -> str:
+        """The runtime of a system's default image."""
+        return self.plan.systems[system].default
+
+    def reference(self, system: str) -> str:
+        """NAME:TAG of a system's default image."""
+        return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
+
+    def debs(self, system: str) -> list[Package]:
+        """The .debs that a system's default image is made from, sorted by name. Raises AikitError."""
+        if self.plan.packages is not Packages.DEBIAN:
+            return []
+        return sorted(self._debian.architectures[ARCHITECTURES[system]].image(self.runtime(system)), key=_by_name)
+
+    def tools(self) -> list[Package]:
+        """The .debs whose programs put the image together, sorted by name. Raises AikitError."""
+        if self.plan.packages is not Packages.DEBIAN:
+            return []
+        # Of the machine that builds: nix/packages/debian
+        builder = self._debian.architectures[ARCHITECTURES["x86_64-linux"]]
+        return sorted((builder.packages[name] for name in builder.tools), key=_by_name)
+
+    def deb_url(self, package: Package) -> str:
+        """Where a .deb is for good."""
+        return f"{debian.SNAPSHOT}/{self._debian.snapshot}/{package.filename}"
+
+    @property
+    def _debian(self) -> debian.Lock:
+        if self.debian_lock is None:
+            raise self._elsewhere()
+        return self.debian_lock
+
+    def _elsewhere(self) -> AikitError:
+        return error(
+            f"{self.folder} takes its Nix files from a flake input, and the pins of the programs are there: write the flake "
+            "without --input",
+            code="elsewhere",
+        )
+
+    @property
+    def debian_suite(self) -> str:
+        """Debian's name of the suite that the .debs are from."""
+        return self.debian_lock.suite if self.debian_lock else ""
+
+    def sources(self) -> list[Source]:
+        """nixpkgs, and what is pinned beside it: LocalAI and its backends. Raises AikitError."""
+        if self.plan.engine is Engine.LOCALAI and not self.pinned:
+            raise self._elsewhere()
+        return [*([self.nixpkgs] if self.nixpkgs else []), *self.pinned]
+
+
+def _pinned(plan: Plan, pins: Mapping[str, Any]) -> tuple[Source, ...]:
+    """Of pins.json what the plan's engine is compiled from."""
+    if plan.engine is not Engine.LOCALAI:
+        return ()
+    server, llama = pins["localai"], pins["llama-cpp"]
+    found = [
+        Source("LocalAI", str(server["tag"]), f"pkg:github/mudler/LocalAI@{server['tag']}", _hex(server["hash"])),
+        Source("llama.cpp", str(llama["rev"]), f"pkg:github/ggml-org/llama.cpp@{llama['rev']}", _hex(llama["hash"])),
+    ]
+    if "stablediffusion" in plan.backends:
+        pin, name = pins["stablediffusion"], "stable-diffusion-cpp-python"
+        version = str(pin["version"])
+        found.append(Source(name, version, f"pkg:pypi/{name}@{version}", _hex(pin["hash"]), is_file=True))
+    return tuple(found)
+
+
+def _nixpkgs(flake_lock: Mapping[str, Any]) -> Source | None:
+    """nixpkgs as flake.lock has it, of whatever type: a revision on GitHub has a purl."""
+    root = flake_lock["nodes"][flake_lock["root"]]
+    if "nixpkgs" not in root.get("inputs", {}):
+        return None
+    locked = flake_lock["nodes"][root["inputs"]["nixpkgs"]]["locked"]
+    revision = str(locked.get("rev", ""))
+    purl = None
+    if locked.get("type") == "github":
+        owner, name, commit = (quote(str(each), safe="") for each in (locked["owner"], locked["repo"], revision))
+        purl = f"pkg:github/{owner}/{name}@{commit}"
+    return Source("nixpkgs", revision, purl, _hex(locked["narHash"]))
+
+
+def _hex(text: str) -> str:
+    """The hex digits of Nix' way to write a SHA-256: `sha256-` and base64. Raises ValueError, and others for other types."""
+    if len(text) != len("sha256-") + 44:
+        raise ValueError(f"{text[:80]!r} is no SHA-256")
+    return base64.b64decode(text.removeprefix("sha256-"), validate=True).hex()
+
+
+def read_if_there(folder: Path, lock_path: Path | None = None) -> Recipe | None:
+    """The recipe in a folder; None where it holds no flake. Raises AikitError."""
+    return read(folder, lock_path) if (folder / PLAN).exists() else None
+
+
+def architecture(recipe: Recipe | None, system: str | None) -> str:
+    """OCI's name of the architecture whose image is meant: of a system, of a recipe, else this machine's."""
+    name = recipe.system(system) if recipe else system or f"{platform.machine()}-linux"
+    return ARCHITECTURES.get(name, name)
+
+
+def read(folder: Path, lock_path: Path | None = None) -> Recipe:
+    """The recipe in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
+    content = {name: _read(folder / name) for name in (PLAN, _DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
+    if content[PLAN] is None:
+        raise error(f"{folder} holds no flake of aikit-nix: run `aikit-nix gen`, or name its folder with --flake")
+    plan = _parsed(folder / PLAN, content[PLAN], _plan)
+    path = lock_path or next((path for path in lock_places(folder) if path.exists()), None)
+    found = lock.read(path) if path else None
+    if lock_path and found is None:
+        raise error(f"{lock_path} is not there: write it with `aikit-nix lock`", code="lock")
+    known = _known(found)
+    return Recipe(
+        folder,
+        plan,
+        tuple(_model(file, *known.get((file.path, file.sha256), (None, None))) for file in plan.models),
+        _inputs(folder),
+        hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
+        debian.Lock.read(folder / _DEBIAN_LOCK) if content[_DEBIAN_LOCK] else None,
+        _parsed(folder / _PINS, content[_PINS], lambda pins: _pinned(plan, pins)) or (),
+        _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], _nixpkgs),
+    )
+
+
+def lock_places(folder: Path) -> tuple[Path, ...]:
+    """Where the lock of a flake's folder may lie."""
+    return folder / lock.NAME, folder.resolve().parent / lock.NAME
+
+
+def _read(path: Path) -> bytes | None:
+    return files.read_bounded(path, _MAX_BYTES) if path.exists() else None
+
+
+def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
+    """What a file says; None where it is not there."""
+    if content is None:
+        return None  # type: ignore[return-value]
+    try:
+        return parse(strict_json.parse(content))
+    except AikitError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as bad:
+        what = " ".join(str(bad).split())[:200]
+        raise error(f"{path} is not what aikit-nix writes ({what}): run `aikit-nix gen` again") from None
+
+
+def _plan(value: Mapping[str, Any]) -> Plan:
+    if value["formatVersion"] != FORMAT_VERSION:
+        raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {FORMAT_VERSION}")
+    own = {field.name: value[field.name] for field in fields(Plan) if field.name in value or field.default is MISSING}
+    if not value["systems"].keys() & ARCHITECTURES.keys():
+        raise ValueError("it is for no system")
+    return Plan(
+        **own
+        | {
+            "image": Image(
+                str(value["image"]["name"]),
+                str(value["image"]["tag"]) if value["image"]["tag"] is not None else None,
+                {str(key): str(label) for key, label in value["image"]["labels"].items()},
+            ),
+            "backends": tuple(map(str, value["backends"])),
+            "entrypoint": tuple(map(str, value["entrypoint"])),
+            "cmd": tuple(map(str, value["cmd"])),
+            "env": {str(key): str(each) for key, each in value["env"].items()},
+            "packages": Packages(value["packages"]),
+            "engine": Engine(value["engine"]),
+            "systems": {
+                name: Platform(str(each["default"]), tuple(map(str, each["runtimes"])))
+                for name, each in value["systems"].items()
+                if name in ARCHITECTURES
+            },
+            "models": tuple(_model_file(each) for each in value["models"]),
+            "files": tuple(TextFile(str(each["path"]), str(each["text"])) for each in value["files"]),
+            "probe": tuple(map(str, value["probe"])),
+            "sources": tuple(SourceFile(each["path"], each["sha256"]) for each in value.get("sources", ())),
+        }
+    )
+
+
+def _model_file(value: Mapping[str, Any]) -> ModelFile:
+    known = {field.name: value[field.name] for field in fields(ModelFile)}
+    layer = Layer(str(value["layer"]["digest"]), int(value["layer"]["size"])) if value["layer"] else None
+    if not re.fullmatch(r"[0-9a-f]{64}", known["sha256"]) or not str(known["path"]).startswith(f"{MODELS}/"):
+        raise ValueError(f"the model {str(known['path'])[:80]!r} has no sha256, or lies elsewhere")
+    return ModelFile(**known | {"layer": layer, "size": None if known["size"] is None else int(known["size"])})
+
+
+def _by_name(package: Package) -> str:
+    return package.name
+
+
+def _known(found: Lock | None) -> dict[tuple[str, str], tuple[Entry | None, Pin | None]]:
+    return {
+        (path, pin.sha256): (entry, pin)
+        for entry in (found.entries.values() if found else ())
+        for path, pin in entry.files
+    }
+
+
+def _model(file: ModelFile, entry: Entry | None, pin: Pin | None) -> Model:
+    if entry is None or pin is None:
+        return Model(file, None, None, file.url)
+    return Model(file, pin.blake3, entry.origin, pin.url or file.url)
+
+
+def _inputs(folder: Path) -> dict[str, str]:
+    """Of the flake's own files, sorted: what Nix reads, and nothing else that may lie there."""
+    names = ["flake.nix", _FLAKE_LOCK, *(str(path.relative_to(folder)) for path in (folder / "aikit").rglob("*"))]
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in sorted(names)
+        if (folder / name).is_file() and "__pycache__" not in name
+    }

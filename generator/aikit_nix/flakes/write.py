@@ -1,0 +1,134 @@
+"""Plan → the files of a flake: what they hold. folder.py puts them where they go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aikit_nix.base import data, files, process
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.flakes import library
+from aikit_nix.flakes.choices import Choices
+from aikit_nix.flakes.plan import Packages, Plan
+from aikit_nix.nix import command as nix
+
+AIKIT = "aikit"
+_PLAN = f"{AIKIT}/plan.json"
+_CHOICES = f"{AIKIT}/choices.json"
+SEALS = f"{AIKIT}/seals.json"
+_FORMER = " (former)"
+_MAX_SEALS = 1 << 20
+DEBIAN_LOCK = f"{AIKIT}/packages/debian/lock.json"
+# What a flake reference may hold here: it is the one value that stands in Nix code.
+_FLAKE_REF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9/._~+:@?=&%-]+")
+_SECRET = re.compile(
+    r"//[^/@]*:[^/@]*@|https?://[^/@]*@|[?&]([^=&]*(token|secret|password|key|sig)[^=&]*)=", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a flake: paths relative to its folder → bytes. `lock` is the flake.lock for a flake that has none."""
+
+    content: Mapping[str, bytes]
+    lock: bytes | None = None
+
+
+def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Files:
+    """All files of the plan's flake; `debian_lock` replaces the shipped lock of the Debian packages.
+
+    Raises AikitError for a reference that cannot stand in a flake.
+    """
+    # Checked where they are not used, too: they stand in choices.json
+    library_input = _reference(choices.input, "--input") if choices.input else None
+    chosen = _nixpkgs(choices.nixpkgs) if choices.nixpkgs else None
+    content: dict[str, bytes] = {}
+    if choices.input is None:
+        content |= {f"{AIKIT}/{path}": text for path, text in library.files(plan).items()}
+        if debian_lock:
+            content[DEBIAN_LOCK] = debian_lock
+    content[_PLAN] = plan.to_json().encode()
+    content[_CHOICES] = choices.to_json().encode()
+    nixpkgs, lock = None, None
+    if plan.packages is Packages.NIXPKGS:
+        pinned = (data.TEMPLATES / "flake.lock").read_bytes()
+        nixpkgs = chosen or _pinned_reference(pinned)
+        lock = None if choices.nixpkgs or choices.input else pinned
+    content["flake.nix"] = data.template("flake.nix.j2", nixpkgs=nixpkgs, library=library_input).encode()
+    content[SEALS] = _seals(content)
+    return Files(content, lock)
+
+
+def is_sealed(path: str, text: bytes, seals: Mapping[str, str]) -> bool:
+    """Whether a file is as it was written: white space does not count, which formatters change."""
+    return _seal(text) in (seals.get(path), seals.get(path + _FORMER))
+
+
+def with_former(seals: bytes, text: bytes) -> bytes:
+    """Seals that also know the flake.nix that is about to be replaced."""
+    return json.dumps({**json.loads(seals), f"flake.nix{_FORMER}": _seal(text)}).encode()
+
+
+def read_seals(folder: Path) -> Mapping[str, str]:
+    """What the files of the flake in a folder were when they were written; nothing where no flake of ours is."""
+    try:
+        seals = json.loads(files.read_bounded(folder / SEALS, _MAX_SEALS))
+    except (AikitError, ValueError, RecursionError):
+        return {}
+    if not isinstance(seals, dict) or not all(isinstance(value, str) for value in seals.values()):
+        return {}
+    return seals
+
+
+def _seals(content: Mapping[str, bytes]) -> bytes:
+    return (json.dumps({path: _seal(text) for path, text in sorted(content.items())}, indent=2) + "\n").encode()
+
+
+def _seal(text: bytes) -> str:
+    return hashlib.sha256(b"".join(text.split())).hexdigest()[:32]
+
+
+def _pinned_reference(lock: bytes) -> str:
+    """The branch: the revision stands in flake.lock, where `nix flake update` moves it."""
+    original = json.loads(lock)["nodes"]["nixpkgs"]["original"]
+    return f"github:{original['owner']}/{original['repo']}/{original['ref']}"
+
+
+def _nixpkgs(given: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{40}", given):
+        return f"github:NixOS/nixpkgs/{given}"
+    return _reference(given, "--nixpkgs", "a revision (40 hex digits) or ")
+
+
+def _reference(given: str, option: str, also: str = "") -> str:
+    if secret := _SECRET.search(given):
+        what = f"`{secret[1]}=`" if secret[1] else "a password"
+        raise error(
+            f"{option} carries {what}, which would stand in flake.nix and in the world-readable Nix store:"
+            " put it into Nix's `access-tokens` or netrc-file, and give the reference without it"
+        )
+    if not _FLAKE_REF.fullmatch(given):
+        raise error(f"{option} {given!r}: give {also}a flake reference (path:/srv/nixpkgs)")
+    return given
+
+
+def read_debian_lock(file: Path) -> bytes:
+    """The bytes of another lock of Debian packages. Raises AikitError where it is none."""
+    from aikit_nix.debian.lock import Lock
+
+    return Lock.read(file).to_json().encode()
+
+
+def fetch_inputs(folder: Path, environment: Mapping[str, str]) -> int:
+    """Realise every fixed output that the flake's default image is made of; the number of those that were missing.
+
+    Nix downloads them with its own means, in its own order. Raises AikitError.
+    """
+    missing = nix.missing_fixed_outputs(nix.evaluate(nix.flake_reference(folder), "default.drvPath"))
+    if missing:
+        process.run(["nix-store", "--realise", *missing], env=environment)
+    return len(missing)

@@ -1,0 +1,1 @@
+"""HTTP: one client, patient and bounded."""

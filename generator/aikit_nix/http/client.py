@@ -1,0 +1,369 @@
+"""The one HTTP client: patient, bounded, and careful with credentials.
+
+On httpx, which knows proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and keeps connections. What httpx does not
+do is here: retries, an end for answers that never end, redirects that carry no credentials to another host.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aikit_nix.base import console
+from aikit_nix.base.redact import blank, shown
+from aikit_nix.http import address as http_address
+from aikit_nix.http.connection import HttpError, Line, Patience, Trouble, Watch, troubles
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Answer", "Client", "HttpError", "Patience", "Stream", "Tries", "Trouble", "blank"]
+
+T = TypeVar("T")
+
+ANSWER_LIMIT = 32 << 20  # bytes of a small answer, where the caller does not say
+
+_REDIRECTS = 10
+_REFUSAL_LIMIT = 16 << 10  # bytes kept of what a server says with a refusal
+_WITH_CONTENT = (200, 203, 206)  # else an empty answer, as of 204 or 304, would be taken for the file
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer. `url` is where it came from after redirects: `blank` it before it is shown."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]  # names in any case
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises HttpError."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise HttpError(Trouble.REFUSED, f"{blank(self.url)} answered with something that is no JSON") from None
+
+    def text(self) -> str:
+        return self.body.decode("utf-8", errors="replace")
+
+
+class Tries:
+    """Counts the attempts at one thing, and waits between them."""
+
+    def __init__(self, patience: Patience, sleep: Callable[[float], object]) -> None:
+        self._patience = patience
+        self._sleep = sleep
+        self._failed = 0
+
+    def failed(self, problem: HttpError) -> None:
+        """Wait before the next attempt; raises the problem where there is no sense in one."""
+        self._failed += 1
+        if not problem.again or self._failed >= self._patience.attempts:
+            raise problem
+        wait = self._patience.first_wait * 2 ** (self._failed - 1)
+        wait = min(max(wait, _wanted_wait(problem.headers)), self._patience.longest_wait)
+        console.trace(f"waiting {wait:g} s: {problem.message}")
+        self._sleep(wait)
+
+    def progressed(self) -> None:
+        """Something was won since the last failure: count from the beginning."""
+        self._failed = 0
+
+
+class Client:
+    """Sends requests; may be used from several threads. Every method raises HttpError."""
+
+    def __init__(
+        self,
+        patience: Patience | None = None,
+        sleep: Callable[[float], object] | None = None,
+        *,
+        direct: bool = False,
+    ) -> None:
+        """`sleep` is how it waits: by default a wait that `abort` ends. `direct` is for this machine: past all proxies."""
+        self.patience = patience or Patience()
+        self._direct = direct
+        self._aborted = threading.Event()
+        self._sleep = sleep or self._aborted.wait
+        self._own = threading.local()
+        self._lines: list[Line] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            lines, self._lines, self._own = self._lines, [], threading.local()
+        for line in lines:
+            line.client.close()
+
+    def abort(self) -> None:
+        """Break off what other threads are reading, and let them begin nothing new: for Ctrl-C."""
+        self._aborted.set()
+        with self._lock:
+            lines = list(self._lines)
+        for line in lines:
+            line.shut()
+
+    def tries(self) -> Tries:
+        """For a caller that repeats something itself."""
+        return Tries(self.patience, self._sleep)
+
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Answer:
+        """A small answer, whole. Raises also for a status of 400 or more, and more than `limit` bytes."""
+        return self._retried(lambda: self._small("GET", url, headers, None, limit))
+
+    def get_json(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Any:
+        """What a small answer says as JSON."""
+        return self.get(url, headers={"Accept": "application/json", **(headers or {})}, limit=limit).json()
+
+    def head(self, url: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+        """What the server of `url` says about it; a redirect to another host is the answer, and is not followed.
+
+        So Hugging Face's X-Linked-Etag and X-Repo-Commit are seen, which the host with the bytes does not know.
+        """
+        return self._retried(lambda: self._small("HEAD", url, headers, None, 0))
+
+    def post(
+        self, url: str, content: bytes, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT
+    ) -> Answer:
+        """The answer to a question that does not fit into an address. Only what may be asked twice: it is retried."""
+        return self._retried(lambda: self._small("POST", url, headers, content, limit))
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        blocks: Iterable[bytes] = (),
+        size: int = 0,
+        *,
+        headers: Mapping[str, str] | None = None,
+        answer: float | None = None,
+    ) -> Answer:
+        """Send `size` bytes as they are made; the small answer. One attempt: what of it arrived only the caller can ask.
+
+        It breaks off (SLOW) when a block is not taken in the patience for an answer, or no answer came `answer` seconds
+        after the last one. Redirects are not followed. What `blocks` raises (no OSError: that would be the
+        connection's) ends the request before its body is whole.
+        """
+        import httpx
+
+        line = self._line()
+        address, sent = http_address.prepared(
+            url, {"Accept-Encoding": "identity", **(headers or {}), "Content-Length": str(size)}
+        )
+        patience = replace(self.patience, answer=answer or self.patience.answer)
+
+        def watched() -> Iterator[bytes]:
+            for block in blocks:
+                watch.until(self.patience.answer)
+                yield block
+            watch.until(patience.answer)
+
+        with Watch(line, self.patience.answer) as watch, troubles(address, watch, patience):
+            request = line.client.build_request(
+                method,
+                address,
+                headers=sent,
+                content=watched(),
+                timeout=httpx.Timeout(patience.read, connect=patience.connect, read=max(patience.read, answer or 0)),
+                extensions={"trace": line.trace},
+            )
+            response = line.client.send(request, stream=True)
+            try:
+                console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
+                if target := http_address.redirected(response):
+                    raise HttpError(
+                        Trouble.REFUSED, f"{blank(str(address))} redirects what is sent to {blank(str(target))}"
+                    )
+                _refuse_status(response)
+                return Answer(str(response.url), response.status_code, response.headers, _read(response, ANSWER_LIMIT))
+            finally:
+                response.close()
+
+    @contextmanager
+    def stream(
+        self, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> Iterator[Stream]:
+        """A large answer as it comes, to a POST where there is `content`; one attempt, since what to do after half of it
+        only the caller knows.
+
+        Raises HttpError for a status that comes without what was asked for, and from the caller's reading where the answer
+        breaks off.
+        """
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        with self._exchange("GET" if content is None else "POST", url, sent, content) as answer:
+            if answer.status not in _WITH_CONTENT:
+                where = blank(answer.url)
+                raise HttpError(
+                    Trouble.REFUSED, f"{where} answered {answer.status}, without a file", status=answer.status
+                )
+            yield answer
+
+    def _retried(self, action: Callable[[], T]) -> T:
+        tries = self.tries()
+        while True:
+            try:
+                return action()
+            except HttpError as problem:
+                if problem.trouble is Trouble.SLOW:
+                    raise  # it took its whole time already
+                tries.failed(problem)
+
+    def _small(
+        self, method: str, url: str, headers: Mapping[str, str] | None, content: bytes | None, limit: int
+    ) -> Answer:
+        # identity: a few kB of gzip in gzip unpack to gigabytes
+        sent = {"Accept-Encoding": "identity", **(headers or {})}
+        with self._exchange(method, url, sent, content) as answer:
+            body = b"" if method == "HEAD" else answer.whole(limit)
+            return Answer(answer.url, answer.status, answer.headers, body)
+
+    @contextmanager
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        content: bytes | None = None,
+    ) -> Iterator[Stream]:
+        """One attempt: the answer after all redirects (for HEAD on the first host), its body not read yet."""
+        import httpx
+
+        line = self._line()
+        address, sent = http_address.prepared(url, headers)
+        for _ in range(_REDIRECTS + 1):
+            with Watch(line, self.patience.answer) as watch:
+                with troubles(address, watch, self.patience):
+                    request = line.client.build_request(
+                        method, address, headers=sent, content=content, extensions={"trace": line.trace}
+                    )
+                    response = line.client.send(request, stream=True)
+                try:
+                    console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
+                    target = http_address.redirected(response)
+                    if target is None or (method == "HEAD" and not http_address.same_origin(target, address)):
+                        with troubles(address, watch, self.patience):
+                            _refuse_status(response)
+                        yield Stream(response, watch, self.patience)
+                        return
+                finally:
+                    response.close()
+            if not http_address.same_origin(target, address):
+                if content is not None:
+                    raise HttpError(
+                        Trouble.REFUSED, f"{blank(str(address))} redirects a question to {blank(str(target))}"
+                    )
+                kept = http_address.harmless(sent)
+                if address.scheme == "https" and target.scheme == "http" and len(kept) < len(sent):
+                    raise HttpError(
+                        Trouble.REFUSED,
+                        f"{blank(str(address))} redirects a request with credentials to {blank(str(target))}, "
+                        "which is not encrypted",
+                    )
+                sent = kept
+            if target.userinfo:
+                target = target.copy_with(username=None, password=None)
+            address = httpx.URL(target)
+        raise HttpError(Trouble.REFUSED, f"{blank(url)} redirects more than {_REDIRECTS} times")
+
+    def _line(self) -> Line:
+        if self._aborted.is_set():
+            raise HttpError(Trouble.INTERRUPTED, "interrupted")
+        line: Line | None = getattr(self._own, "line", None)
+        if line is None:
+            line = self._own.line = Line(self.patience, direct=self._direct)
+            with self._lock:
+                self._lines.append(line)
+        return line
+
+
+class Stream:
+    """A large answer that is being read."""
+
+    def __init__(self, response: httpx.Response, watch: Watch, patience: Patience) -> None:
+        self._response = response
+        self._watch = watch
+        self._patience = patience
+        self.url = str(response.url)  # where it comes from, after redirects: it may hold secrets
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    def blocks(self, slowest: int, window: float) -> Iterator[bytes]:
+        """The body in pieces as they come. It breaks off (SLOW) when fewer than `slowest` bytes came in `window` s."""
+        self._watch.until(window)
+        came = 0
+        with troubles(self._response.url, self._watch, self._patience):
+            for block in self._response.iter_raw():
+                came += len(block)
+                if came >= slowest:
+                    self._watch.until(window)
+                    came = 0
+                yield block
+
+    def whole(self, limit: int) -> bytes:
+        """The body of a small answer."""
+        with troubles(self._response.url, self._watch, self._patience):
+            body = _read(self._response, limit)
+        if len(body) > limit:
+            raise HttpError(Trouble.TOO_LONG, f"{blank(self.url)} answered with more than {limit:,} bytes")
+        return body
+
+
+def _refuse_status(response: httpx.Response) -> None:
+    if response.status_code < 400:
+        return
+    status = response.status_code
+    again = status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
+    body = _read(response, _REFUSAL_LIMIT)[:_REFUSAL_LIMIT] if response.request.method != "HEAD" else b""
+    message = f"{blank(str(response.url))} answered {status} {shown(response.reason_phrase)}".rstrip()
+    raise HttpError(Trouble.STATUS, message, status=status, headers=response.headers, body=body, again=again)
+
+
+def _read(response: httpx.Response, limit: int) -> bytes:
+    """The body, up to a block more than `limit`; unpacked where the server packed it though we did not ask for that."""
+    import zlib
+
+    blocks, size = [], 0
+    for block in response.iter_raw():
+        blocks.append(block)
+        size += len(block)
+        if size > limit:
+            break
+    body = b"".join(blocks)
+    if response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip", "deflate") and size <= limit:
+        try:
+            body = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, limit + 1)
+        except zlib.error:
+            raise HttpError(Trouble.INTERRUPTED, f"{blank(str(response.url))} is packed badly", again=True) from None
+    return body
+
+
+def _wanted_wait(headers: Mapping[str, str]) -> float:
+    """The seconds that a refusal asks us to wait: Retry-After (seconds or a date), or Hugging Face's RateLimit."""
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    said = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", said):
+        return int(said)
+    if said:
+        try:
+            date = parsedate_to_datetime(said)
+            return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        except (ValueError, OverflowError):
+            return 0
+    # https://huggingface.co/docs/hub/rate-limits: "api";r=0;t=55
+    left = re.search(r";\s*t=([0-9]{1,6})", headers.get("RateLimit", ""))
+    return int(left[1]) if left else 0

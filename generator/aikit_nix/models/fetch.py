@@ -1,0 +1,310 @@
+"""Downloads into the Nix store, under the very paths that `nix build` looks for.
+
+Verified while they stream; nothing is in the store that is not what its sha256 says. What is half-done stays below
+~/.cache/aikit-nix/downloads and is taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
+from aikit_nix.base import console, files
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.models.remote import Pins, Remote, frame_of, key_of, layer_of, pin_of
+from aikit_nix.nix import store
+from aikit_nix.sources import HubFile, HubRepository, Reference, gguf, head, huggingface, oci
+
+if TYPE_CHECKING:
+    from aikit_nix.http.client import Client, HttpError
+    from aikit_nix.models.download import Download, Fetched
+    from aikit_nix.registry.client import Repository
+    from aikit_nix.sources.head import Head
+
+_AT_ONCE = 8  # heads that are read
+
+
+def learn(remotes: Sequence[Remote], client: Client) -> dict[Remote, Pins]:
+    """The pins of files. What their origin does not say is downloaded, into the store; of GGUFs the head is read.
+
+    Raises AikitError for all that cannot be had.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    origins = _Origins(client)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = dict(zip(remotes, pool.map(origins.known, remotes), strict=True))
+    known = {remote: pins for remote, pins in found.items() if pins}
+    return known | bring([remote for remote in remotes if remote not in known], client)
+
+
+def forget(pins: Iterable[tuple[str, Pin]]) -> None:
+    """What was learned of these files is in a lock now."""
+    for path, pin in pins:
+        if pin.url:
+            _note(key_of(pin.url, None, path)).unlink(missing_ok=True)
+            _tidy(key_of(pin.url, None, path))
+
+
+def add_local(local: Iterable[tuple[Model, Path]]) -> list[Path]:
+    """Put local models into the store; gives those that were not in it. Raises AikitError."""
+    return [
+        file for model, file in local if model.pin and store.add(file, posixpath.basename(model.path), model.pin.sha256)
+    ]
+
+
+def bring_models(aikitfile: Aikitfile, jobs: int = 4) -> dict[str, Pin]:
+    """Bring what a pinned aikitfile needs from elsewhere into the store; gives what was seen, by path in the image."""
+    from aikit_nix.http.client import Client
+
+    remotes = wanted(aikitfile)
+    with Client() as client:
+        return dict(pin for pins in bring(remotes, client, jobs=jobs).values() for pin in pins)
+
+
+def read_store(aikitfile: Aikitfile, seen: Mapping[str, Pin]) -> dict[str, Pin]:
+    """What the bytes say of those files of a locked aikitfile that are in the store and were never read, by path in the image.
+
+    `seen` are those that were just fetched. Raises AikitError where the store has other bytes than it says.
+    """
+    unread = [
+        (model, model.pin)
+        for model in aikitfile.models
+        if model.is_locked and model.pin and not model.pin.blake3 and model.path not in seen
+    ]
+    there = store.present((posixpath.basename(model.path), pin.sha256) for model, pin in unread)
+    return {model.path: _stored(model, pin) for (model, pin), is_there in zip(unread, there, strict=True) if is_there}
+
+
+def _stored(model: Model, pin: Pin) -> Pin:
+    from aikit_nix.base import hashing
+
+    file = store.store_path(store.name(posixpath.basename(model.path)), pin.sha256)
+    digests = hashing.hash_local(file, frame_of(model.path))
+    if digests.sha256 != pin.sha256:
+        raise error(
+            f"{file} is damaged: its sha256 is {digests.sha256}. Take it away with `nix-store --delete {file}`, then fetch"
+            " again",
+            model.source.at,
+            "sha256-mismatch",
+        )
+    return replace(
+        pin, size=digests.size, blake3=digests.blake3, layer=layer_of(model.path, digests), gguf=gguf.of_file(file)
+    )
+
+
+def wanted(aikitfile: Aikitfile) -> list[Remote]:
+    """What a pinned aikitfile needs from elsewhere and the store lacks; each archive once."""
+    far = [(model, model.pin) for model in aikitfile.models if model.pin and model.pin.url and not model.is_local]
+    there = store.present((posixpath.basename(model.path), pin.sha256) for model, pin in far)
+    found: dict[str, Remote] = {}
+    for (model, pin), is_there in zip(far, there, strict=True):
+        assert pin.url is not None  # noqa: S101 (just asked)
+        if is_there:
+            _tidy(key_of(pin.url, pin.sha256, model.path))
+        elif pin.member:
+            digest = pin.url.rpartition("sha256:")[2]
+            found.setdefault(pin.url, Remote(model, model.path, pin.url, None, digest, pin.private, is_archive=True))
+        else:
+            found[model.path] = Remote(model, model.path, pin.url, pin.size, pin.sha256, pin.private)
+    return list(found.values())
+
+
+def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[Remote, Pins]:
+    """Download files into the store; gives their pins with all that their bytes say.
+
+    Raises AikitError for all failures together; what arrived is in the store.
+    """
+    from aikit_nix.models import archive, download, partial
+
+    if not remotes:
+        return {}
+    files.make_folder(folder())
+    origins = _Origins(client)
+    pins: dict[Remote, Pins] = {}
+    downloads = {item.to: (item, remote) for remote in remotes for item in [origins.download(remote)]}
+
+    def then(fetched: Fetched) -> None:
+        _, remote = downloads[fetched.download.to]
+        if remote.is_archive:
+            pins[remote] = archive.add_members(fetched.file, remote)
+        else:
+            if fetched.sunk is None:
+                store.add(fetched.file, remote.name, fetched.digests.sha256)
+            pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=gguf.of_file(fetched.file))),)
+        if remote.sha256 is None or remote.is_archive:
+            _keep(remote, pins[remote], fetched.validator)
+        partial.discard(fetched.file)
+
+    download.fetch_all([item for item, _ in downloads.values()], client, jobs=jobs, then=then)
+    return pins
+
+
+def _tidy(key: str) -> None:
+    """Remove what a run left of a file that is in the store: it was killed between the two."""
+    from aikit_nix.models.partial import Partial
+
+    def busy() -> None:
+        raise OSError  # another process has it, and will remove it
+
+    place = folder() / key
+    if place.exists() or place.with_name(f"{key}.part").exists():
+        with suppress(OSError, AikitError), Partial(place, busy) as left:
+            left.discard()
+
+
+def _note(key: str) -> Path:
+    return folder() / f"{key}.pins"
+
+
+def _keep(remote: Remote, pins: Pins, validator: str) -> None:
+    """Write down what was learned of a file: if other files fail, or the power does, it is not downloaded again."""
+    from aikit_nix.models import lock
+
+    note = {"validator": validator, "files": [lock.file_to_json(path, pin) for path, pin in pins]}
+    with suppress(OSError):  # nobody needs it
+        files.write_whole(_note(remote.key), json.dumps(note).encode())
+
+
+def _kept(remote: Remote) -> tuple[str, Pins] | None:
+    """What was learned of a file (and what its server called its version), if the store still has it."""
+    from aikit_nix.models import lock
+
+    try:
+        note = json.loads(_note(remote.key).read_bytes())
+        pins = tuple(map(lock.file_from_json, note["files"]))
+        validator = str(note["validator"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    there = store.present((posixpath.basename(path), pin.sha256) for path, pin in pins)
+    return (validator, pins) if all(there) else None
+
+
+class _Origins:
+    """How files are asked for on this machine, and with which credentials."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._repositories: dict[tuple[str, str], Repository] = {}
+        self._lock = threading.Lock()
+
+    def request(self, remote: Remote) -> tuple[str, Mapping[str, str]]:
+        """The address and the headers. A registry's are empty until it asks for a login."""
+        match remote.model.source.value:
+            case HubFile() | HubRepository():
+                return huggingface.request(remote.url)
+            case Reference() as source if self._is_of(remote, source):
+                return remote.url, self._repository(source).headers()
+            case _:
+                return remote.url, {}
+
+    def renewed(self, remote: Remote, refused: HttpError, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Other headers for what was answered 401; none where there are no others."""
+        source = remote.model.source.value
+        if not isinstance(source, Reference) or not self._is_of(remote, source):
+            return {}
+        there = self._repository(source)
+        try:
+            return there.headers() if there.renew(refused, headers) else {}
+        except AikitError as failed:
+            raise AikitError(*(replace(each, at=remote.model.source.at) for each in failed.diagnostics)) from None
+
+    def _is_of(self, remote: Remote, source: Reference) -> bool:
+        """Whether a URL is the repository's: a lock may say anything, and the login is for the registry alone."""
+        return remote.url.startswith(self._repository(source).url("blobs/"))
+
+    def _repository(self, source: Reference) -> Repository:
+        with self._lock:
+            key = source.registry, source.repository
+            if key not in self._repositories:
+                self._repositories[key] = oci.repository(source, self._client)
+            return self._repositories[key]
+
+    def download(self, remote: Remote) -> Download:
+        """The download of a file."""
+        from aikit_nix.models.download import Download
+        from aikit_nix.nix.stream import StoreStream
+
+        url, headers = self.request(remote)
+        pin = remote.model.pin
+        return Download(
+            url,
+            folder() / remote.key,
+            remote.name,
+            headers=headers,
+            size=remote.size,
+            sha256=remote.sha256,
+            sink=None if remote.is_archive else lambda: StoreStream(store.name(remote.name)),
+            layer_of=None if remote.is_archive or (pin and pin.layer) else frame_of(remote.path),
+            renew=lambda refused, before: self.renewed(remote, refused, before),
+            at=remote.model.source.at,
+            hint=lambda problem: _hint(remote, problem),
+        )
+
+    def known(self, remote: Remote) -> Pins | None:
+        """The pins of a file without downloading it; None where that is not enough."""
+        if remote.sha256 is None or remote.is_archive:
+            kept = _kept(remote)
+            return kept[1] if kept and (remote.is_archive or self._is_same(remote, kept[0])) else None
+        size, header = remote.size, None
+        if size is None or remote.is_gguf:
+            try:
+                found = self._head(remote)
+                size, header = size or found.size, found.header
+            except AikitError as problem:
+                console.trace(f"{remote.name}: its head cannot be read: {problem}")
+            if size is None:
+                return None
+        pin = Pin(remote.sha256, size, url=remote.url, private=remote.private, gguf=header.facts if header else None)
+        return ((remote.path, pin),)
+
+    def _head(self, remote: Remote) -> Head:
+        from aikit_nix.http.client import HttpError
+
+        url, headers = self.request(remote)
+        most = head.MOST if remote.is_gguf else 1
+        try:
+            return head.read(url, headers, self._client, most)
+        except HttpError as refused:
+            if refused.status != 401 or not (others := self.renewed(remote, refused, headers)):
+                raise
+            return head.read(url, others, self._client, most)
+
+    def _is_same(self, remote: Remote, validator: str) -> bool:
+        """Whether a server still has the version of a file that was seen. A file of Hugging Face is at a commit."""
+        if isinstance(remote.model.source.value, HubFile | HubRepository):
+            return True
+        from aikit_nix.models import download
+
+        try:
+            answer = self._client.head(remote.url)
+        except AikitError:
+            return False
+        return bool(validator) and download.validator(answer.headers) == validator
+
+
+def folder() -> Path:
+    """Where downloads are on their way."""
+    return files.cache_folder() / "downloads"
+
+
+def _hint(remote: Remote, problem: HttpError) -> str:
+    """What to do about a refusal."""
+    source = remote.model.source.value
+    if isinstance(source, HubFile | HubRepository) and problem.status in (401, 403):
+        page = f"{huggingface.ADDRESS}/{source.repo}"
+        return f": accept the model's terms on {page}, and set HF_TOKEN to a token that may read it"
+    if isinstance(source, Reference) and problem.status in (401, 403):
+        return f": log in with `docker login {source.registry}` or `podman login {source.registry}`"
+    return {
+        401: ": the server asks for a login",
+        403: ": the server does not let you have it",
+        404: ": it is not there (any more): correct the source, or `aikit-nix lock --update` it",
+    }.get(problem.status or 0, "")

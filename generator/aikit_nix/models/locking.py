@@ -1,0 +1,374 @@
+"""`aikit-nix lock`: from sources as they are written to pins, by what their origins say.
+
+Weights are downloaded only where an origin does not say their sha256, and then into the store, where `nix build` and
+`aikit-nix fetch` find them.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, assert_never
+
+from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
+from aikit_nix.base import console, files
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.models import fetch, project
+from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.models.lock import read as read_lock
+from aikit_nix.models.remote import Remote
+from aikit_nix.sources import (
+    MODELS,
+    HubFile,
+    HubRepository,
+    Local,
+    Reference,
+    RefusedError,
+    Source,
+    Web,
+    http,
+    huggingface,
+    oci,
+)
+from aikit_nix.sources.names import first_shard, shards
+
+if TYPE_CHECKING:
+    from aikit_nix.http.client import Client
+
+K = TypeVar("K")
+R = TypeVar("R")
+
+_AT_ONCE = 8  # requests for descriptions
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one model's entry; `before` or `after` is None where there was or is none."""
+
+    before: Entry | None
+    after: Entry | None
+
+    def __str__(self) -> str:
+        if self.after is None:
+            return f"- {self.before.name if self.before else ''}: no longer in the aikitfile"
+        each = [f"    {path}, {console.size(pin.size or 0)}" for path, pin in self.after.files]
+        first = f"{'~' if self.before else '+'} {self.after.name}: {self.after.summary()}"
+        return "\n".join([first, *(each if len(each) > 1 else [])])
+
+
+def make(
+    aikitfile: Aikitfile,
+    folder: Path,
+    old: Lock | None,
+    file: str,
+    *,
+    update: Callable[[str], bool] = lambda _: False,
+    offline: bool = False,
+) -> tuple[Lock, list[Change]]:
+    """The lock for an aikitfile (as it is written, no lock applied), and what differs from the old one.
+
+    Entries that still fit are kept, unless `update` says yes to the model's name. Raises AikitError for everything that
+    cannot be pinned.
+    """
+    kept: list[Entry] = []
+    wanted: list[Model] = []
+    for model in aikitfile.models:
+        entry = old.entry(model) if old else None
+        if entry and not model.is_local and not update(model.name.value) and _fits(entry, model):
+            kept.append(entry)
+        else:
+            wanted.append(model)
+    if offline and (far := [model for model in wanted if not model.is_local]):
+        raise AikitError(
+            *(
+                _problem("offline", f"`{model.name.value}` is not pinned yet, which needs the network", model)
+                for model in far
+            )
+        )
+    found = _resolve_all(aikitfile, wanted, folder) if wanted else []
+    # What was seen of the same bytes before is still true
+    seen = {path: pin for entry in old.entries.values() for path, pin in entry.files} if old else {}
+    new = Lock.of(file, [*kept, *found]).filled(seen)
+    _collisions(aikitfile, new)
+    return new, _changes(old, new)
+
+
+def write(lock: Lock) -> None:
+    """Put the lock into its file: the old one or the new one, whatever happens. Raises AikitError."""
+    files.write_atomic(Path(lock.file), lock.to_json().encode())
+    forget(lock)
+
+
+def forget(lock: Lock) -> None:
+    """Remove what runs wrote down of files that the lock has by now; one may have been killed in between."""
+    fetch.forget(file for entry in lock.entries.values() for file in entry.files)
+
+
+def bring(aikitfile: Aikitfile, lock: Lock | None, jobs: int) -> tuple[int, bool]:
+    """Bring the models of a pinned aikitfile into the store, and into its lock what their bytes say.
+
+    Gives how many came, and whether the lock was written. Raises AikitError.
+    """
+    seen = fetch.bring_models(aikitfile, jobs)
+    if lock is None:
+        return len(seen), False
+    known = seen | fetch.read_store(aikitfile, seen)
+    now = read_lock(Path(lock.file))  # that took hours, perhaps: what was written there meanwhile stays
+    if now is None or (fuller := now.filled(known)) == now:
+        return len(seen), False
+    write(fuller)
+    console.say(f"wrote {lock.file}: what the bytes say")
+    return len(seen), True
+
+
+def missing(aikitfile: Aikitfile, lock: Lock | None) -> list[Diagnostic]:
+    """Where a lock does not cover an aikitfile (as it is written), or covers more than that. For CI: no network, no models."""
+    found = []
+    for model in aikitfile.models:
+        entry = lock.entry(model) if lock else None
+        if entry is None:
+            found.append(
+                _problem("not-locked", f"`{model.name.value}` is not in the lock: run `aikit-nix lock`", model)
+            )
+        elif not _fits(entry, model):
+            found.append(
+                _problem(
+                    "not-locked", f"the lock has another sha256 of `{model.name.value}`: run `aikit-nix lock`", model
+                )
+            )
+    for entry in lock.unused(aikitfile.models) if lock else ():
+        text = f"the lock has `{entry.name}` from {entry.source}, the aikitfile has not: run `aikit-nix lock`"
+        found.append(Diagnostic(Severity.ERROR, "lock-unused", text))
+    return found
+
+
+def _problem(code: str, message: str, model: Model) -> Diagnostic:
+    return Diagnostic(Severity.ERROR, code, message, model.source.at)
+
+
+def _fits(entry: Entry, model: Model) -> bool:
+    return model.sha256 is None or any(pin.sha256 == model.sha256.value for _, pin in entry.files)
+
+
+def _changes(old: Lock | None, new: Lock) -> list[Change]:
+    before: Mapping[tuple[str, str], Entry] = old.entries if old else {}
+    keys = sorted({*before, *new.entries})
+    return [Change(before.get(key), new.entries.get(key)) for key in keys if before.get(key) != new.entries.get(key)]
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """An entry on its way: local files are pinned at once, others when their sha256 is known."""
+
+    model: Model
+    origin: Origin
+    files: tuple[Remote, ...]
+
+
+def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) -> list[Entry]:
+    """The entries of models. Each origin is asked once, several at a time."""
+    from aikit_nix.http.client import Client
+
+    listed = {model.path for model in aikitfile.models}
+    with Client() as client:
+        repositories = {
+            (source.repo, source.revision): model
+            for model in models
+            if isinstance(source := model.source.value, HubFile | HubRepository)
+        }
+        described = _together(repositories, lambda key, _: huggingface.describe(*key, client))
+        resolver = _Resolver(listed, described, client)
+        far = {index: model for index, model in enumerate(models) if not model.is_local}
+        drafts = _together(far, lambda _, model: resolver.draft(model))
+        here = _local_entries([model for model in models if model.is_local], folder, listed)
+        pins = fetch.learn([remote for draft in drafts.values() for remote in draft.files], client)
+    entries = [
+        Entry(
+            draft.model.name.value,
+            draft.model.source.value.text,
+            draft.origin,
+            _sorted(pin for remote in draft.files for pin in pins[remote]),
+        )
+        for draft in drafts.values()
+    ]
+    return [*entries, *here]
+
+
+def _collisions(aikitfile: Aikitfile, lock: Lock) -> None:
+    """Raises AikitError where two models, or two archives of one, have a file on the same path: only their origins said so."""
+    first: dict[str, Model] = {}
+    problems = []
+    for model in aikitfile.models:
+        entry = lock.entry(model)
+        paths = [path for path, _ in entry.files] if entry else []
+        if twice := next((path for path, count in Counter(paths).items() if count > 1), None):
+            message = f"`{model.name.value}` has two files on {twice}: name an artifact that has one"
+            problems.append(_problem("collision", message, model))
+        for path in paths:
+            other = first.setdefault(path, model)
+            if other.source.at != model.source.at:
+                message = f"`{model.name.value}` lands on {path}, as line {other.at.line} does: leave one of them out"
+                problems.append(_problem("collision", message, model))
+    if problems:
+        raise AikitError(*problems)
+
+
+def _together(wanted: Mapping[K, Model], action: Callable[[K, Model], R]) -> dict[K, R]:
+    """`action` on each of `wanted`, in threads. Raises AikitError with the trouble of every model."""
+    problems: list[Diagnostic] = []
+    found = {}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        futures = {key: pool.submit(action, key, model) for key, model in wanted.items()}
+        for key, future in futures.items():
+            model = wanted[key]
+            name = model.name.value
+            try:
+                found[key] = future.result()
+            except RefusedError as refused:
+                problems.append(_problem("source", f"the source of `{name}` {refused}", model))
+            except AikitError as failed:
+                problems += [
+                    each if each.at else replace(each, at=model.source.at, message=f"`{name}`: {each.message}")
+                    for each in failed.diagnostics
+                ]
+    if problems:
+        raise AikitError(*problems)
+    return found
+
+
+@dataclass(frozen=True)
+class _Resolver:
+    """What one model's source stands for. `listed` are the paths that the aikitfile names itself."""
+
+    listed: set[str]
+    described: Mapping[tuple[str, str], huggingface.Repository]
+    client: Client
+
+    def draft(self, model: Model) -> _Draft:
+        """Raises AikitError and RefusedError."""
+        source: Source = model.source.value
+        match source:
+            case Web():
+                return _Draft(model, Origin("http"), tuple(self._web(model, source)))
+            case HubFile() | HubRepository():
+                repository = self.described[source.repo, source.revision]
+                origin = Origin(
+                    "huggingface", repository.repo, repository.commit, repository.license, repository.base_models
+                )
+                return _Draft(model, origin, tuple(self._hub(model, source, repository)))
+            case Reference():
+                found = oci.describe(source, self.client)
+                origin = Origin("oci", f"{source.registry}/{source.repository}", found.digest)
+                return _Draft(model, origin, tuple(self._artifact(model, source, found)))
+            case Local():
+                raise AssertionError("local files are hashed, not asked for")
+            case _:
+                assert_never(source)
+
+    def _web(self, model: Model, source: Web) -> Iterator[Remote]:
+        for path in _completed(model, self.listed):
+            own = path == model.path
+            url = source.url if own else http.beside(source, posixpath.basename(path))
+            sha256 = model.sha256.value if own and model.sha256 else None
+            yield Remote(model, path, url, None, sha256, is_gguf=_has_header(path))
+
+    def _hub(
+        self, model: Model, source: HubFile | HubRepository, repository: huggingface.Repository
+    ) -> Iterator[Remote]:
+        for file in huggingface.chosen(source, repository):
+            if isinstance(source, HubRepository):
+                places = [(f"{model.path}/{file.path}", file)]
+            else:
+                places = [(path, self._shard(repository, file, path)) for path in _completed(model, self.listed)]
+            for path, each in places:
+                if model.sha256 and path == model.path and each.sha256 and each.sha256 != model.sha256.value:
+                    raise error(
+                        f"the sha256 here is {model.sha256.value}, Hugging Face says {each.sha256}: correct it, or name"
+                        " the revision that you mean",
+                        model.sha256.at,
+                        "sha256-mismatch",
+                    )
+                url = huggingface.url(repository.repo, repository.commit, each.path)
+                own = model.sha256.value if model.sha256 and path == model.path else None
+                sha256 = each.sha256 or own
+                yield Remote(model, path, url, each.size, sha256, repository.is_private, is_gguf=_has_header(path))
+
+    def _shard(
+        self, repository: huggingface.Repository, first: huggingface.RemoteFile, path: str
+    ) -> huggingface.RemoteFile:
+        name = posixpath.join(posixpath.dirname(first.path), posixpath.basename(path))
+        if name not in repository.files:
+            raise RefusedError(f"is a model in parts, of which the repository lacks {posixpath.basename(path)}")
+        return repository.files[name]
+
+    def _artifact(self, model: Model, source: Reference, found: oci.Description) -> Iterator[Remote]:
+        there = oci.repository(source, self.client)
+        for blob in found.blobs:
+            if model.sha256 and blob.sha256 != model.sha256.value and len(found.blobs) == 1:
+                raise error(
+                    f"the sha256 here is {model.sha256.value}, the registry says {blob.sha256}: correct the one that is wrong",
+                    model.sha256.at,
+                    "sha256-mismatch",
+                )
+            yield Remote(
+                model,
+                f"{MODELS}/{blob.path}",
+                there.url(f"blobs/{blob.digest}"),
+                blob.size,
+                blob.sha256,
+                private=True,
+                is_archive=blob.is_archive,
+                is_gguf=blob.is_gguf,
+            )
+
+
+def _completed(model: Model, listed: set[str]) -> list[str]:
+    """The model's path, and those of its other shards that the aikitfile does not list itself. Raises RefusedError."""
+    folder, name = posixpath.split(model.path)
+    first = first_shard(name)
+    if first != name and posixpath.join(folder, first) not in listed:
+        raise RefusedError(f"is a later part of a model: name the first, {first}, which brings the others")
+    paths = [posixpath.join(folder, each) for each in shards(name)]
+    return [path for path in paths if path == model.path or path not in listed]
+
+
+def _has_header(path: str) -> bool:
+    """Whether the header of a file says something that the image depends on: that of a GGUF, or of its first shard."""
+    name = posixpath.basename(path)
+    return name.lower().endswith(".gguf") and first_shard(name) == name
+
+
+def _sorted(pins: Iterable[tuple[str, Pin]]) -> tuple[tuple[str, Pin], ...]:
+    return tuple(sorted(pins, key=lambda each: each[0]))
+
+
+def _local_entries(models: Sequence[Model], folder: Path, listed: set[str]) -> list[Entry]:
+    """The entries of local models. Raises AikitError with the trouble of every one."""
+    found: list[Entry] = []
+    problems: list[Diagnostic] = []
+    for model in models:
+        try:
+            found.append(_local(model, folder, listed))
+        except AikitError as failed:
+            problems += failed.diagnostics
+    if problems:
+        raise AikitError(*problems)
+    return found
+
+
+def _local(model: Model, folder: Path, listed: set[str]) -> Entry:
+    there = project.local_files(model, folder)
+    try:
+        _completed(model, listed)
+    except RefusedError as refused:
+        raise AikitError(_problem("source", f"the source of `{model.name.value}` {refused}", model)) from None
+    pins = _sorted(
+        (path, project.hash_local(model, path, file))
+        for path, file in there
+        if path == model.path or path not in listed
+    )
+    return Entry(model.name.value, model.source.value.text, Origin("local"), pins)

@@ -1,0 +1,272 @@
+"""What every command does: read → pin → plan → render → write. A command is a use of a part of it.
+
+Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix fetch` do.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aikit_nix import sources
+from aikit_nix.aikitfile import parser, yamltree
+from aikit_nix.aikitfile.escapes import Escapes
+from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
+from aikit_nix.base import console
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.models import lock
+from aikit_nix.models.lock import Lock
+from aikit_nix.sources import Local, gguf
+from aikit_nix.sources.gguf import Facts
+
+if TYPE_CHECKING:
+    from aikit_nix.base.console import Bar
+    from aikit_nix.base.hashing import Digests, Frame
+
+_SLOW_BYTES = 256 << 20  # reading so much takes a while
+
+
+@dataclass(frozen=True)
+class Project:
+    """An aikitfile with its lock applied, the folder that its paths count from, and what was found on the way."""
+
+    path: Path
+    aikitfile: Aikitfile
+    lock: Lock | None
+    findings: tuple[Diagnostic, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the aikitfile lies."""
+        return self.path.parent
+
+
+def read_as_written(path: Path) -> Aikitfile:
+    """An aikitfile without its lock, as `aikit-nix lock` wants it. Raises AikitError."""
+    return parse(yamltree.read_bytes(path), str(path))[0]
+
+
+def read(path: Path, escapes: Escapes = Escapes.AUTO, lock_path: Path | None = None) -> Project:
+    """Read an aikitfile, and the lock beside it or at `lock_path`. Raises AikitError with all errors of the file."""
+    data = yamltree.read_bytes(path)
+    pins = lock.read(lock_path or lock.beside(path))
+    if lock_path and pins is None:
+        raise error(f"{lock_path} is not there: write it with `aikit-nix lock --lock {lock_path}`", code="lock")
+    aikitfile, found = parse(data, str(path), escapes, pins)
+    return Project(path, aikitfile, pins, found)
+
+
+def parse(
+    data: bytes, file: str, escapes: Escapes = Escapes.AUTO, pins: Lock | None = None
+) -> tuple[Aikitfile, tuple[Diagnostic, ...]]:
+    """The aikitfile in `data` with the pins of a lock and of its own, and the findings. Raises AikitError."""
+    return parser.parse(data, file, escapes, lambda aikitfile: lock.apply(aikitfile, pins))
+
+
+def pin(project: Project, added: list[Path] | None = None) -> tuple[Aikitfile, tuple[tuple[Model, Path], ...]]:
+    """The aikitfile with a pin for every model, and the local files that it stands for.
+
+    Local files are read and hashed unless that was done before; with `added` they enter the Nix store while they are
+    read, and those that did are added to the list. Raises AikitError for all models that nothing pins, and for local
+    files that are missing or not what their sha256 or the lock says.
+    """
+    models: list[Model] = []
+    local: list[tuple[Model, Path]] = []
+    problems: list[Diagnostic] = []
+    for model in project.aikitfile.models:
+        try:
+            for each, file in _pinned(model, project.folder, added):
+                models.append(each)
+                if file:
+                    local.append((each, file))
+        except AikitError as failed:
+            problems += failed.diagnostics
+    problems += _not_in_lock(project)
+    if problems:
+        raise AikitError(*problems)
+    if missing := lock.unpinned(models):
+        raise missing
+    return replace(project.aikitfile, models=tuple(models)), tuple(local)
+
+
+def _pinned(model: Model, folder: Path, added: list[Path] | None) -> Iterator[tuple[Model, Path | None]]:
+    source = model.source.value
+    if not isinstance(source, Local):
+        yield model, None
+        return
+    found = local_files(model, folder)
+    if not found:
+        # The lock knows the file; it may be in the store, or come from a cache
+        yield model, None
+    templates = model.prompt_templates
+    for path, file in found:
+        yield replace(model, path=path, pin=hash_local(model, path, file, added), prompt_templates=templates), file
+        templates = ()
+
+
+def _not_in_lock(project: Project) -> Iterator[Diagnostic]:
+    """An error for each local folder with a file that the lock does not know."""
+    folders = {
+        (model.name.value, source.text): model
+        for model in project.aikitfile.models
+        if model.is_locked and isinstance(source := model.source.value, Local)
+    }
+    for key, model in folders.items():
+        source = model.source.value
+        entry = project.lock.entries.get(key) if project.lock else None
+        if entry and isinstance(source, Local) and (project.folder / source.path).is_dir():
+            locked = {path for path, _ in entry.files}
+            destination = sources.destination(source, model.name.value)
+            try:
+                there = [
+                    posixpath.join(destination, name)
+                    for name in sources.local.walk(project.folder / source.path, source.path)
+                ]
+            except sources.RefusedError as refused:
+                yield from _unfit(model, refused).diagnostics
+                continue
+            if new := sorted(path for path in there if path not in locked):
+                message = f"{new[0]} is not in the lock, and in the folder: run `aikit-nix lock`, or take it away"
+                yield Diagnostic(Severity.ERROR, "not-locked", message, model.source.at)
+
+
+def _unfit(model: Model, refused: sources.RefusedError) -> AikitError:
+    return error(f"source {model.source.value.text!r} {refused}", model.source.at, "local-file")
+
+
+def facts(project: Project) -> dict[str, Facts]:
+    """What is known of the models' GGUFs, by their path in the image: by the lock, which alone says it where it has the
+    model, so that the plan is the same where a local file is absent; else by the local files.
+    """
+    found: dict[str, Facts | None] = {}
+    for model in project.aikitfile.models:
+        if model.is_locked and model.pin:
+            found[model.path] = model.pin.gguf
+        elif model.is_local:
+            with suppress(AikitError):  # `pin` and `check` say what is wrong with it
+                found |= {path: gguf.of_file(file) for path, file in local_files(model, project.folder)}
+    return {path: said for path, said in found.items() if said}
+
+
+def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:
+    """The files of a local source: path in the image, file on the disk. Raises AikitError where one is missing.
+
+    By the lock a model is one file, which need not be there.
+    """
+    source = model.source.value
+    assert isinstance(source, Local)  # noqa: S101 (callers ask for local ones only)
+    destination = sources.destination(source, model.name.value)
+    if model.is_locked:
+        file = sources.local.place(source, folder, destination, model.path)
+        return [(model.path, file)] if os.path.lexists(file) else []
+    try:
+        found = sources.local.files(source, folder, destination)
+    except sources.RefusedError as refused:
+        raise _unfit(model, refused) from None
+    if model.pin is None:
+        for target in _outside(found, folder):
+            if not target.stat().st_mode & stat.S_IROTH:
+                raise error(
+                    f"source {source.text!r} leads to {target}, which not everybody may read, unlike the Nix store and the"
+                    " image: if it is the model, write its sha256 here, or `chmod o+r` it",
+                    model.source.at,
+                    "link-outside",
+                )
+    return found
+
+
+def links(models: Iterable[Model], folder: Path) -> Iterator[Diagnostic]:
+    """A warning for each local source whose links lead out of the aikitfile's folder, unless its bytes are pinned.
+
+    Who wrote the aikitfile may have made the link, too, and what it leads to becomes readable for everybody. The hash of
+    a pin is proof that the bytes are no secret of this machine's.
+    """
+    for model in models:
+        if model.is_local and model.pin is None:
+            with suppress(AikitError):  # `pin` and `check` say what is wrong with it
+                targets = _outside(local_files(model, folder), folder)
+                more = f" (and {len(targets) - 1} files more)" if len(targets) > 1 else ""
+                if targets:
+                    message = f"the source leads to {targets[0]}{more}: what is there goes into the image"
+                    yield Diagnostic(Severity.WARNING, "link-outside", message, model.source.at)
+
+
+def _outside(found: list[tuple[str, Path]], folder: Path) -> list[Path]:
+    return [target for _, file in found if (target := sources.local.outside(file, folder))]
+
+
+def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = None) -> Pin:
+    """What the bytes of a local file are, read once while it stays as it is.
+
+    With `added`, a file that has to be read enters the Nix store at the same time, and is added to the list where the
+    store did not have it. Raises AikitError where it is not what the aikitfile or the lock says: then the store gets nothing.
+    """
+    from aikit_nix.models.remote import frame_of, layer_of
+    from aikit_nix.nix import store
+    from aikit_nix.nix.stream import StoreStream
+
+    name = store.name(posixpath.basename(path))
+    with ExitStack() as stack:
+        streams: list[StoreStream] = []
+
+        def take(block: bytes) -> None:
+            if added is not None:
+                if not streams:
+                    streams.append(StoreStream(name))
+                    stack.callback(streams[0].abort)
+                streams[0].write(block)
+
+        try:
+            digests = _hashed(file, frame_of(path), take)
+        except AikitError as failed:
+            raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
+        _check(model, path, digests.sha256)
+        if added is not None and streams and not store.present([(name, digests.sha256)])[0] and streams[0].finish():
+            added.append(file)
+    return Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=gguf.of_file(file))
+
+
+def _check(model: Model, path: str, sha256: str) -> None:
+    """Raises AikitError where a local file has another hash than it should."""
+    if path != model.path:
+        return
+    text = model.source.value.text
+    if model.sha256 and model.sha256.value != sha256:
+        raise error(
+            f"source {text!r} has the sha256 {sha256}: this is not the file that the aikitfile means",
+            model.sha256.at,
+            "sha256-mismatch",
+        )
+    if model.pin and model.pin.sha256 != sha256:
+        raise error(
+            f"source {text!r} has the sha256 {sha256}, the lock says {model.pin.sha256}:"
+            " put the file back, or pin the new one with `aikit-nix lock`",
+            model.source.at,
+            "sha256-mismatch",
+        )
+
+
+def _hashed(file: Path, frame_of: Callable[[int], Frame], take: Callable[[bytes], object]) -> Digests:
+    """All hashes of a local file, with a progress bar where reading it takes a while."""
+    from aikit_nix.base import hashing
+
+    with ExitStack() as stack:
+        bar: Bar | None = None
+
+        def progress(block: bytes) -> None:
+            nonlocal bar
+            take(block)
+            size = file.stat().st_size
+            if bar is None and size >= _SLOW_BYTES:
+                shown = stack.enter_context(console.progress(1, size))
+                bar = stack.enter_context(shown.file(f"reading {file.name}", size))
+            if bar:
+                bar.advance(len(block))
+
+        return hashing.hash_local(file, frame_of, progress)

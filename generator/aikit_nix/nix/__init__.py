@@ -1,0 +1,1 @@
+"""What is said to Nix, and its store."""

@@ -1,0 +1,243 @@
+"""What is said to Nix: which one is there, its settings, the command that builds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from aikit_nix.base import console, process
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.base.files import read_bounded
+from aikit_nix.nix.log import Log
+
+# For a Nix whose settings leave them off.
+_NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
+
+_AT_ONCE = 1000  # paths in one command line
+
+# Debian 12's.
+OLDEST = (2, 8)
+
+
+def require(wanted: tuple[int, int]) -> None:
+    """Check that a Nix is on PATH that can build the flake. Raises AikitError."""
+    said = version()
+    digits = re.search(r"(\d+)\.(\d+)", said)
+    found = (int(digits[1]), int(digits[2])) if digits else (0, 0)
+    if found < wanted:
+        raise error(
+            f"these packages need Nix {_dotted(wanted)} or newer and `nix --version` says {said!r}: upgrade Nix, use"
+            " `--packages debian` (Nix 2.8), or write the flake for another machine with --elsewhere",
+            code="nix-too-old",
+        )
+
+
+def version() -> str:
+    """What Nix says of itself: `nix (Nix) 2.8.0`. Raises AikitError where there is none."""
+    return process.run(["nix", "--version"]).strip()
+
+
+def _dotted(numbers: tuple[int, int]) -> str:
+    return ".".join(map(str, numbers))
+
+
+def flake_reference(folder: Path) -> str:
+    """How Nix is told of the flake in a folder."""
+    return f"path:{folder.resolve()}"
+
+
+def evaluate(reference: str, attribute: str) -> str:
+    """A text that a flake's package of this system has. Raises AikitError."""
+    return process.run([*_NIX, "eval", "--raw", f"{reference}#{attribute}"]).strip()
+
+
+def build(
+    reference: str, attribute: str, env: Mapping[str, str] | None = None, *, out_link: Path | None = None
+) -> Path:
+    """The store path of one of a flake's packages of this system, built if it is not there. Raises AikitError.
+
+    What Nix does meanwhile is shown; `out_link` keeps the result from being collected as garbage.
+    """
+    log = Log()
+    argv = [*_NIX, "build", "--json", "--log-format", "internal-json", f"{reference}#{attribute}"]
+    argv += ["--out-link", str(out_link)] if out_link else ["--no-link"]
+    with console.status(log.status), process.start(argv, env=env, stderr=subprocess.PIPE) as nix:
+        assert nix.stdout and nix.stderr  # noqa: S101 (pipes, by start)
+        for line in nix.stderr:
+            for news in log.take(line.decode(errors="replace").rstrip("\n"), time.monotonic()):
+                if not console.live():
+                    console.say(news, err=True)
+        said = nix.stdout.read()
+        status = nix.wait()
+    if status != 0:
+        raise process.failure(["nix"], status, log.wrong())
+    return Path(json.loads(said)[0]["outputs"]["out"])
+
+
+def run(*words: str | Path, env: Mapping[str, str] | None = None) -> str:
+    """Run `nix WORDS`; what it wrote to stdout. Raises AikitError."""
+    return process.run([*_NIX, *words], env=env)
+
+
+def fixed_outputs(derivation: str) -> dict[str, str]:
+    """What has to come from elsewhere to build a derivation: each store path with a known hash, and what makes it.
+
+    A model's layer is none, although its hash may be known: it is made of the model, which is one.
+    """
+    return {
+        there: path
+        for path, content in _derivations(derivation).items()
+        for there, output in _outputs(content)
+        if output.get("hash") and "modelFile" not in content.get("env", {})
+    }
+
+
+def model_layers(derivation: str) -> set[str]:
+    """The outputs below a derivation that hold a model a second time."""
+    return {
+        there
+        for content in _derivations(derivation).values()
+        for there, _ in _outputs(content)
+        if "modelFile" in content.get("env", {})
+    }
+
+
+def _outputs(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The store path of each output of a derivation, if it is known, and what is said of it.
+
+    Nix since 2.32 leaves the path out where there is a hash; the build's environment has it.
+    """
+    for name, output in content["outputs"].items():
+        if path := output.get("path") or content.get("env", {}).get(name):
+            yield _whole(path), output
+
+
+def missing_fixed_outputs(derivation: str) -> list[str]:
+    """The derivations below one whose output has a known hash and is not in the store: what has to be downloaded."""
+    outputs = fixed_outputs(derivation)
+    return sorted(outputs[path] for path in invalid(outputs))
+
+
+def invalid(paths: Iterable[str]) -> list[str]:
+    """Those of some store paths that are not in the store."""
+    return [
+        path
+        for some in chunks(sorted(paths))
+        for path in process.run(["nix-store", "--check-validity", "--print-invalid", *some]).split()
+    ]
+
+
+def chunks(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at a time as a command line takes."""
+    return (paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE))
+
+
+def sizes(paths: Sequence[str]) -> list[tuple[str, int]]:
+    """For each store path its NAR's hash (`sha256:` and Nix' base 32) and size in bytes."""
+
+    def ask(what: str) -> list[str]:
+        return [line for some in chunks(paths) for line in process.run(["nix-store", "--query", what, *some]).split()]
+
+    return list(zip(ask("--hash"), map(int, ask("--size")), strict=True))
+
+
+def inputs(reference: str) -> list[str]:
+    """The store paths of all inputs of a flake, brought there if they are not. Raises AikitError."""
+
+    def below(node: Mapping[str, Any]) -> Iterator[str]:
+        for each in node.get("inputs", {}).values():
+            yield each["path"]
+            yield from below(each)
+
+    return sorted(set(below(json.loads(process.run([*_NIX, "flake", "archive", "--json", reference])))))
+
+
+def built_here(derivation: str) -> list[str]:
+    """The derivations below one (and itself) that a program builds, whose outputs no hash fixes beforehand."""
+    return sorted(
+        path
+        for path, content in _derivations(derivation).items()
+        if not content.get("builder", "").startswith("builtin:")
+        and not any(output.get("hash") for output in content["outputs"].values())
+    )
+
+
+def _derivations(derivation: str) -> dict[str, Any]:
+    """All derivations below one, by their store paths; newer Nix leaves the store's own path out of them."""
+    shown = json.loads(process.run([*_NIX, "show-derivation", "--recursive", derivation]))
+    found: dict[str, Any] = shown.get("derivations", shown)  # newer Nix wraps them
+    return {_whole(path): content for path, content in found.items()}
+
+
+def _whole(path: str) -> str:
+    return path if path.startswith("/") else f"/nix/store/{path}"
+
+
+def build_command(folder: Path, environment: Mapping[str, str]) -> str:
+    """The command line that builds the flake in a folder, as a user types it on this machine."""
+    words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    words += ["nix", "build"]
+    if not {"nix-command", "flakes"} <= _experimental_features():
+        words += ["--extra-experimental-features", shlex.quote("nix-command flakes")]
+    if folder.resolve() == Path.cwd():
+        return " ".join(words)
+    place = str(folder) if folder.is_absolute() else f"./{folder}"
+    if re.fullmatch(r"[A-Za-z0-9/._+-]*", place):
+        return " ".join([*words, place])
+    # Nix takes the path for a URL; escaped as one, Nix 2.8 does not find it
+    return f"cd {shlex.quote(place)} && {' '.join(words)}"
+
+
+def sandbox_warning() -> tuple[Diagnostic, ...]:
+    """A warning where Nix here builds outside of its sandbox, as set up by Debian's nix-setup-systemd: which line to change.
+
+    Builds then see the machine's files and network, and what comes out may hold what is in no flake. (`relaxed` lets out
+    only what has a known hash, or asks for it, which nothing of ours does.)
+    """
+    if _settings().get("sandbox") != "false" or sys.platform != "linux":
+        return ()
+    file = Path(os.environ.get("NIX_CONF_DIR", "/etc/nix")) / "nix.conf"
+    try:
+        lines = read_bounded(file, 1 << 20).decode(errors="replace").splitlines()
+    except AikitError:
+        lines = []
+    setting = re.compile(r"\s*(sandbox|build-use-(sandbox|chroot))\s*=")
+    at = max((number for number, line in enumerate(lines, 1) if setting.match(line)), default=0)
+    where = f", which line {at} sets to false" if at else ""
+    text = f"Nix builds without its sandbox here, so builds see this machine's files and network: in {file}: `sandbox = true`{where} (then restart nix-daemon, if there is one)"
+    return (Diagnostic(Severity.WARNING, "no-sandbox", text),)
+
+
+def _experimental_features() -> set[str]:
+    """The features that are on for this user; none where this Nix does not say."""
+    return set(_settings().get("experimental-features", "").split())
+
+
+@lru_cache(maxsize=1)
+def _settings() -> Mapping[str, str]:
+    """Nix's settings as they are for this user; without experimental-features where it does not say without one.
+
+    As text: in Nix 2.8's JSON the experimental features are numbers. Takes 50 ms a call.
+    """
+    with suppress(AikitError):
+        return _pairs(process.run(["nix", "show-config"]))
+    feature = ["--extra-experimental-features", "nix-command"]
+    for command in (["show-config"], ["config", "show"]):  # the latter since 2.20, which keeps the former, for now
+        with suppress(AikitError):
+            settings = _pairs(process.run(["nix", *command, *feature]))
+            return {key: value for key, value in settings.items() if key != "experimental-features"}
+    return {}
+
+
+def _pairs(text: str) -> Mapping[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+) = (.*)$", text, re.MULTILINE))

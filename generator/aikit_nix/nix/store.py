@@ -1,0 +1,97 @@
+"""The Nix store: where a file of a known hash lies in it, and how it gets there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from aikit_nix.base import files, process
+from aikit_nix.base.errors import error
+from aikit_nix.base.hashing import BLOCK
+from aikit_nix.base.redact import shown
+from aikit_nix.nix.stream import StoreStream
+
+_AT_ONCE = 1000  # paths in one command line
+_NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
+
+
+def name(file_name: str) -> str:
+    """A file name as the store allows it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters, no derivation's."""
+    fitting = re.sub(r"[^0-9A-Za-z+._?=-]", "-", file_name).lstrip(".")[-200:].lstrip(".") or "model"
+    return fitting + "-" if fitting.endswith(".drv") else fitting
+
+
+def present(wanted: Iterable[tuple[str, str]]) -> list[bool]:
+    """For each (file name, sha256): whether the store holds that file. One question to Nix for all."""
+    paths = [str(store_path(name(file), sha256)) for file, sha256 in wanted]
+    missing: set[str] = set()
+    for start in range(0, len(paths), _AT_ONCE):
+        argv = ["nix-store", "--check-validity", "--print-invalid", *paths[start : start + _AT_ONCE]]
+        missing |= set(process.run(argv).split())
+    return [path not in missing for path in paths]
+
+
+def store_path(name: str, sha256: str) -> Path:
+    """Where Nix keeps a flat file of that name and sha256.
+
+    What `nix-store --print-fixed-path sha256 SHA256 NAME` prints, which a test compares it with: that takes 10 ms a file, and an
+    aikitfile may have a thousand. Source: the Nix manual, "Complete Store Path Calculation" (fixed output, flat).
+    """
+    inner = hashlib.sha256(f"fixed:out:sha256:{sha256}:".encode()).hexdigest()
+    digest = hashlib.sha256(f"output:out:sha256:{inner}:/nix/store:{name}".encode()).digest()
+    folded = bytearray(20)
+    for index, byte in enumerate(digest):
+        folded[index % 20] ^= byte
+    return Path(f"/nix/store/{base32(bytes(folded))}-{name}")
+
+
+def base32(digest: bytes) -> str:
+    """A digest as Nix writes it: 5 bits a character, the last first."""
+    number = int.from_bytes(digest, "little")
+    length = (len(digest) * 8 + 4) // 5
+    return "".join(_NIX_BASE32[(number >> (5 * index)) & 31] for index in reversed(range(length)))
+
+
+def add(file: Path, file_name: str, sha256: str) -> bool:
+    """Bring a file into the store, unless it is there; whether it was brought. Later builds find it by name and hash.
+
+    `sha256` in hex is what the file must have. Raises AikitError.
+    """
+    path = store_path(name(file_name), sha256)
+    if process.succeeds(["nix-store", "--check-validity", path]):
+        return False
+    file = file.resolve()
+    if (_streamed(file, name(file_name)) or _added(file, name(file_name))) != path:
+        raise error(f"{shown(str(file))} has another sha256 than {sha256}: it changed", code="sha256-mismatch")
+    return True
+
+
+def _streamed(file: Path, name: str) -> Path | None:
+    """None where this Nix does not take it that way."""
+    stream = StoreStream(name)
+    try:
+        with files.open_regular(file) as source:
+            while block := source.read(BLOCK):
+                stream.write(block)
+        return stream.finish()
+    except OSError as failed:
+        raise error(f"{shown(str(file))} cannot be read: {files.reason(failed)}", code="file-read") from None
+    finally:
+        stream.abort()
+
+
+def _added(file: Path, name: str) -> Path:
+    """`nix-store --add-fixed` names a store path by its file: another name goes through a copy of that name."""
+    if file.name == name:
+        return _add_fixed(file)
+    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as folder:
+        shutil.copyfile(file, Path(folder) / name)
+        return _add_fixed(Path(folder) / name)
+
+
+def _add_fixed(file: Path) -> Path:
+    return Path(process.run(["nix-store", "--add-fixed", "sha256", file]).strip())

@@ -1,0 +1,1 @@
+"""An OCI registry: its client, uploads, names, logins."""

@@ -1,0 +1,138 @@
+"""Small manifests of our own in a registry: artifacts, and referrers that say something about an image.
+
+Source: the OCI distribution specification 1.1, "Pushing Manifests with Subject" and the referrers tag schema for registries
+that do not know referrers (Debian's docker-registry 2.8 does not).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aikit_nix.base import console
+from aikit_nix.base.errors import error
+from aikit_nix.http.client import Answer, HttpError
+from aikit_nix.registry import upload
+from aikit_nix.registry.client import INDEX, MANIFEST, Manifest, Repository
+from aikit_nix.registry.upload import Blob
+
+# https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor
+EMPTY = Blob.of(b"{}", "the empty configuration")
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_LARGE = 1 << 20  # bytes of what people may want to see on its way
+
+
+@dataclass(frozen=True)
+class Referrer:
+    """Something that is said about an image: `content` of `media_type`, which is the artifact's type too."""
+
+    media_type: str
+    content: bytes
+    annotations: Mapping[str, str]
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """The same value gives the same bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def descriptor(media_type: str, blob: Blob, **more: Any) -> dict[str, Any]:
+    """How a manifest names a blob."""
+    return {"mediaType": media_type, "digest": blob.digest, "size": blob.size, **more}
+
+
+def publish(repository: Repository, blobs: Sequence[Blob], manifest: bytes, reference: str, media_type: str) -> int:
+    """Bring an artifact into a repository; the bytes that were sent, which are only those of what it lacked. Raises AikitError."""
+    each = {blob.digest: blob for blob in blobs}.values()  # two models may be the same file
+    missing = [blob for blob in each if not repository.has(blob.digest, blob.size)]
+    if absent := [blob for blob in missing if blob.parts is None]:
+        names = ", ".join(blob.what for blob in absent)
+        raise error(
+            f"{names}: neither in {repository} nor on this machine (`aikit-nix fetch` brings it)", code="missing-blob"
+        )
+    large = [blob for blob in missing if blob.size >= _LARGE]
+    for blob in missing:
+        if blob.size < _LARGE:
+            upload.send(repository, blob)
+    if large:
+        with console.progress(len(large), sum(blob.size for blob in large)) as progress:
+            for blob in large:
+                with progress.file(blob.what, blob.size) as bar:
+                    upload.send(repository, blob, bar.advance)
+    repository.put_manifest(reference, media_type, manifest)
+    return sum(blob.size for blob in missing)
+
+
+def attach(repository: Repository, subject: Manifest, referrers: Iterable[Referrer]) -> list[str]:
+    """Push what is said about a manifest of the repository; the digests of the referrers, in their order. Raises AikitError."""
+    entries = []
+    for each in referrers:
+        blob = Blob.of(each.content, each.media_type)
+        manifest = encode(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST[0],
+                "artifactType": each.media_type,
+                "config": descriptor(EMPTY_TYPE, EMPTY),
+                "layers": [descriptor(each.media_type, blob)],
+                "subject": {
+                    "mediaType": subject.media_type,
+                    "digest": subject.digest,
+                    "size": len(subject.data),
+                },
+                "annotations": dict(each.annotations),
+            }
+        )
+        entry = descriptor(
+            MANIFEST[0],
+            Blob.of(manifest, "a referrer"),
+            artifactType=each.media_type,
+            annotations=dict(each.annotations),
+        )
+        publish(repository, [EMPTY, blob], manifest, entry["digest"], MANIFEST[0])
+        entries.append(entry)
+    if not _knows_referrers(repository, subject.digest):
+        _list_in_tag(repository, subject.digest, entries)
+    return [str(entry["digest"]) for entry in entries]
+
+
+def _knows_referrers(repository: Repository, digest: str) -> bool:
+    """Whether the registry has the referrers API, which answers for whatever digest."""
+
+    def ask(login: Mapping[str, str]) -> Answer:
+        return repository.client.get(repository.url(f"referrers/{digest}"), headers=login)
+
+    try:
+        return "manifests" in (repository.asked(ask).json() or {})
+    except (HttpError, TypeError):
+        return False
+
+
+def _tag(digest: str) -> str:
+    return digest.replace(":", "-")
+
+
+def _tagged(repository: Repository, digest: str) -> Manifest | None:
+    path = f"manifests/{_tag(digest)}"
+    try:
+        repository.asked(
+            lambda login: repository.client.head(repository.url(path), headers={"Accept": INDEX[0], **login})
+        )
+    except HttpError as refused:
+        if refused.status == 404:
+            return None
+        raise repository.refused(refused, path) from None
+    return repository.manifest(_tag(digest))
+
+
+def _list_in_tag(repository: Repository, digest: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Add to the index that a tag named by the digest has: what clients read where there are no referrers."""
+    before = _tagged(repository, digest)
+    listed = before.content.get("manifests") if before else None
+    known = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    digests = [each.get("digest") for each in known]
+    known += [dict(entry) for entry in entries if entry["digest"] not in digests]
+    index = encode({"schemaVersion": 2, "mediaType": INDEX[0], "manifests": known})
+    repository.put_manifest(_tag(digest), INDEX[0], index)

@@ -1,0 +1,300 @@
+"""A repository in a registry: manifests and blobs by the OCI distribution specification, with the user's login.
+
+On our own HTTP client. The Python clients that there are do not fit: oras (requests) neither resumes nor mounts and
+ignores DOCKER_CONFIG, python-dxf does not resume, and both read a blob only from a file of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
+
+from aikit_nix.base import redact, strict_json
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.http.client import Answer, Client, HttpError, Tries, Trouble
+from aikit_nix.registry import credentials
+
+T = TypeVar("T")
+
+INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_ACCEPT = ", ".join((*MANIFEST, *INDEX))
+_LIMIT = 4 << 20  # bytes of a manifest: the specification asks registries to take that much
+_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
+_PARAMETER = re.compile(r'(?<![A-Za-z_])([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest or index as its bytes stand in the registry."""
+
+    media_type: str
+    digest: str
+    data: bytes
+    content: Mapping[str, Any]
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it lists manifests for platforms."""
+        return self.media_type in INDEX or "manifests" in self.content
+
+
+class Repository:
+    """One repository, for `actions` (`pull`, or `pull,push`). Every method raises AikitError."""
+
+    def __init__(
+        self,
+        client: Client,
+        registry: str,
+        name: str,
+        *,
+        actions: str = "pull",
+        insecure: bool = False,
+        sources: Sequence[str] = (),
+    ) -> None:
+        """`sources` are the registry's other repositories that blobs may be mounted from. `insecure` is plain HTTP."""
+        self.client = client
+        self.registry = registry
+        self.name = name
+        self._reads = actions == "pull"
+        self._scopes = [f"repository:{name}:{actions}", *(f"repository:{source}:pull" for source in sources)]
+        host = "registry-1.docker.io" if registry in ("docker.io", "index.docker.io") else registry
+        # As docker and AIKit: a registry on this machine speaks plain HTTP
+        scheme = "http" if insecure or _LOOPBACK.fullmatch(registry) else "https"
+        self._base = f"{scheme}://{host}"
+        self._authorization: str | None = None
+        self._lock = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.name}"
+
+    def url(self, path: str) -> str:
+        """The address of something in the repository: `manifests/latest`, `blobs/sha256:…`."""
+        return f"{self._base}/v2/{self.name}/{path}"
+
+    def address(self, base: str, said: str, what: str) -> str:
+        """Where the registry sends `what`, as it says in an answer from `base`.
+
+        Raises AikitError where that is no address, or not encrypted while the registry is.
+        """
+        own = urlsplit(self._base)
+        try:
+            target = urlsplit(urljoin(base, said))
+            is_own = target.netloc == own.netloc or _place(target) == _place(own)
+        except ValueError:
+            raise error(f"{self} sends {what} to {redact.shown(said)}, which is no address", code="registry") from None
+        if is_own:
+            # behind a proxy, a registry may not know that it is asked over TLS, or name the port that goes without saying
+            target = target._replace(scheme=own.scheme, netloc=own.netloc)
+        if target.scheme not in ("http", "https") or (own.scheme == "https" and target.scheme == "http"):
+            raise error(
+                f"{self} sends {what} to {redact.blank(target.geturl())}, which is not encrypted", code="registry"
+            )
+        return target.geturl()
+
+    def headers(self) -> dict[str, str]:
+        """The Authorization header that the registry asked for, if it asked yet."""
+        return {"Authorization": self._authorization} if self._authorization else {}
+
+    def manifest(self, reference: str) -> Manifest:
+        """The manifest of a tag or digest; its bytes are checked against the digest."""
+        answer = self.get(f"manifests/{reference}", {"Accept": _ACCEPT}, limit=_LIMIT)
+        digest = "sha256:" + hashlib.sha256(answer.body).hexdigest()
+        said = answer.headers.get("Docker-Content-Digest")
+        wanted = reference if reference.startswith("sha256:") else said
+        if wanted and wanted.startswith("sha256:") and wanted != digest:
+            raise error(
+                f"{self}: the manifest {reference} has the digest {digest}, not {redact.shown(wanted)}", code="registry"
+            )
+        try:
+            content = strict_json.parse(answer.body)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise error(f"{self}: {reference} is no manifest", code="registry")
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Manifest(str(content.get("mediaType") or media_type), digest, answer.body, content)
+
+    def blob(self, digest: str, limit: int = _LIMIT) -> bytes:
+        """A small blob, checked."""
+        body = self.get(f"blobs/{digest}", limit=limit).body
+        if "sha256:" + hashlib.sha256(body).hexdigest() != digest:
+            raise error(f"{self}: the blob {digest} has other bytes than its digest says", code="registry")
+        return body
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, *, limit: int = _LIMIT) -> Answer:
+        """A small answer, with the login where the registry asks for one."""
+        try:
+            return self.asked(
+                lambda login: self.client.get(self.url(path), headers={**(headers or {}), **login}, limit=limit)
+            )
+        except HttpError as refused:
+            raise self.refused(refused, path) from None
+
+    def asked(self, action: Callable[[Mapping[str, str]], T]) -> T:
+        """What an action gives that is told the headers of the login; done again where those are no longer taken.
+
+        Raises what the action raises.
+        """
+        login = self.headers()
+        try:
+            return action(login)
+        except HttpError as refused:
+            if refused.status != 401 or not self.renew(refused, login):
+                raise
+        return action(self.headers())
+
+    def renew(self, refused: HttpError, login: Mapping[str, str]) -> bool:
+        """Whether there are now other headers than those of the login that was refused (401). Raises AikitError."""
+        with self._lock:
+            # another thread may have been here first
+            return self.headers() != login or self.authorize(refused)
+
+    def has(self, digest: str, size: int) -> bool:
+        """Whether a blob is there. Raises AikitError for a registry that says so of another one."""
+        path = f"blobs/{digest}"
+        try:
+            answer = self.asked(lambda login: self.client.head(self.url(path), headers=login))
+        except HttpError as refused:
+            if refused.status == 404:
+                return False
+            raise self.refused(refused, path) from None
+        self.agrees(answer.headers, digest)
+        length = answer.headers.get("Content-Length")
+        if length not in (None, "0", str(size)) and answer.status == 200:
+            raise error(f"{self} has {redact.shown(str(length))} bytes as {digest}, which are {size}", code="registry")
+        return True
+
+    def put_manifest(self, reference: str, media_type: str, data: bytes) -> str:
+        """Store a manifest under a tag or its digest, which is given back."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        path = f"manifests/{quote(reference, safe=':')}"
+
+        def put(login: Mapping[str, str]) -> Answer:
+            headers = {"Content-Type": media_type, **login}
+            return self.client.send("PUT", self.url(path), [data], len(data), headers=headers)
+
+        tries = self.client.tries()
+        while True:
+            try:
+                self.agrees(self.asked(put).headers, digest)
+                return digest
+            except HttpError as refused:
+                if not refused.again:
+                    raise self.refused(refused, path) from None
+                self.wait(tries, refused, path)
+
+    def wait(self, tries: Tries, problem: HttpError, path: str) -> None:
+        """Wait before the next attempt; raises AikitError where there is no sense in one."""
+        try:
+            tries.failed(problem)
+        except HttpError:
+            raise self.refused(problem, path) from None
+
+    def agrees(self, headers: Mapping[str, str], digest: str) -> None:
+        """Raises AikitError where the registry took what it got for something else."""
+        said = headers.get("Docker-Content-Digest")
+        if said and said.startswith("sha256:") and said != digest:
+            raise error(
+                f"{self} says {redact.shown(said)} of what has the digest {digest}: do not trust it", code="registry"
+            )
+
+    def login(self) -> None:
+        """Ask for what the repository wants to know, before a request that cannot be asked twice."""
+        try:
+            self.client.get(f"{self._base}/v2/", headers=self.headers())
+        except HttpError as refused:
+            if refused.status == 401 and self.authorize(refused):
+                return
+            if refused.status not in (401, 404):
+                raise self.refused(refused, "") from None
+
+    def authorize(self, refused: HttpError) -> bool:
+        """Do what a 401 asks for; False where there is nothing more to do. Source: the distribution project's token spec."""
+        challenge = refused.headers.get("WWW-Authenticate", "")
+        kind, _, rest = challenge.partition(" ")
+        said = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(rest)}
+        login = credentials.find(self.registry, self.name)
+        before = self._authorization
+        match kind.lower():
+            case "basic" if login:
+                self._authorization = login.basic
+            case "bearer" if "realm" in said:
+                self._authorization = f"Bearer {self._token(said, login)}"
+            case _:
+                return False
+        return self._authorization != before
+
+    def _token(self, said: Mapping[str, str], login: credentials.Login | None) -> str:
+        realm = self.address(self._base, said["realm"], "its login")
+        scopes = self._scopes
+        if self._reads and "scope" in said:
+            scopes = [said["scope"]]
+        query = {"service": said["service"]} if "service" in said else {}
+        if login and login.identity_token:
+            form = urlencode(
+                {
+                    **query,
+                    "scope": " ".join(scopes),
+                    "grant_type": "refresh_token",
+                    "refresh_token": login.identity_token,
+                    "client_id": "aikit-nix",
+                }
+            )
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self.client.post(realm, form.encode(), headers=headers)
+        else:
+            asked = urlencode({**query, "scope": scopes}, doseq=True, quote_via=quote)
+            address = f"{realm}{'&' if '?' in realm else '?'}{asked}"
+            try:
+                answer = self.client.get(address, headers={"Authorization": login.basic} if login else {})
+            except HttpError as refused:
+                if refused.status in (401, 403):
+                    raise error(
+                        f"{self.registry} does not take the login for {self.name}: log in again (`docker login {self.registry}`)",
+                        code="registry",
+                    ) from None
+                raise
+        content = answer.json()
+        token = content.get("token") or content.get("access_token") if isinstance(content, dict) else None
+        if not isinstance(token, str) or not token:
+            raise error(f"{self.registry} gave no token for {self.name}", code="registry")
+        redact.hide(token)
+        return token
+
+    def refused(self, problem: HttpError, path: str) -> AikitError:
+        """What a refusal means, and what to do about it."""
+        if problem.trouble is not Trouble.STATUS:
+            return error(f"{self}: {problem.message}", code="registry")
+        said = _said(problem.body)
+        match problem.status:
+            case 401 | 403:
+                hint = f"is not open to you: `docker login {self.registry}` or `podman login {self.registry}`"
+            case 404:
+                what = path.partition("/")[2]
+                hint = f"has no {what}: check the name and the tag" if what else "is not there: check the name"
+            case 429:
+                hint = "takes no more requests for now: wait some minutes, or log in"
+            case _:
+                hint = f"answered {problem.status}: try again later"
+        return error(f"{self} {hint}{f' ({said})' if said else ''}", code="registry")
+
+
+def _place(address: SplitResult) -> tuple[str | None, int | None]:
+    """Whom an address is of. Raises ValueError."""
+    return address.hostname, address.port or {"http": 80, "https": 443}.get(address.scheme)
+
+
+def _said(body: bytes) -> str:
+    """The message in a registry's error."""
+    try:
+        first = json.loads(body)["errors"][0]
+        return redact.shown(str(first.get("message") or first.get("code")))[:200]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""

@@ -1,0 +1,81 @@
+"""What a builder says of its build, and what two builders do not agree on. With real builds: test_proof.py."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix.attest import reproduce
+from aikit_nix.base.errors import AikitError
+from aikit_nix.flakes import materials
+from aikit_nix.image import layout
+from support import layouts, recipes
+
+SYSTEM = "x86_64-linux"
+
+
+@pytest.fixture
+def ours(tmp_path: Path, nix: None) -> dict[str, Any]:
+    """Our statement of an image, as another builder reads it."""
+    recipes.write(tmp_path / "flake")
+    image = layout.read_layout(layouts.write(tmp_path / "image", {"/models/llama.gguf": b"weights"}, {"x": b"1"}))
+    statement = reproduce.statement(materials.read(tmp_path / "flake"), SYSTEM, image)
+    (tmp_path / "statement.json").write_text(json.dumps(statement))
+    return reproduce.read(tmp_path / "statement.json")
+
+
+def test_a_statement_has_the_digests_of_all_that_went_in_and_came_out(ours: dict[str, Any], tmp_path: Path) -> None:
+    lock = tmp_path / "flake/aikit.lock"
+    assert ours["inputs"]["aikit.lock"] == recipes.sha256(lock.read_bytes())
+    assert "flake.nix" in ours["inputs"]
+    image = layout.read_layout(tmp_path / "image/layout")
+    assert (ours["image"]["manifest"], ours["image"]["configuration"]) == (image.digest, image.config_digest)
+    assert [layer["digest"] for layer in ours["image"]["layers"]] == [layer.digest for layer in image.layers]
+
+
+def test_builders_with_other_versions_agree(ours: dict[str, Any]) -> None:
+    assert list(reproduce.differences(ours, ours | {"nix": "nix (Nix) 99", "generator": "another"})) == []
+
+
+def test_whatever_else_differs_is_said_inputs_first(ours: dict[str, Any]) -> None:
+    theirs = copy.deepcopy(ours)
+    theirs["system"] = "aarch64-linux"
+    theirs["inputs"] |= {"flake.nix": "0", "more.nix": "1"}
+    theirs["image"]["layers"][1]["digest"] = "sha256:0"
+    theirs["image"]["layers"].append({"digest": "sha256:1"})
+    theirs["image"] |= {"manifest": "sha256:2", "configuration": "sha256:3"}
+    assert [line.partition(":")[0] for line in reproduce.differences(ours, theirs)] == [
+        "the system", "the input flake.nix", "the input more.nix", "the layer 2", "the layer 3", "the configuration", "the manifest",
+    ]  # fmt: skip
+    assert "the layer 3: none here, sha256:1 there" in list(reproduce.differences(ours, theirs))
+
+
+def test_a_statement_that_lacks_something_differs_in_it(ours: dict[str, Any]) -> None:
+    theirs = {"formatVersion": 1, "inputs": {}, "image": {"layers": []}}
+    said = list(reproduce.differences(ours, theirs))
+    assert len(said) == 1 + len(ours["inputs"]) + len(ours["image"]["layers"]) + 2
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "", "[]", "{", "[" * 100_000,
+        '{"formatVersion": 9}',
+        '{"formatVersion": 1, "inputs": 1, "image": {}}',
+        '{"formatVersion": 1, "inputs": [], "image": {"layers": []}}',
+        '{"formatVersion": 1, "inputs": ["ab"], "image": {"layers": []}}',
+        '{"formatVersion": 1, "inputs": {}, "image": {"layers": "x"}}',
+        '{"formatVersion": 1, "inputs": {}, "image": {"layers": [{}]}}',
+        '{"formatVersion": 1, "inputs": {}, "image": {"layers": ["digest"]}}',
+        '{"formatVersion": 1, "inputs": {}, "image": []}',
+    ],
+    ids=range(12),
+)  # fmt: skip
+def test_what_is_no_statement_is_refused(tmp_path: Path, spoil: str) -> None:
+    (tmp_path / "statement.json").write_text(spoil)
+    with pytest.raises(AikitError, match="is no statement of `aikit-nix reproduce`"):
+        reproduce.read(tmp_path / "statement.json")

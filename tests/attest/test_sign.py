@@ -1,0 +1,171 @@
+"""Signatures by cosign: what is signed, and what cosign is told; with cosign and verifiers themselves where they are."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aikit_nix.attest import sign
+from aikit_nix.base.errors import AikitError
+from aikit_nix.flakes import materials
+from image.conftest import manifest_digest
+from support import image, recipes
+from support.flakes import Project
+
+COSIGN = shutil.which("cosign")
+needs_cosign = pytest.mark.skipif(not COSIGN, reason="cosign is not installed")
+
+# Notes what it is told, and writes what it is asked for.
+STAND_IN = """#!/bin/sh
+echo "$*" >> {folder}/calls
+command=$1
+while [ $# -gt 0 ]; do
+  case $1 in
+    --predicate | --statement | --signing-config) cp "$2" {folder}/"$command-$(basename "$2")" ;;
+    --bundle) echo '{{"verificationMaterial": {{"publicKey": {{"hint": "of cosign"}}}}, "dsse": 1}}' > "$2" ;;
+    --outfile) echo PEM > "$2" ;;
+  esac
+  shift
+done
+exit {status}
+"""
+
+
+def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, status: int = 0) -> Path:
+    """A program called cosign, first on PATH; the file that has its command lines."""
+    (folder / "cosign").write_text(STAND_IN.format(folder=folder, status=status))
+    (folder / "cosign").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder / "calls"
+
+
+def test_every_file_below_models_is_signed(tmp_path: Path) -> None:
+    """A verifier refuses a folder that has one more: the link for RamaLama and the templates are files, too."""
+    content = recipes.write(tmp_path)
+    plan = json.loads((tmp_path / "aikit/plan.json").read_text())
+    recipes.change(tmp_path / "aikit/plan.json", files=[*plan["files"], {"path": "/models/a.tmpl", "text": "ü"}])
+    said = sign.model_statement(materials.read(tmp_path))
+    resources = {each["name"]: each["digest"] for each in said["predicate"]["resources"]}
+    sha256 = recipes.sha256(content)
+    assert resources == {"a.tmpl": recipes.sha256("ü".encode()), "llama.gguf": sha256, "model.file": sha256}
+    assert list(resources) == sorted(resources)
+    whole = hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in resources.values())).hexdigest()
+    assert said["subject"] == [{"name": "models", "digest": {"sha256": whole}}]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_public_log_hears_of_it_only_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: bool
+) -> None:
+    calls = stand_in(tmp_path, monkeypatch)
+    recipes.write(tmp_path / "flake")
+    sign.image("ghcr.io/me/x@sha256:0", "cosign.key", "bill", {"a": 1}, log=log)
+    sign.models(materials.read(tmp_path / "flake"), "cosign.key", tmp_path / "model.sig", log=log)
+    told = [line.split() for line in calls.read_text().splitlines() if not line.startswith("public-key")]
+    assert [words[0] for words in told] == ["sign", "attest", "attest", "attest-blob"]
+    for words in told:
+        assert ("--use-signing-config" in words, "--signing-config" in words) == (log, not log)
+        assert words[words.index("--key") + 1] == "cosign.key"
+        assert "--allow-http-registry" not in words
+        if not log:
+            services = json.loads((tmp_path / f"{words[0]}-signing-config.json").read_text())
+            assert not {name for name, value in services.items() if name != "mediaType" and value}
+    assert (tmp_path / "attest-cyclonedx.json").read_text() == "bill"
+    assert json.loads((tmp_path / "attest-slsaprovenance1.json").read_text()) == {"a": 1}
+
+
+def test_what_is_signed_is_utf_8_whatever_the_terminal_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch)
+    code = "from aikit_nix.image import sign; sign.image('a', 'key', '\\xfc', {'a': '\\u6a21'})"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    assert (tmp_path / "attest-cyclonedx.json").read_text(encoding="utf-8") == "ü"
+    assert json.loads((tmp_path / "attest-slsaprovenance1.json").read_bytes()) == {"a": "模"}
+
+
+def test_the_models_signature_hints_at_the_key_as_its_verifier_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch)
+    recipes.write(tmp_path / "flake")
+    found = materials.read(tmp_path / "flake")
+    sign.models(found, "cosign.key", tmp_path / "model.sig")
+    assert json.loads((tmp_path / "attest-blob-statement").read_text()) == sign.model_statement(found)
+    signature = json.loads((tmp_path / "model.sig").read_text())
+    assert signature["verificationMaterial"]["publicKey"]["hint"] == recipes.sha256(b"PEM\n")
+    assert signature["dsse"] == 1
+
+
+def test_where_cosign_fails_or_is_not_there_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(tmp_path, monkeypatch, status=3)
+    recipes.write(tmp_path / "flake")
+    found = materials.read(tmp_path / "flake")
+    with pytest.raises(AikitError, match="`cosign` failed with status 3: it says why above"):
+        sign.models(found, "cosign.key", tmp_path / "model.sig")
+    assert len(calls.read_text().splitlines()) == 1
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(AikitError, match="`cosign` cannot be run: it is not on PATH"):
+        sign.models(found, "cosign.key", tmp_path / "model.sig")
+    assert not (tmp_path / "model.sig").exists()
+
+
+# --- With cosign itself
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("key")
+    env = {**os.environ, "COSIGN_PASSWORD": "secret"}
+    subprocess.run([COSIGN or "", "generate-key-pair"], cwd=folder, env=env, check=True, capture_output=True)
+    return folder / "cosign.key"
+
+
+def cosign(*arguments: str | Path) -> bytes:
+    argv = [COSIGN or "", *arguments]
+    return subprocess.run(argv, check=True, capture_output=True).stdout
+
+
+@needs_cosign
+def test_cosign_verifies_image_and_attestations(tiny_project: Project, pushed: str, key: Path, tmp_path: Path) -> None:
+    done = tiny_project.run("sign", pushed, "--key", key, COSIGN_PASSWORD="secret")
+    assert done.returncode == 0, done.stderr
+    assert "sigstore.dev" not in done.stderr  # nor was any service tried in vain
+    public: list[str | Path] = ["--key", key.with_suffix(".pub"), "--insecure-ignore-tlog=true"]
+    if b"GitVersion:    v2" in cosign("version"):  # which asks for Sigstore's own root otherwise
+        (tmp_path / "root.json").write_text(
+            '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
+        )
+        public += ["--new-bundle-format", "--trusted-root", tmp_path / "root.json"]
+    assert manifest_digest(tiny_project).encode() in cosign("verify", *public, pushed)
+    for kind in ("cyclonedx", "slsaprovenance1"):
+        assert b"payload" in cosign("verify-attestation", *public, "--type", kind, pushed)
+
+
+@needs_cosign
+def test_a_wrong_password_is_an_error(tiny_project: Project, pushed: str, key: Path) -> None:
+    done = tiny_project.run("sign", pushed, "--key", key, COSIGN_PASSWORD="wrong")
+    assert done.returncode == 1
+    assert "error: `cosign` failed" in done.stderr
+
+
+@needs_cosign
+@pytest.mark.skipif(not importlib.util.find_spec("model_signing"), reason="model-signing is not installed (PyPI)")
+def test_the_public_verifier_takes_the_models_signature(tiny_project: Project, key: Path, tmp_path: Path) -> None:
+    done = tiny_project.run("sign-models", "--key", key, "-o", tmp_path / "model.sig", COSIGN_PASSWORD="secret")
+    assert done.returncode == 0, done.stderr
+    image.unpack(tiny_project.build("oci"), tmp_path / "root")
+    models = tmp_path / "root/models"
+    argv = [sys.executable, "-m", "model_signing", "verify", "key", str(models), "--allow_symlinks"]
+    argv += ["--signature", str(tmp_path / "model.sig"), "--public_key", str(key.with_suffix(".pub"))]
+    assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+    (models / "tiny.gguf").chmod(0o644)
+    (models / "tiny.gguf").write_bytes(b"other")
+    assert subprocess.run(argv, check=False, capture_output=True).returncode != 0

@@ -1,0 +1,248 @@
+"""The folder holds the old flake or the new one, whatever fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix.aikitfile.parser import parse
+from aikit_nix.base.errors import AikitError
+from aikit_nix.flakes import folder, plan
+from aikit_nix.flakes import write as flake
+from aikit_nix.flakes.choices import Choices
+from aikit_nix.flakes.write import Files
+from support.flakes import PINNED
+
+
+def rendered(packages: plan.Packages = plan.Packages.DEBIAN, more: bytes = b"") -> Files:
+    planned, _ = plan.make(parse(PINNED + more, "aikitfile.yaml")[0], plan.Options(packages=packages))
+    return flake.render(planned, Choices(packages=packages))
+
+
+NIXPKGS = rendered(plan.Packages.NIXPKGS)
+DEBIAN = rendered()
+
+
+def tree(top: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+def whole(files: Files) -> dict[str, bytes]:
+    return dict(files.content) | ({"flake.lock": files.lock} if files.lock else {})
+
+
+def test_the_written_folder_is_what_was_rendered(tmp_path: Path) -> None:
+    assert folder.write(DEBIAN, tmp_path / "out").written == ("aikit", "flake.nix")
+    assert tree(tmp_path / "out") == whole(DEBIAN)
+
+
+def test_writing_again_replaces_what_we_wrote(tmp_path: Path) -> None:
+    folder.write(NIXPKGS, tmp_path)
+    (tmp_path / "own.txt").write_text("the user's")
+    done = folder.write(DEBIAN, tmp_path)
+    assert (done.set_aside, done.kept) == ((), ())
+    lock = {"flake.lock": NIXPKGS.lock, "own.txt": b"the user's"}
+    assert tree(tmp_path) == {**whole(DEBIAN), **lock}
+
+
+def test_the_lock_is_the_users(tmp_path: Path) -> None:
+    folder.write(NIXPKGS, tmp_path)
+    (tmp_path / "flake.lock").write_text("updated by nix")
+    folder.write(rendered(plan.Packages.NIXPKGS, b"debug: true\n"), tmp_path)
+    assert (tmp_path / "flake.lock").read_text() == "updated by nix"
+
+
+def test_an_edited_flake_is_left_and_an_edited_library_set_aside(tmp_path: Path) -> None:
+    folder.write(DEBIAN, tmp_path)
+    with (tmp_path / "flake.nix").open("a") as file:
+        file.write("# mine\n")
+    with (tmp_path / "aikit/default.nix").open("a") as file:
+        file.write("# mine\n")
+    before = tree(tmp_path)
+    done = folder.write(DEBIAN, tmp_path)
+    assert done.kept == (tmp_path / "flake.nix",)
+    assert done.set_aside == (tmp_path / "aikit~",)
+    assert tree(tmp_path)["flake.nix"] == before["flake.nix"]
+    assert tree(tmp_path)["aikit~/default.nix"] == before["aikit/default.nix"]
+    done = folder.write(DEBIAN, tmp_path, force=True)
+    assert done.set_aside == (tmp_path / "flake.nix~",)
+    assert tree(tmp_path)["flake.nix~"] == before["flake.nix"]
+    assert tree(tmp_path)["flake.nix"] == DEBIAN.content["flake.nix"]
+
+
+@pytest.mark.parametrize("foreign", ["flake.nix", "aikit/mine.nix"])
+def test_what_others_wrote_is_refused_or_set_aside(tmp_path: Path, foreign: str) -> None:
+    (tmp_path / foreign).parent.mkdir(exist_ok=True)
+    (tmp_path / foreign).write_text("{ }")
+    with pytest.raises(AikitError, match="not written by aikit-nix"):
+        folder.write(DEBIAN, tmp_path)
+    assert tree(tmp_path) == {foreign: b"{ }"}
+    folder.write(DEBIAN, tmp_path, force=True)
+    top, slash, rest = foreign.partition("/")
+    assert tree(tmp_path) == {**whole(DEBIAN), f"{top}~{slash}{rest}": b"{ }"}
+
+
+def test_a_huge_foreign_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "flake.nix").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(AikitError, match="not written by aikit-nix"):
+        folder.write(DEBIAN, tmp_path)
+
+
+@pytest.mark.parametrize("link", ["/dev/zero", "pipe"])
+def test_seals_that_never_end_are_none(tmp_path: Path, link: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    folder.write(DEBIAN, tmp_path / "out")
+    (tmp_path / "out/aikit/seals.json").unlink()
+    (tmp_path / "out/aikit/seals.json").symlink_to(tmp_path / link)
+    with pytest.raises(AikitError, match="not written by aikit-nix"):
+        folder.write(DEBIAN, tmp_path / "out")
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(AikitError, match="no folder"):
+        folder.write(DEBIAN, tmp_path / "out")
+
+
+def run_faulty(out: Path, how: str, at: int) -> tuple[int, int]:
+    """`folder.write` in a process of its own, where the Nth call that changes something fails in some way.
+
+    Gives the exit status and the number of such calls that there were.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def faulty(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == at and how == "kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if count == at and how == "interrupt":
+                    raise KeyboardInterrupt
+                if count == at:
+                    raise OSError(errno.ENOSPC, "No space left on device", str(args[0]))
+                return real(*args, **kwargs)
+
+            return call
+
+        for name in ("rename", "replace", "write_bytes", "mkdir", "unlink"):
+            setattr(Path, name, faulty(getattr(Path, name)))
+        os.link = faulty(os.link)
+        folder._exchange = faulty(folder._exchange)
+        status = 0
+        try:
+            folder.write(DEBIAN, out)
+        except (AikitError, KeyboardInterrupt):
+            status = 1
+        finally:
+            os.write(write, str(count).encode())
+            os._exit(status)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        counted = int(pipe.read() or 0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), counted
+
+
+@pytest.mark.parametrize("before", [None, NIXPKGS], ids=["empty", "nixpkgs"])
+@pytest.mark.parametrize("how", ["error", "interrupt", "kill"])
+def test_whatever_fails_the_folder_is_old_or_new_or_the_next_run_mends_it(
+    tmp_path: Path, how: str, before: Files | None
+) -> None:
+    if before:
+        folder.write(before, tmp_path / "count")
+    _, steps = run_faulty(tmp_path / "count", "error", 0)
+    assert steps > len(DEBIAN.content)
+    interesting = range(1, steps + 1)
+    for at in interesting:
+        out = tmp_path / f"{at}"
+        if before:
+            folder.write(before, out)
+        old = tree(out)
+        status, _ = run_faulty(out, how, at)
+        assert status == (-signal.SIGKILL if how == "kill" else 1), f"step {at}"
+        if how != "kill":
+            allowed = [old, *([{**whole(DEBIAN), "flake.lock": NIXPKGS.lock}] if before else [whole(DEBIAN)])]
+            assert tree(out) in allowed, f"step {at}"
+        done_again = folder.write(DEBIAN, out)
+        assert (done_again.set_aside, done_again.kept) == ((), ()), f"step {at}"
+        lock = {"flake.lock": NIXPKGS.lock} if before else {}
+        assert tree(out) == {**whole(DEBIAN), **lock}, f"step {at}"
+        assert not list(out.glob(".aikit-nix*"))
+
+
+def test_two_at_once_leave_one_of_the_two(tmp_path: Path) -> None:
+    for round_ in range(20):
+        out = tmp_path / str(round_)
+        threads = [threading.Thread(target=folder.write, args=(files, out)) for files in (NIXPKGS, DEBIAN)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = tree(out)
+        lock = found.pop("flake.lock", None)
+        assert found in (dict(NIXPKGS.content), dict(DEBIAN.content))
+        assert lock in (None, NIXPKGS.lock)
+
+
+# --- git
+
+
+def git(top: Path, *args: str) -> str:
+    return subprocess.run(["git", *args], cwd=top, check=True, capture_output=True, text=True).stdout
+
+
+def test_in_a_git_repository_nix_sees_the_files(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("*.json\n")
+    done = folder.write(DEBIAN, tmp_path / "image")
+    (said,) = folder.show_to_git(tmp_path / "image", done.written)
+    assert "told git of aikit, flake.nix" in said.message
+    assert set(git(tmp_path, "ls-files").split()) == {f"image/{path}" for path in DEBIAN.content}
+    assert git(tmp_path, "diff", "--cached", "--name-only") == ""
+    assert folder.show_to_git(tmp_path / "image", done.written) == ()
+
+
+def test_outside_of_git_there_is_nothing_to_show(tmp_path: Path) -> None:
+    assert folder.show_to_git(tmp_path, ["aikit"]) == ()
+
+
+def test_a_machine_without_git_is_warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flake is written then, and no error may end what follows."""
+    git(tmp_path, "init", "-q")
+    done = folder.write(DEBIAN, tmp_path)
+    with (tmp_path / "large.gguf").open("wb") as model:
+        model.truncate(60_000_000)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (said,) = folder.show_to_git(tmp_path, done.written)
+    assert "run `git add`" in said.message
+    assert folder.copied_models(tmp_path, []) == ()
+
+
+def test_a_model_inside_the_flake_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_LARGE_BYTES", 3)
+    (tmp_path / "big.gguf").write_bytes(b"1234")
+    (tmp_path / "small.gguf").write_bytes(b"1")
+    (tmp_path / "link.gguf").symlink_to("big.gguf")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/other").write_bytes(b"1234")
+    (tmp_path / "elsewhere").mkdir()
+
+    def warned(top: Path) -> list[str]:
+        found = folder.copied_models(top, [tmp_path / "deep/other", tmp_path / "link.gguf"])
+        return [re.findall(r"\S+", diagnostic.message)[0] for diagnostic in found]
+
+    assert warned(tmp_path) == [str(tmp_path / "big.gguf"), str(tmp_path / "deep/other")]
+    assert warned(tmp_path / "elsewhere") == []

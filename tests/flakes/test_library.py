@@ -1,0 +1,99 @@
+"""Which files of the Nix library a flake gets, and that they are enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aikit_nix.aikitfile.parser import parse
+from aikit_nix.base import data
+from aikit_nix.flakes import library
+from aikit_nix.flakes.plan import Engine, Options, Packages, Plan, make
+from nixpkgs.toolchain import Nixpkgs
+from support.flakes import PINNED
+
+NIXPKGS = '{ nixpkgs, folder }: import (/. + folder) { inherit nixpkgs; plan = builtins.fromJSON (builtins.readFile (/. + folder + "/plan.json")); }'
+
+
+def planned(packages: Packages, engine: Engine | None = None, backends: tuple[str, ...] = ()) -> Plan:
+    plan, _ = make(parse(PINNED, "aikitfile.yaml")[0], Options(packages=packages, engine=engine))
+    return dataclasses.replace(plan, backends=backends)
+
+
+DEBIAN = planned(Packages.DEBIAN)
+KINDS = {
+    "llama-server": planned(Packages.NIXPKGS, Engine.LLAMA_SERVER),
+    "localai": planned(Packages.NIXPKGS),
+    "stablediffusion": planned(Packages.NIXPKGS, backends=("stablediffusion",)),
+}
+
+
+def write(plan: Plan, folder: Path) -> Path:
+    for path, content in library.files(plan).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    (folder / "plan.json").write_text(plan.to_json())
+    return folder
+
+
+def test_a_debian_flake_has_nothing_of_nixpkgs() -> None:
+    found = set(library.files(DEBIAN))
+    assert {"default.nix", "image.nix", "image/model_layer.py", "packages/debian/lock.json"} < found
+    assert not [path for path in found if path.startswith(("engines/", "packages/nixpkgs")) or path == "pins.json"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_nixpkgs_flake_has_nothing_of_debian(kind: str) -> None:
+    found = library.files(KINDS[kind])
+    assert not [path for path in found if "debian" in path]
+    assert sum(map(len, found.values())) < 68_000
+
+
+def test_a_backend_comes_with_who_asked_for_it() -> None:
+    assert "engines/localai/stablediffusion.nix" not in library.files(KINDS["localai"])
+    assert "engines/localai/stablediffusion.nix" in library.files(KINDS["stablediffusion"])
+    assert "engines/localai/server.nix" not in library.files(KINDS["llama-server"])
+
+
+def test_every_file_is_reached_by_some_plan() -> None:
+    plans = [DEBIAN, *KINDS.values()]
+    reached = {path for plan in plans for path in library.files(plan)}
+    tracked = subprocess.run(["git", "ls-files", "."], cwd=data.NIX, capture_output=True, text=True, check=True).stdout
+    # For other flakes; and how the seed and the start program were made.
+    apart = {"mk-image.nix", "start/build.sh", *(f"packages/debian/seed/{name}" for name in ("build.sh", "seed.c"))}
+    assert set(tracked.split()) - reached == apart
+
+
+def test_a_licence_travels_with_its_program() -> None:
+    assert {"packages/debian/seed/x86_64-linux.txt", "packages/debian/seed/COPYRIGHT.musl"} < set(library.files(DEBIAN))
+
+
+def test_the_files_are_the_librarys_own() -> None:
+    for path, content in library.files(DEBIAN).items():
+        assert (data.NIX / path).read_bytes() == content
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_debian_flakes_files_are_enough(tmp_path: Path) -> None:
+    folder = write(DEBIAN, tmp_path / "aikit")
+    expression = f"import {folder} {{ plan = builtins.fromJSON (builtins.readFile {folder}/plan.json); }}"
+    evaluated = ["packages", "checks"]
+    for output in evaluated:
+        argv = ["nix-instantiate", "--expr", f"({expression}).{output}.x86_64-linux"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    argv = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", f"({expression}).apps"]
+    shown = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    assert set(shown["x86_64-linux"]) == {"load", "push", "run"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_nixpkgs_flakes_files_are_enough(nixpkgs: Nixpkgs, tmp_path: Path, kind: str) -> None:
+    folder = write(KINDS[kind], tmp_path / "aikit")
+    attributes = [f"packages.{system}.{output}" for system in KINDS[kind].systems for output in ("default", "oci")]
+    attributes += ["packages.x86_64-linux.image-cuda", "checks.x86_64-linux.serves"]
+    assert len(nixpkgs.instantiate(NIXPKGS, *attributes, folder=str(folder))) == len(attributes)

@@ -1,0 +1,103 @@
+"""What is read back from a flake's folder, whatever lies there."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix.attest import provenance, sbom, sign
+from aikit_nix.base.errors import AikitError
+from aikit_nix.flakes import materials
+from aikit_nix.flakes.plan import Packages
+from aikit_nix.image import kubernetes, modelpack
+from support import recipes
+
+FILES = {
+    Packages.DEBIAN: ("aikit/plan.json", "aikit.lock", "aikit/packages/debian/lock.json"),
+    Packages.NIXPKGS: ("aikit/plan.json", "aikit.lock", "aikit/pins.json", "flake.lock"),
+}
+JUNK: list[Any] = [None, 1, -1, "x", "", [], {}, [1], {"a": 1}, True, 1.5, "\0", "\ud800", "a" * 100, [[[]]]]
+
+
+def spoiled(value: Any, chance: random.Random) -> Any:
+    """The value with something in it replaced or left out."""
+    value = current = copy.deepcopy(value)
+    while True:
+        key = chance.choice(list(current)) if isinstance(current, dict) else chance.randrange(len(current))
+        if not (isinstance(current[key], dict | list) and current[key]) or chance.random() < 0.4:
+            if isinstance(current, dict) and chance.random() < 0.2:
+                del current[key]
+            else:
+                current[key] = chance.choice(JUNK)
+            return value
+        current = current[key]
+
+
+@pytest.mark.parametrize("packages", list(Packages))
+def test_whatever_is_read_ends_in_an_error_or_a_result(tmp_path: Path, packages: Packages) -> None:
+    recipes.write(tmp_path, packages=packages)
+    chance, refused = random.Random(1), 0
+    for _ in range(300):
+        file = tmp_path / chance.choice(FILES[packages])
+        before = file.read_text()
+        file.write_text(json.dumps(spoiled(json.loads(before), chance)))
+        try:
+            found = materials.read(tmp_path)
+            with contextlib.suppress(AikitError):
+                sbom.cyclonedx(found, found.system()).encode()
+            with contextlib.suppress(AikitError):
+                provenance.encode(provenance.predicate(found, found.system())).encode()
+            with contextlib.suppress(AikitError):
+                modelpack.make(found)
+            kubernetes.manifests(found, None, None).encode()
+            provenance.encode(sign.model_statement(found)).encode()
+        except AikitError:
+            refused += 1
+        file.write_text(before)
+    assert 20 < refused < 300
+
+
+@pytest.mark.parametrize(
+    "spoil", ["{", "[]", '{"formatVersion": 1}', '{"formatVersion": 2}', "[" * 100_000], ids=range(5)
+)
+def test_what_is_no_plan_is_refused(tmp_path: Path, spoil: str) -> None:
+    recipes.write(tmp_path)
+    (tmp_path / "aikit/plan.json").write_text(spoil)
+    with pytest.raises(AikitError, match="run `aikit-nix gen` again"):
+        materials.read(tmp_path)
+
+
+def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    recipes.write(tmp_path)
+    file = tmp_path / "aikit/plan.json"
+    (model,) = json.loads(file.read_text())["models"]
+    recipes.change(file, models=[model | {"size": float("inf")}])
+    with pytest.raises(AikitError, match="run `aikit-nix gen` again"):
+        materials.read(tmp_path)
+
+
+def test_an_owner_that_is_none_is_no_address(tmp_path: Path) -> None:
+    recipes.write(tmp_path, packages=Packages.NIXPKGS)
+    file = tmp_path / "flake.lock"
+    file.write_text(file.read_text().replace('"owner": "NixOS"', '"owner": "http://["'))
+    found = materials.read(tmp_path)
+    assert found.nixpkgs
+    assert str(found.nixpkgs.purl).startswith("pkg:github/http%3A%2F%2F%5B/nixpkgs@")
+    assert "nixpkgs" in sbom.cyclonedx(found, found.system())
+
+
+def test_a_flake_whose_library_is_an_input_says_where_its_pins_are(tmp_path: Path) -> None:
+    recipes.write(tmp_path)
+    (tmp_path / "aikit/packages/debian/lock.json").unlink()
+    with pytest.raises(AikitError, match="takes its Nix files from a flake input"):
+        materials.read(tmp_path).debs("x86_64-linux")
+    recipes.write(tmp_path / "nixpkgs", packages=Packages.NIXPKGS)
+    (tmp_path / "nixpkgs/aikit/pins.json").unlink()
+    with pytest.raises(AikitError, match="takes its Nix files from a flake input"):
+        materials.read(tmp_path / "nixpkgs").sources()

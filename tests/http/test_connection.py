@@ -1,0 +1,160 @@
+"""The connections below the HTTP client: proxies and certificates as users set them, an end for what never ends."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from aikit_nix.http.client import Client, HttpError, Patience, Trouble
+from support import file_server
+from support.file_server import Failure, FileServer
+from support.web import PATIENCE, TOKEN, refused
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(flood=b"HTTP/1.1 100 Continue\r\n\r\n"),
+        Failure(drip=0.1),
+        Failure(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", flood=b"1\r\nx\r\n" * 1000),
+    ],
+)
+def test_an_answer_that_never_ends_ends(web: Client, files: FileServer, failure: Failure) -> None:
+    files.files["/a"] = b"x" * 1000
+    files.failures["/a"] = [failure]
+    assert refused(web, files.url + "/a").trouble in (Trouble.SLOW, Trouble.TOO_LONG, Trouble.INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    "failure", [Failure(flood=b"x" * 999), Failure(flood=b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 9)]
+)
+def test_a_head_that_never_ends_ends(web: Client, files: FileServer, failure: Failure) -> None:
+    files.failures["/a"] = [failure] * 3
+    assert refused(web, files.url + "/a").trouble in (Trouble.SLOW, Trouble.INTERRUPTED)
+
+
+def test_a_silent_server_is_left(web: Client) -> None:
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        problem = refused(web, f"http://127.0.0.1:{silent.getsockname()[1]}/")
+    assert problem.trouble is Trouble.INTERRUPTED
+    assert "said nothing" in problem.message
+
+
+def test_no_cookie_is_kept(web: Client, files: FileServer) -> None:
+    files.files["/a"] = b""
+    files.failures["/a"] = [Failure(headers={"Set-Cookie": "a=b; Path=/"})]
+    web.get(files.url + "/a")
+    web.get(files.url + "/a")
+    assert "cookie" not in files.requests[1].headers
+
+
+def test_proxies_are_used_and_named(web: Client, files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.files["/a"] = b"through the proxy"  # a proxy is asked for whole addresses: the file server knows them
+    monkeypatch.setenv("HTTP_PROXY", files.url)
+    monkeypatch.setenv("http_proxy", files.url)
+    assert web.get("http://nowhere.invalid/a").body == b"through the proxy"
+    with file_server.serve({"/b": b"straight"}) as direct, Client(PATIENCE) as fresh:
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert fresh.get(direct.url + "/b").body == b"straight"
+        assert files.count("/b") == 0
+    monkeypatch.setenv("http_proxy", f"http://me:{TOKEN}@127.0.0.1:1")
+    with Client(PATIENCE) as fresh:
+        problem = refused(fresh, "http://nowhere.invalid/a")
+    assert problem.trouble is Trouble.UNREACHABLE
+    assert "through the proxy http://***@127.0.0.1:1" in problem.message
+    assert TOKEN not in problem.message
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://x", "http://[", "socks9://"])
+def test_a_proxy_of_no_use_is_an_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("all_proxy", proxy)
+    with Client(PATIENCE) as web:
+        assert "proxy" in refused(web, "http://nowhere.invalid/").message
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Self-signed, for 127.0.0.1."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is missing: it makes the certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]  # noqa: RUF005
+        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_users_certificates_are_trusted(
+    certificate: tuple[Path, Path], variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    with file_server.serve({"/a": b"secret"}, certificate) as server:
+        with Client(PATIENCE) as web:
+            problem = refused(web, server.url + "/a")
+        assert "certificate" in problem.message
+        assert "SSL_CERT_FILE" in problem.message
+        assert server.requests == []
+        monkeypatch.setenv(variable, str(certificate[0]))
+        with Client(PATIENCE) as web:
+            assert web.get(server.url + "/a").body == b"secret"
+        monkeypatch.setenv(variable, "/does/not/exist.pem")
+        with Client(PATIENCE) as web:
+            assert f"{variable} names no certificates" in refused(web, server.url + "/a").message
+
+
+def test_credentials_are_not_sent_where_encryption_ends(
+    certificate: tuple[Path, Path], files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    files.files["/b"] = b"plain"
+    with file_server.serve({}, certificate) as server, Client(PATIENCE) as web:
+        server.redirects["/a"] = files.url + "/b"
+        assert "not encrypted" in refused(web, server.url + "/a", headers={"Authorization": TOKEN}).message
+        assert files.requests == []
+        assert web.get(server.url + "/a").body == b"plain"
+
+
+def test_a_drip_over_tls_ends(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with file_server.serve({"/a": b"x" * 1000}, certificate) as server, Client(PATIENCE) as web:
+        server.failures["/a"] = [Failure(drip=0.1), Failure()]
+        assert refused(web, server.url + "/a").trouble is Trouble.SLOW
+        assert web.get(server.url + "/a").body == b"x" * 1000
+
+
+def test_abort_ends_what_other_threads_do(files: FileServer) -> None:
+    files.files["/a"] = b"x" * 1000
+    files.failures["/a"] = [Failure(drip=0.05)] * 9
+    problems: list[HttpError] = []
+    with Client(Patience()) as web:
+        thread = threading.Thread(target=lambda: problems.append(refused(web, files.url + "/a")))
+        thread.start()
+        while not files.requests:
+            time.sleep(0.01)
+        web.abort()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert problems[0].trouble is Trouble.INTERRUPTED
+        assert refused(web, files.url + "/a").trouble is Trouble.INTERRUPTED
+
+
+def test_past_all_proxies(files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    files.files["/a"] = b"x"
+    with Client(PATIENCE, direct=True) as client:
+        assert client.get(files.url + "/a").body == b"x"

@@ -1,0 +1,86 @@
+"""What is said about an image, in a registry that knows referrers and in one that does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Client
+from aikit_nix.image import layout, push
+from aikit_nix.registry import artifact, reference
+from aikit_nix.registry.artifact import Referrer
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.upload import Blob
+from support import fake_registry, layouts
+from support.fake_registry import FakeRegistry
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_referrers_are_listed_by_the_registry_or_in_a_tag(tmp_path: Path, knows: bool) -> None:
+    folder = layouts.write(tmp_path / "image", {"/models/m.gguf": b"weights"}, {"x": b"1"})
+    with fake_registry.serve() as registry, Client() as client:
+        registry.referrers = knows
+        pushed = push.push(layout.read_layout(folder), folder, reference.parse(f"{registry.address}/a/x:1"))
+        repository = Repository(client, registry.address, "a/x", actions="pull,push")
+        subject = repository.manifest("1")
+        for content in (b"one", b"two", b"one"):  # what is there already stays once
+            (digest,) = artifact.attach(repository, subject, [Referrer("text/x", content, {"note": content.decode()})])
+            manifest = json.loads(registry.manifests["a/x", digest])
+            assert manifest["subject"]["digest"] == pushed.digest
+            assert registry.blobs["a/x", manifest["layers"][0]["digest"]] == content
+        tag = ("a/x", pushed.digest.replace(":", "-"))
+        assert (tag in registry.manifests) is not knows
+        if not knows:
+            entries = json.loads(registry.manifests[tag])["manifests"]
+            assert [entry["annotations"] for entry in entries] == [{"note": "one"}, {"note": "two"}]
+            assert {entry["artifactType"] for entry in entries} == {"text/x"}
+
+
+@pytest.mark.parametrize("listed", [5, "text", {"a": 1}, [1], [["digest"]], None])
+def test_a_tag_that_lists_nonsense_is_no_obstacle(fake: FakeRegistry, listed: Any) -> None:
+    """Whoever may push to the repository may have written it."""
+    fake.manifests["a/x", "1"] = b'{"mediaType": "x", "layers": []}'
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        subject = repository.manifest("1")
+        tag = ("a/x", subject.digest.replace(":", "-"))
+        fake.manifests[tag] = json.dumps({"mediaType": "x", "manifests": listed}).encode()
+        (digest,) = artifact.attach(repository, subject, [Referrer("text/x", b"said", {})])
+    assert [entry["digest"] for entry in json.loads(fake.manifests[tag])["manifests"]] == [digest]
+
+
+def test_a_tag_that_could_not_be_written_again_is_said(fake: FakeRegistry) -> None:
+    fake.manifests["a/x", "1"] = b'{"mediaType": "x", "layers": []}'
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        subject = repository.manifest("1")
+        tag = subject.digest.replace(":", "-")
+        fake.manifests["a/x", tag] = b'{"manifests": [{"digest": "\\ud800"}]}'
+        with pytest.raises(AikitError, match=f"{tag} is no manifest"):
+            artifact.attach(repository, subject, [Referrer("text/x", b"said", {})])
+
+
+def test_the_same_bytes_under_two_names_are_sent_once(fake: FakeRegistry) -> None:
+    blobs = [Blob.of(b"here", name) for name in ("one", "two")]
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        assert artifact.publish(repository, blobs, b"{}", "1", "x") == len(b"here")
+    assert fake.count("POST") == 1
+
+
+def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) -> None:
+    here, absent = Blob.of(b"here", "the text"), Blob("sha256:" + "0" * 64, 1, "the model", None)
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        with pytest.raises(AikitError, match=r"^error: the model: neither in .*/a/x nor on this machine"):
+            artifact.publish(repository, [here, absent], b"{}", "1", "x")
+        assert (fake.blobs, fake.manifests, fake.count("POST")) == ({}, {}, 0)
+        fake.blobs["a/x", absent.digest] = b"x"
+        assert artifact.publish(repository, [here, absent], b"{}", "1", "x") == len(b"here")
+    assert fake.manifests["a/x", "1"] == b"{}"

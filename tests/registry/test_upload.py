@@ -1,0 +1,180 @@
+"""One blob on its way: connections that break, registries that differ, bytes that are not the ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Answer, Client
+from aikit_nix.image import layout
+from aikit_nix.registry import upload
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.upload import Blob, Content, Upload
+from support import layouts, wire
+from support.fake_registry import FakeRegistry
+from support.loopback import Handler, Server, running
+from support.pushes import MIB, PATH, refused, send
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+def test_a_cut_connection_is_taken_up_where_it_was(fake: FakeRegistry, tmp_path: Path) -> None:
+    full = layouts.make(tmp_path / "full", {PATH: os.urandom(8 * MIB)}, blobs=True)
+    with wire.tap(fake.address) as tap:
+        fake.cuts = [0, 2 * MIB, MIB]
+        send(full, f"{tap.address}/a:1", chunk=4 * MIB, jobs=1)
+        assert tap.sent < 14 * MIB
+    assert fake.count("POST") == 3  # no blob was begun twice
+    assert fake.manifests["a", "1"]
+
+
+def test_where_the_registry_forgot_it_is_begun_again(fake: FakeRegistry, tmp_path: Path) -> None:
+    full = layouts.make(tmp_path / "full", {PATH: os.urandom(4 * MIB)}, blobs=True)
+    fake.ranges = False
+    fake.cuts = [100, 100]
+    send(full, f"{fake.address}/a:1", chunk=MIB)
+    assert fake.count("POST") == 5
+    assert fake.manifests["a", "1"]
+
+
+@pytest.mark.parametrize("change", [{"chunks": False}, {"largest": 1 << 20}, {"least": 2 << 20}])
+def test_chunks_are_as_the_registry_wants_them(fake: FakeRegistry, tmp_path: Path, change: dict[str, Any]) -> None:
+    full = layouts.make(tmp_path / "full", {PATH: os.urandom(5 * MIB)}, blobs=True)
+    for name, value in change.items():
+        setattr(fake, name, value)
+    send(full, f"{fake.address}/a:1", chunk=512 << 10 if "least" in change else 16 * MIB)
+    assert fake.manifests["a", "1"]
+    assert fake.count("PATCH") == {"chunks": 3, "largest": 2 + 2 + 6, "least": 2 + 3}[next(iter(change))]
+
+
+def test_a_lost_answer_is_no_failure(fake: FakeRegistry, tmp_path: Path) -> None:
+    full = layouts.make(tmp_path / "full", {PATH: os.urandom(MIB)}, blobs=True)
+    fake.lose_answer = True
+    send(full, f"{fake.address}/a:1", jobs=1)
+    assert fake.count("POST") == 3
+
+
+@pytest.mark.parametrize("chunks", [True, False])
+def test_a_flipped_bit_never_reaches_the_registry(fake: FakeRegistry, tmp_path: Path, chunks: bool) -> None:
+    fake.chunks = chunks
+    full = layouts.make(tmp_path / "full", {PATH: os.urandom(3 * MIB)}, blobs=True)
+    image = layout.read_layout(full)
+    blob = layout.blob_path(full, image.layers[0].digest).resolve()
+    content = bytearray(blob.read_bytes())
+    content[2 * MIB] ^= 1
+    blob.write_bytes(content)
+    said = refused(full, f"{fake.address}/a:1", chunk=MIB)
+    assert PATH in said
+    assert "damaged" in said
+    assert ("a", image.layers[0].digest) not in fake.blobs
+    assert not fake.manifests
+    assert all(len(upload) < image.layers[0].size for upload in fake.uploads.values())
+
+
+# --- A blob alone
+
+
+def blob(parts: tuple[bytes | Path, ...], whole: bytes) -> Blob:
+    return Blob(layout.digest_of(whole), len(whole), "the model", parts)
+
+
+def test_a_blob_is_bytes_and_files_from_any_place_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(whole := os.urandom(MIB))
+    whole = b"before" + whole + b"behind"
+    made = blob((b"before", tmp_path / "file", b"", b"behind"), whole)
+    for start, count in ((0, len(whole)), (3, 10), (6, MIB), (7 + MIB, 5), (len(whole), 0)):
+        told: list[int] = []
+        with Content(made) as content:
+            assert b"".join(content.blocks(start, count, told.append)) == whole[start : start + count]
+        assert sum(told) == count
+
+
+@pytest.mark.parametrize("chunk", [MIB - 1, 100_000, MIB])
+def test_the_last_bytes_of_a_wrong_blob_are_never_given(tmp_path: Path, chunk: int) -> None:
+    """However it is cut: no registry can take it for a whole one then."""
+    whole = os.urandom(MIB)
+    (tmp_path / "file").write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    given = 0
+    with (
+        Content(blob((tmp_path / "file",), whole)) as content,
+        pytest.raises(AikitError, match=r"the model gives sha256:.* it is damaged"),
+    ):
+        for start in range(0, MIB, chunk):
+            for block in content.blocks(start, min(chunk, MIB - start)):
+                given += len(block)
+    assert given < MIB
+
+
+def test_a_file_that_became_shorter_or_went_away_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"short")
+    with Content(blob((tmp_path / "file",), b"longer")) as content:
+        with pytest.raises(AikitError, match="the model ends after 5 of 6 bytes"):
+            list(content.blocks(0, 6))
+        (tmp_path / "file").unlink()
+        with pytest.raises(AikitError, match=r"cannot read .*/file"):
+            list(content.blocks(0, 6))
+    with pytest.raises(AikitError, match="the model is not on this machine"):
+        Content(Blob("sha256:0", 1, "the model", None))
+
+
+def begun(client: Client, location: str | None, base: str = "https://registry.example.com/v2/a/b/blobs/") -> Upload:
+    """An upload that a registry answered to begin there."""
+    headers = {} if location is None else {"Location": location}
+    return Upload(Repository(client, "registry.example.com", "a/b"), Answer(base, 202, headers, b""))
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        (None, "does not say where"),
+        ("http://elsewhere.example.com/up", "is not encrypted"),
+        ("file:///etc/passwd", "is not encrypted"),
+        ("https://[", "is no address"),
+    ],
+)
+def test_an_upload_goes_nowhere_unsafe(location: str | None, said: str) -> None:
+    with Client() as client:
+        with pytest.raises(AikitError, match=said):
+            begun(client, location)
+        begun(client, "http://registry.example.com/up")  # behind a proxy that speaks TLS for it
+
+
+def test_a_login_is_not_sent_along_to_another_host(fake: FakeRegistry) -> None:
+    """Registries in clouds let their storage take the bytes."""
+    told: list[tuple[str, str | None]] = []
+
+    class Storage(Handler):
+        def respond(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            told.append((self.command, self.headers["Authorization"]))
+            self.send_response(202 if self.command == "PATCH" else 201)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    fake.token_life = 100
+    server = Server(("127.0.0.1", 0), Storage)
+    with running(server), Client() as client:
+        there = Repository(client, fake.address, "a/b", actions="pull,push")
+        there.login()
+        assert "Authorization" in there.headers()
+        headers = {"Location": f"http://127.0.0.1:{server.server_port}/up?x=1"}
+        elsewhere = Upload(there, Answer(there.url("blobs/uploads/"), 202, headers, b""))
+        upload.send(there, Blob.of(b"bytes", "the model"), begun=elsewhere)
+    assert told == [("PATCH", None), ("PUT", None)]
+
+
+def test_what_another_repository_does_not_have_is_uploaded(fake: FakeRegistry) -> None:
+    made = Blob.of(b"bytes", "the model")
+    fake.blobs["c/d", made.digest] = b"bytes"
+    with Client() as client:
+        there = Repository(client, fake.address, "a/b", actions="pull,push")
+        assert upload.mount(there, made.digest, "c/d") is None
+        other = Blob.of(b"others", "the model")
+        upload.send(there, other, begun=upload.mount(there, other.digest, "c/d"))
+    assert fake.blobs["a/b", made.digest] == b"bytes"
+    assert fake.blobs["a/b", other.digest] == b"others"
+    assert fake.uploads == {}
