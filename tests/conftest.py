@@ -18,6 +18,9 @@ from support import container, debian_archive, debian_lock, downloads, file_serv
 from support.library import Library
 from support.web import PATIENCE
 
+# Fixtures of tests about images, which several rooms have.
+pytest_plugins = ["support.image_fixtures"]
+
 
 def pytest_configure() -> None:
     # A shell's background jobs ignore SIGINT, and so would every program that a test interrupts.

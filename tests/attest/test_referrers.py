@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from image.conftest import manifest_digest
 from support.flakes import Project
+from support.image_fixtures import manifest_digest
 
 SLSA = "https://slsa.dev/provenance/v1"
 

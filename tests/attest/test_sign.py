@@ -16,9 +16,9 @@ import pytest
 from aikit_nix.attest import sign
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
-from image.conftest import manifest_digest
 from support import image, recipes
 from support.flakes import Project
+from support.image_fixtures import manifest_digest
 
 COSIGN = shutil.which("cosign")
 needs_cosign = pytest.mark.skipif(not COSIGN, reason="cosign is not installed")

@@ -16,9 +16,9 @@ from aikit_nix.image import find, layout, push
 from aikit_nix.models import layer
 from aikit_nix.nix import store
 from aikit_nix.registry import reference
-from image.conftest import generate
 from support import container, image, layouts, registry, tiny_gguf
 from support.command import aikit_nix
+from support.image_fixtures import generate
 from support.wire import tap
 
 # Runs in an empty network namespace: a registry, and a push to it.
