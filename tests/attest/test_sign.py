@@ -84,7 +84,7 @@ def test_the_public_log_hears_of_it_only_where_that_is_asked_for(
 
 def test_what_is_signed_is_utf_8_whatever_the_terminal_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch)
-    code = "from aikit_nix.image import sign; sign.image('a', 'key', '\\xfc', {'a': '\\u6a21'})"
+    code = "from aikit_nix.attest import sign; sign.image('a', 'key', '\\xfc', {'a': '\\u6a21'})"
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
     assert (tmp_path / "attest-cyclonedx.json").read_text(encoding="utf-8") == "ü"

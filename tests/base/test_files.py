@@ -124,7 +124,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from aikit_nix import files\n"
+        "import os, signal, sys; from pathlib import Path; from aikit_nix.base import files\n"
         "os.fsync = lambda _: (print('there', flush=True), signal.pause())\n"
         "files.write_whole(Path(sys.argv[1]), b'new')"
     )
