@@ -21,6 +21,7 @@ from support import nix_env
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
+PROGRAMS = ROOT / "build/programs"  # what is unpacked and not installed
 PYTHON = VENV / "bin/python"
 
 # What to look for, the Debian package that has it, and why it is needed.
@@ -31,18 +32,21 @@ CURL = ("curl", "curl", "is what fetch and push are measured beside")
 OPENSSL = ("openssl", "openssl", "makes a certificate for a server on loopback")
 SKOPEO = ("skopeo", "skopeo", "reads the image as other tools do")
 REGISTRY = ("docker-registry", "docker-registry", "takes the image that is pushed")
+RUNC = ("runc", "runc", "starts podman's containers")
 HTPASSWD = ("htpasswd", "apache2-utils", "makes a login for a registry")
 PODMAN = ("podman", "podman", "takes the image as users do")
 PATCHELF = ("patchelf", "patchelf", "makes programs that lack a library")
+# Installed they would start a service that listens on every interface: these are unpacked instead.
+UNPACKED = (REGISTRY,)
 VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
 
 # For each target: the programs, the dependency group of pyproject.toml, and what is run.
 TARGETS = {
     "demo": ((NIX, BUBBLEWRAP, GPGV), "demo", ["tools/demo.py"]),
     "test": (
-        (NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF, REGISTRY, HTPASSWD, PODMAN),
+        (NIX, BUBBLEWRAP, GPGV, OPENSSL, SKOPEO, PATCHELF, REGISTRY, HTPASSWD, PODMAN, RUNC),
         "dev",
-        ["-m", "pytest"],
+        ["-m", "pytest", "-n", "auto", "--dist", "loadfile"],
     ),
     "lint": ((NIX,), "dev", ["tools/lint.py"]),
     "bench": ((NIX, BUBBLEWRAP, CURL, GPGV, REGISTRY), "dev", ["tools/bench.py"]),
@@ -59,7 +63,7 @@ def main(target: str) -> None:
     started = time.time()
     programs, group, command = TARGETS[target]
     os.chdir(ROOT)
-    os.environ["PATH"] = nix_env.path()
+    os.environ["PATH"] = os.pathsep.join([nix_env.path(), str(PROGRAMS / "usr/bin")])
     prepare_machine(programs)
     make_venv(group)
     os.environ.update(AIKIT_NIX_STARTED=str(started))
@@ -68,7 +72,9 @@ def main(target: str) -> None:
 
 def prepare_machine(programs: tuple[tuple[str, str, str], ...]) -> None:
     """Do what only root may: install the programs that are missing, and make /nix where no daemon will."""
-    missing = [entry for entry in programs if not shutil.which(entry[0])]
+    absent = [entry for entry in programs if not shutil.which(entry[0])]
+    missing = [entry for entry in absent if entry not in UNPACKED]
+    unpacked = [entry for entry in absent if entry in UNPACKED]
     if not PYTHON.exists() and not _has_ensurepip():
         missing.append(VENV_MODULE)
     needs, commands = [], []
@@ -87,8 +93,26 @@ def prepare_machine(programs: tuple[tuple[str, str, str], ...]) -> None:
         say(f"Installing {', '.join(needs)}")
         for command in commands:
             quietly([*rights, *command], "the machine could not be prepared: do the mirrors in /etc/apt answer?")
+    for _, package, why in unpacked:
+        unpack(package, why, refresh=not missing)
     if problem := nix_env.problem():
         raise CannotError(problem)
+
+
+def unpack(package: str, why: str, *, refresh: bool) -> None:
+    """A Debian package's files into PROGRAMS, none of its services started. `refresh` is whether apt's lists may be old."""
+    if not shutil.which("apt-get"):
+        raise CannotError(f"missing: {package} ({why}). Install it with this system's package manager")
+    say(f"Unpacking {package} ({why}) into {PROGRAMS.relative_to(ROOT)}")
+    if refresh:
+        update = ["apt-get", "-q", "update"]
+        quietly([*become_root([f"{package} ({why})"], [update]), *update], "apt-get update failed")
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        failed = f"{package} could not be had: do the mirrors in /etc/apt answer?"
+        quietly(["env", "-C", folder, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package], failed)
+        (archive,) = Path(folder).glob("*.deb")
+        quietly(["dpkg-deb", "-x", str(archive), str(PROGRAMS)], failed)
 
 
 def become_root(needs: list[str], commands: list[list[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from aikit_nix import sources
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.sources import HubFile, HubRepository, RefusedError, huggingface
+from support import flakes
 from support.file_server import FileServer
 from support.hugging_face import SIGNATURE, TOKEN, HuggingFace
 from support.locks import digest, done, in_store, locked, only_file, refused, run, write
@@ -273,7 +274,14 @@ def test_a_private_repository(tmp_path: Path, hub: HuggingFace, model: bytes) ->
     assert wrong["HF_TOKEN"] not in said
 
 
-def test_nix_build_of_a_gated_model_says_what_brings_it(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+def test_nix_build_of_a_gated_model_says_what_brings_it(
+    tmp_path: Path,
+    hub: HuggingFace,
+    model: bytes,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flakes.environment(tmp_path_factory.mktemp("lock"), monkeypatch)
     hub.repository("ns/gated", gated=True).commit({"m.gguf": model})
     write(tmp_path, ("m", "huggingface://ns/gated/m.gguf"))
     done(tmp_path, "lock")
