@@ -97,8 +97,8 @@ def test_a_local_model_is_pinned_by_what_it_holds(tmp_path: Path) -> None:
     assert f"nix-store --add-fixed sha256 x.gguf\nIts sha256 must be {sha256}" in planned["fetch"]
     assert (planned["name"], planned["path"], planned["sha256"]) == ("x.gguf", "/models/x.gguf", sha256)
     assert (planned["url"], planned["size"]) == (None, 7)
-    # header, padded content, two empty blocks, of the file in its folder (docs/model-layer.md)
-    assert planned["layer"]["size"] == 512 + 512 + 512 + 1024
+    # heads, padded content, two empty blocks (docs/model-layer.md)
+    assert planned["layer"]["size"] == 4096 + 512 + 1024
 
 
 BAD = {

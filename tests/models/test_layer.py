@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,16 +20,16 @@ from aikit_nix.models import layer as model_layer
 
 LONG = "/models/" + "x" * 120 + ".gguf"
 VECTORS = {
-    "/models/empty.gguf": (b"", 2048, "de4cdc985a2f2a15f7db42c353e22ae987d8df022f604542630201712f06a472"),
-    "/models/one.gguf": (b"\0", 2560, "daac588dc7bf831678afa9ad624d5b133907f86d52fe8081cec54647fbbca3dc"),
+    "/models/empty.gguf": (b"", 5120, "1a04de0568e3002aa8429aa97dd4229c0b6985fc23939578152c475ed09788c7"),
+    "/models/one.gguf": (b"\0", 5632, "71457e943788708e240e7c76dc416d24164cfe84bf3175b15bbc763c2832486f"),
     "/models/block.gguf": (
         bytes(range(256)) * 2,
-        2560,
-        "6381730a10f9d1622b3719b7dafbb399908c969d958eb24643d34d4d8f423d8b",
+        5632,
+        "c6274d4f8f418920b225c762be6b9dd2a2a332e95871873cef09f10c375a0668",
     ),
-    LONG: (b"long", 3584, "dedf5d38b6e198de8ad61acb2d2f07dfeaacfc7f8a75a31509f3642372245465"),
-    "/models/模型-ü.gguf": (b"name", 3584, "61048c68ab66af3f513b9d9c70e94ac82b2f0f814c743eff523623f5dd23e87f"),
-    "/models/a/b.gguf": (b"nested", 3072, "f9fa28f443d0f4daa792f0f3caab1077f08defa6ba3f7fb1cb6f90ac22619815"),
+    LONG: (b"long", 5632, "1efbde81076dfca99e63c9e97d9a3a05b6b64865c81c7cef71807e77dddebd0a"),
+    "/models/模型-ü.gguf": (b"name", 5632, "f04af5e74442e1afb4ca62024099f590c913fdb3a07841b459007597914cb14a"),
+    "/models/a/b.gguf": (b"nested", 5632, "2ee9a92d00cedda79e328377e4c6060b901e17a1a4476a4cb957b69d14dadd6e"),
 }
 NINE_GIB = 9 << 30
 
@@ -54,6 +56,17 @@ def test_the_document_has_these_vectors() -> None:
     assert rows == [(str(size), digest) for _, size, digest in VECTORS.values()]
     assert hashlib.sha256(model_layer.header("/models/large.gguf", NINE_GIB)).hexdigest() in document
     assert f"{model_layer.layer_size('/models/large.gguf', NINE_GIB):,} bytes" in document
+
+
+@pytest.mark.parametrize("depth", range(1, 20))
+def test_the_content_begins_at_a_multiple_of_4096(depth: int) -> None:
+    """Also where the other records of the file's head end near the end of a block, so that a longer number moves them on."""
+    for length in range(1, 255):
+        head = model_layer.header("/d" * depth + "/" + "x" * length, 1)
+        assert len(head) % 4096 == 0
+        with tarfile.open(fileobj=io.BytesIO(head + bytes(512) + bytes(1024))) as archive:
+            *_, file = archive.getmembers()
+        assert 512 <= len(file.pax_headers["comment"]) <= 4096
 
 
 @pytest.mark.parametrize("path", VECTORS)
@@ -114,9 +127,44 @@ def test_as_a_script_it_writes_and_describes(tmp_path: Path) -> None:
     script = [sys.executable, "-I", str(data.NIX / "image/model_layer.py")]
     arguments = ["/models/a/b.gguf", str(tmp_path / "model")]
     written = subprocess.run([*script, "layer", *arguments], capture_output=True, check=True).stdout
+    with (tmp_path / "layer.tar").open("wb") as file:
+        subprocess.run([*script, "layer", *arguments], stdout=file, check=True)
+    assert (tmp_path / "layer.tar").read_bytes() == written
     described = json.loads(subprocess.run([*script, "describe", *arguments], capture_output=True, check=True).stdout)
     assert written == layer("/models/a/b.gguf", b"nested")
     assert described == {"digest": f"sha256:{hashlib.sha256(written).hexdigest()}", "size": len(written)}
+
+
+MOUNT = """
+mount -o loop "$1/disk" "$1/mnt"
+cp "$1/model" "$1/mnt/model"
+sync -f "$1/mnt"
+before=$(df --output=used -k "$1/mnt" | tail -n 1)
+"$2" -I "$3" layer /models/m.gguf "$1/mnt/model" > "$1/mnt/layer"
+sync -f "$1/mnt"
+after=$(df --output=used -k "$1/mnt" | tail -n 1)
+echo $((after - before))
+sha256sum < "$1/mnt/layer"
+"""
+
+
+@pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="btrfs-progs is not installed")
+@pytest.mark.parametrize("size", [8 << 20, (8 << 20) + 1], ids=["whole blocks", "a byte more"])
+def test_a_file_system_that_can_shares_the_models_blocks(tmp_path: Path, size: int) -> None:
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "model").write_bytes(os.urandom(size))
+    with (tmp_path / "disk").open("wb") as disk:
+        disk.truncate(256 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", tmp_path / "disk"], check=True)
+    script = str(data.NIX / "image/model_layer.py")
+    argv = ["unshare", "--mount", "bash", "-ec", MOUNT, "mount", str(tmp_path), sys.executable, script]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "mount" in done.stderr and done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    kilobytes, digest, _ = done.stdout.split()
+    assert int(kilobytes) < 1024
+    assert f"sha256:{digest}" == model_layer.describe("/models/m.gguf", tmp_path / "model")["digest"]
 
 
 def test_the_package_and_the_nix_library_have_one_file() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,16 @@ from aikit_nix.sources.gguf import Facts
 from support.locks import refused, write
 
 SHA = "1" * 64
-FULL = Pin(SHA, 7, "2" * 64, Layer(f"sha256:{'3' * 64}", 9), "https://h.example/m", True, "a/m", Facts(True, 4096, 1))
+FULL = Pin(
+    SHA,
+    7,
+    "2" * 64,
+    Layer(f"sha256:{'3' * 64}", 4096 + 512 + 1024),
+    "https://h.example/m",
+    True,
+    "a/m",
+    Facts(True, 4096, 1),
+)
 
 
 def entry(name: str, pin: Pin = FULL, source: str = "") -> Entry:
@@ -27,6 +37,11 @@ def test_what_is_written_is_read_again_in_one_order() -> None:
     text = Lock.of("l", entries).to_json()
     assert lock.parse(text.encode(), "l") == Lock.of("l", entries)
     assert Lock.of("l", reversed(entries)).to_json() == text
+
+
+def test_a_layer_by_version_1_of_its_rule_is_left_out_of_account() -> None:
+    old = Lock.of("l", [entry("a", replace(FULL, layer=Layer(f"sha256:{'3' * 64}", 1024 + 512 + 1024)))])
+    assert lock.parse(old.to_json().encode(), "l") == Lock.of("l", [entry("a", replace(FULL, layer=None))])
 
 
 def test_what_bytes_say_is_filled_in_where_they_are_the_same_bytes() -> None:

@@ -77,7 +77,7 @@ def read_store(aikitfile: Aikitfile, seen: Mapping[str, Pin]) -> dict[str, Pin]:
     unread = [
         (model, model.pin)
         for model in aikitfile.models
-        if model.is_locked and model.pin and not model.pin.blake3 and model.path not in seen
+        if model.is_locked and model.pin and not (model.pin.blake3 and model.pin.layer) and model.path not in seen
     ]
     there = store.present((posixpath.basename(model.path), pin.sha256) for model, pin in unread)
     return {model.path: _stored(model, pin) for (model, pin), is_there in zip(unread, there, strict=True) if is_there}

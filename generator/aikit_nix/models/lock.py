@@ -17,6 +17,7 @@ from typing import Any
 from aikit_nix.aikitfile.types import Aikitfile, Layer, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.models.layer import layer_size
 from aikit_nix.sources import MODELS, RefusedError, http
 from aikit_nix.sources.gguf import Facts
 from aikit_nix.sources.names import relative_path, unprintable
@@ -259,7 +260,9 @@ def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:
         relative_path(path.removeprefix(MODELS + "/"))
     except RefusedError as bad:
         raise ValueError(f"{path!r} {bad}") from None
-    layer = value.get("layer")
+    layer = _layer(value["layer"]) if value.get("layer") else None
+    if layer and layer.size != layer_size(path, _size(value["size"])):
+        layer = None  # by an older version of the rule
     url = _optional(value.get("url"))
     if url is not None and not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is no URL")
@@ -269,9 +272,7 @@ def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:
         _digest(value["sha256"]),
         _size(value["size"]),
         _digest(value["blake3"]) if value.get("blake3") else None,
-        Layer("sha256:" + _digest(_string(layer["digest"]).removeprefix("sha256:")), _size(layer["size"]))
-        if layer
-        else None,
+        layer,
         url,
         value.get("private") is True,
         _optional(value.get("member")),
@@ -296,6 +297,10 @@ def file_to_json(path: str, pin: Pin) -> dict[str, Any]:
     if pin.gguf:
         value["gguf"] = _facts_to_json(pin.gguf)
     return value
+
+
+def _layer(value: Mapping[str, Any]) -> Layer:
+    return Layer("sha256:" + _digest(_string(value["digest"]).removeprefix("sha256:")), _size(value["size"]))
 
 
 def _facts(value: Mapping[str, Any]) -> Facts:
