@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,22 @@ def archive(signed_archive: debian_archive.Archive, monkeypatch: pytest.MonkeyPa
     signed_archive.server.failures.clear()
     signed_archive.publish(debian_archive.INDEX)
     return signed_archive
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Self-signed, for 127.0.0.1."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is missing: it makes the certificate")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]  # noqa: RUF005
+        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder,
+        capture_output=True,
+        check=True,
+    )
+    return folder / "cert.pem", folder / "key.pem"
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -60,10 +58,6 @@ def test_proxies_are_used_and_named(web: Client, files: FileServer, monkeypatch:
     monkeypatch.setenv("HTTP_PROXY", files.url)
     monkeypatch.setenv("http_proxy", files.url)
     assert web.get("http://nowhere.invalid/a").body == b"through the proxy"
-    with file_server.serve({"/b": b"straight"}) as direct, Client(PATIENCE) as fresh:
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        assert fresh.get(direct.url + "/b").body == b"straight"
-        assert files.count("/b") == 0
     monkeypatch.setenv("http_proxy", f"http://me:{TOKEN}@127.0.0.1:1")
     with Client(PATIENCE) as fresh:
         problem = refused(fresh, "http://nowhere.invalid/a")
@@ -78,42 +72,6 @@ def test_a_proxy_of_no_use_is_an_error(proxy: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("all_proxy", proxy)
     with Client(PATIENCE) as web:
         assert "proxy" in refused(web, "http://nowhere.invalid/").message
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Self-signed, for 127.0.0.1."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is missing: it makes the certificate")
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]  # noqa: RUF005
-        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder,
-        capture_output=True,
-        check=True,
-    )
-    return folder / "cert.pem", folder / "key.pem"
-
-
-@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_the_users_certificates_are_trusted(
-    certificate: tuple[Path, Path], variable: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    with file_server.serve({"/a": b"secret"}, certificate) as server:
-        with Client(PATIENCE) as web:
-            problem = refused(web, server.url + "/a")
-        assert "certificate" in problem.message
-        assert "SSL_CERT_FILE" in problem.message
-        assert server.requests == []
-        monkeypatch.setenv(variable, str(certificate[0]))
-        with Client(PATIENCE) as web:
-            assert web.get(server.url + "/a").body == b"secret"
-        monkeypatch.setenv(variable, "/does/not/exist.pem")
-        with Client(PATIENCE) as web:
-            assert f"{variable} names no certificates" in refused(web, server.url + "/a").message
 
 
 def test_credentials_are_not_sent_where_encryption_ends(
@@ -150,11 +108,3 @@ def test_abort_ends_what_other_threads_do(files: FileServer) -> None:
         assert not thread.is_alive()
         assert problems[0].trouble is Trouble.INTERRUPTED
         assert refused(web, files.url + "/a").trouble is Trouble.INTERRUPTED
-
-
-def test_past_all_proxies(files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    files.files["/a"] = b"x"
-    with Client(PATIENCE, direct=True) as client:
-        assert client.get(files.url + "/a").body == b"x"

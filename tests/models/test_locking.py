@@ -21,7 +21,12 @@ pytestmark = pytest.mark.usefixtures("nix", "hub")
 def test_a_proxy_that_is_down(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
     hub.repository().commit({"m.gguf": model})
     write(tmp_path, ("my-model", "huggingface://ns/repo/m.gguf"))
-    proxies = {"http_proxy": "http://me:my-Password@127.0.0.1:1", "no_proxy": "", "NO_PROXY": ""}
+    proxies = {
+        "HF_ENDPOINT": "http://hub.invalid",
+        "http_proxy": "http://me:my-Password@127.0.0.1:1",
+        "no_proxy": "",
+        "NO_PROXY": "",
+    }
     said = refused(tmp_path, "lock", env=proxies)
     assert "through the proxy http://***@127.0.0.1:1" in said
     assert "my-model" in said

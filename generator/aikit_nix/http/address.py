@@ -9,7 +9,7 @@ from aikit_nix.base.redact import blank, hide, shown
 from aikit_nix.http.connection import HttpError, Trouble
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 # What may follow a redirect to another host. All else may be a credential: GitLab, Artifactory and others have their own.
 _HARMLESS = {
@@ -18,19 +18,19 @@ _HARMLESS = {
 }
 
 
-def prepared(url: str, headers: Mapping[str, str]) -> tuple[httpx.URL, dict[str, str]]:
+def prepared(url: str, headers: Mapping[str, str]) -> tuple[httpx2.URL, dict[str, str]]:
     """The address without user and password, which become a header, and the headers; their secrets are noted.
 
     Raises HttpError where one of them is none.
     """
     import base64
 
-    import httpx
+    import httpx2
 
     try:
-        address = httpx.URL(url)
+        address = httpx2.URL(url)
         host = address.host  # decoded only now, which fails for some (UnicodeError is a ValueError)
-    except (httpx.InvalidURL, ValueError) as problem:
+    except (httpx2.InvalidURL, ValueError) as problem:
         raise HttpError(Trouble.REFUSED, f"{blank(url)} is no address: {shown(str(problem))}") from None
     if address.scheme not in ("http", "https") or not host:
         raise HttpError(Trouble.REFUSED, f"{blank(url)} is no http:// or https:// address")
@@ -49,9 +49,9 @@ def prepared(url: str, headers: Mapping[str, str]) -> tuple[httpx.URL, dict[str,
     return address, sent
 
 
-def redirected(response: httpx.Response) -> httpx.URL | None:
+def redirected(response: httpx2.Response) -> httpx2.URL | None:
     """Where an answer sends us; None for all other answers. Raises HttpError where it is no http:// or https:// address."""
-    import httpx
+    import httpx2
 
     if response.status_code not in (301, 302, 303, 307, 308):
         return None
@@ -59,7 +59,7 @@ def redirected(response: httpx.Response) -> httpx.URL | None:
     try:
         target = response.url.join(response.headers["Location"])
         host = target.host
-    except (KeyError, httpx.InvalidURL, ValueError):
+    except (KeyError, httpx2.InvalidURL, ValueError):
         raise HttpError(Trouble.REFUSED, f"{where} redirects to nowhere") from None
     if target.scheme not in ("http", "https") or not host:
         raise HttpError(Trouble.REFUSED, f"{where} redirects to {blank(str(target))}: only http(s) is followed")
@@ -71,6 +71,6 @@ def harmless(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() in _HARMLESS}
 
 
-def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+def same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
     """Whether two addresses are of one host, so that a credential for the one is one for the other."""
     return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)

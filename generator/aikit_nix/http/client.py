@@ -1,7 +1,7 @@
 """The one HTTP client: patient, bounded, and careful with credentials.
 
-On httpx, which knows proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and keeps connections. What httpx does not
-do is here: retries, an end for answers that never end, redirects that carry no credentials to another host.
+On httpx2, which keeps connections and speaks with proxies. What it does not do is here: retries, an end for answers that
+never end, redirects that carry no credentials to another host.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aikit_nix.http import address as http_address
 from aikit_nix.http.connection import HttpError, Line, Patience, Trouble, Watch, troubles
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 __all__ = ["Answer", "Client", "HttpError", "Patience", "Stream", "Tries", "Trouble", "blank"]
 
@@ -83,12 +83,10 @@ class Client:
         self,
         patience: Patience | None = None,
         sleep: Callable[[float], object] | None = None,
-        *,
-        direct: bool = False,
     ) -> None:
-        """`sleep` is how it waits: by default a wait that `abort` ends. `direct` is for this machine: past all proxies."""
+        """`sleep` is how it waits: by default a wait that `abort` ends."""
         self.patience = patience or Patience()
-        self._direct = direct
+        self._unverified: set[tuple[str, int]] = set()
         self._aborted = threading.Event()
         self._sleep = sleep or self._aborted.wait
         self._own = threading.local()
@@ -106,7 +104,7 @@ class Client:
         with self._lock:
             lines, self._lines, self._own = self._lines, [], threading.local()
         for line in lines:
-            line.client.close()
+            line.close()
 
     def abort(self) -> None:
         """Break off what other threads are reading, and let them begin nothing new: for Ctrl-C."""
@@ -157,8 +155,6 @@ class Client:
         after the last one. Redirects are not followed. What `blocks` raises (no OSError: that would be the
         connection's) ends the request before its body is whole.
         """
-        import httpx
-
         line = self._line()
         address, sent = http_address.prepared(
             url, {"Accept-Encoding": "identity", **(headers or {}), "Content-Length": str(size)}
@@ -172,15 +168,7 @@ class Client:
             watch.until(patience.answer)
 
         with Watch(line, self.patience.answer) as watch, troubles(address, watch, patience):
-            request = line.client.build_request(
-                method,
-                address,
-                headers=sent,
-                content=watched(),
-                timeout=httpx.Timeout(patience.read, connect=patience.connect, read=max(patience.read, answer or 0)),
-                extensions={"trace": line.trace},
-            )
-            response = line.client.send(request, stream=True)
+            response = line.send(method, address, sent, watched(), max(patience.read, answer or 0))
             try:
                 console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
                 if target := http_address.redirected(response):
@@ -239,17 +227,12 @@ class Client:
         content: bytes | None = None,
     ) -> Iterator[Stream]:
         """One attempt: the answer after all redirects (for HEAD on the first host), its body not read yet."""
-        import httpx
-
         line = self._line()
         address, sent = http_address.prepared(url, headers)
         for _ in range(_REDIRECTS + 1):
             with Watch(line, self.patience.answer) as watch:
                 with troubles(address, watch, self.patience):
-                    request = line.client.build_request(
-                        method, address, headers=sent, content=content, extensions={"trace": line.trace}
-                    )
-                    response = line.client.send(request, stream=True)
+                    response = line.send(method, address, sent, content)
                 try:
                     console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
                     target = http_address.redirected(response)
@@ -275,7 +258,7 @@ class Client:
                 sent = kept
             if target.userinfo:
                 target = target.copy_with(username=None, password=None)
-            address = httpx.URL(target)
+            address = target
         raise HttpError(Trouble.REFUSED, f"{blank(url)} redirects more than {_REDIRECTS} times")
 
     def _line(self) -> Line:
@@ -283,7 +266,7 @@ class Client:
             raise HttpError(Trouble.INTERRUPTED, "interrupted")
         line: Line | None = getattr(self._own, "line", None)
         if line is None:
-            line = self._own.line = Line(self.patience, direct=self._direct)
+            line = self._own.line = Line(self.patience, self._unverified)
             with self._lock:
                 self._lines.append(line)
         return line
@@ -292,7 +275,7 @@ class Client:
 class Stream:
     """A large answer that is being read."""
 
-    def __init__(self, response: httpx.Response, watch: Watch, patience: Patience) -> None:
+    def __init__(self, response: httpx2.Response, watch: Watch, patience: Patience) -> None:
         self._response = response
         self._watch = watch
         self._patience = patience
@@ -321,7 +304,7 @@ class Stream:
         return body
 
 
-def _refuse_status(response: httpx.Response) -> None:
+def _refuse_status(response: httpx2.Response) -> None:
     if response.status_code < 400:
         return
     status = response.status_code
@@ -331,7 +314,7 @@ def _refuse_status(response: httpx.Response) -> None:
     raise HttpError(Trouble.STATUS, message, status=status, headers=response.headers, body=body, again=again)
 
 
-def _read(response: httpx.Response, limit: int) -> bytes:
+def _read(response: httpx2.Response, limit: int) -> bytes:
     """The body, up to a block more than `limit`; unpacked where the server packed it though we did not ask for that."""
     import zlib
 

@@ -1,26 +1,25 @@
-"""The connections below the HTTP client: proxies and certificates as users set them, an end for what never ends."""
+"""The connections below the HTTP client: an end for what never ends."""
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from aikit_nix import __version__
-from aikit_nix.base.errors import AikitError, Diagnostic, Severity
+from aikit_nix.base.errors import AikitError, Diagnostic, RefusedError, Severity
 from aikit_nix.base.redact import blank, shown
+from aikit_nix.http import certificates
+from aikit_nix.http.proxies import proxy_for
 
 if TYPE_CHECKING:
-    import httpx
-
-_CA_FILES = ("SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+    import httpx2
 
 
 class Trouble(Enum):
@@ -73,26 +72,71 @@ class Patience:
 
 
 class Line:
-    """One thread's connections: httpx's client, and the sockets that it opened."""
+    """One thread's connections, by the origin that they go to; and their sockets."""
 
-    def __init__(self, patience: Patience, *, direct: bool = False) -> None:
-        import httpx
+    def __init__(self, patience: Patience, unverified: Set[tuple[str, int]] = frozenset()) -> None:
+        """`unverified` are hosts and ports whose certificates are not asked for."""
+        self._patience = patience
+        self._unverified = unverified
+        self._clients: dict[tuple[str, str, int], httpx2.Client] = {}
+        self._sockets: list[socket.socket] = []
+
+    def send(
+        self,
+        method: str,
+        address: httpx2.URL,
+        headers: Mapping[str, str],
+        content: bytes | Iterator[bytes] | None,
+        read: float | None = None,
+    ) -> httpx2.Response:
+        """The answer, whose body is not read yet; `read` are seconds without a byte. Raises what `troubles` knows."""
+        import httpx2
+
+        origin = (address.scheme, address.host, port_of(address))
+        client = self._clients.get(origin) or self._clients.setdefault(origin, self._client(*origin))
+        request = client.build_request(
+            method,
+            address,
+            headers=headers,
+            content=content,
+            timeout=httpx2.Timeout(read or self._patience.read, connect=self._patience.connect),
+            extensions={"trace": self.trace},
+        )
+        return client.send(request, stream=True)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            client.close()
+
+    def _client(self, scheme: str, host: str, port: int) -> httpx2.Client:
+        import httpx2
 
         try:
-            self.client = httpx.Client(
-                verify=_tls(),
-                timeout=httpx.Timeout(patience.read, connect=patience.connect),
+            if scheme == "http":
+                trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody: nothing is asked for
+            elif (host, port) in self._unverified:
+                trusted = certificates.unverified()
+            else:
+                trusted = certificates.context(host, port)
+        except RefusedError as refused:
+            raise HttpError(Trouble.REFUSED, str(refused)) from None
+        proxy = proxy_for(scheme, host, port)
+        try:
+            client = httpx2.Client(
+                verify=trusted,
+                proxy=httpx2.Proxy(proxy, ssl_context=_proxy_tls(proxy)) if proxy else None,
                 headers={"User-Agent": f"aikit-nix/{__version__}", "Accept": "*/*"},
-                follow_redirects=False,
-                trust_env=not direct,
+                trust_env=False,  # it has rules of its own for proxies and certificates, and logs in from ~/.netrc
             )
-        except (ImportError, ValueError, httpx.InvalidURL) as problem:
+        except (ValueError, httpx2.InvalidURL) as problem:
             raise HttpError(
                 Trouble.REFUSED,
-                f"the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY names cannot be used: {shown(str(problem))}",
+                f"the proxy {shown(str(proxy))} cannot be used, which HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names for {host}: "
+                f"{shown(str(problem))}",
             ) from None
-        self.client.cookies.jar.set_policy(_no_cookies())
-        self._sockets: list[socket.socket] = []
+        client.cookies.jar.set_policy(_no_cookies())
+        return client
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """httpcore's documented hook: it is told of each socket that is opened."""
@@ -142,56 +186,43 @@ class Watch:
 
 
 @contextmanager
-def troubles(address: httpx.URL, watch: Watch, patience: Patience) -> Iterator[None]:
-    """httpx's errors, and those of the libraries below it, as ours."""
-    import httpx
+def troubles(address: httpx2.URL, watch: Watch, patience: Patience) -> Iterator[None]:
+    """httpx2's errors, and those of the libraries below it, as ours."""
+    import httpx2
 
     where = blank(str(address))
     try:
         yield
     except HttpError:
         raise
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, ValueError) as problem:
+    except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError, ValueError) as problem:
         if watch.expired:
             raise HttpError(Trouble.SLOW, f"{where} is too slow: gave up after {watch}", again=True) from None
         reason = shown(str(problem) or type(problem).__name__)
         match problem:
-            case httpx.ConnectTimeout():
+            case httpx2.ConnectTimeout():
                 message = f"{where} cannot be reached{_proxy(address)}: no connection after {patience.connect:g} s"
                 raise HttpError(Trouble.UNREACHABLE, message, again=True) from None
-            case httpx.ConnectError() | httpx.ProxyError():
+            case httpx2.ConnectError() | httpx2.ProxyError():
                 message = f"{where} cannot be reached{_proxy(address)}: {reason}{_tls_hint(reason)}"
                 raise HttpError(Trouble.UNREACHABLE, message, again="certificate" not in reason.lower()) from None
-            case httpx.TimeoutException():
+            case httpx2.TimeoutException():
                 message = f"{where} said nothing for {patience.read:g} s"
                 raise HttpError(Trouble.INTERRUPTED, message, again=True) from None
-            case httpx.TransportError() | OSError():
+            case httpx2.TransportError() | OSError():
                 raise HttpError(Trouble.INTERRUPTED, f"{where} broke off: {reason}", again=True) from None
             case _:
                 raise HttpError(Trouble.REFUSED, f"{where} cannot be asked for: {reason}") from None
 
 
-def _tls() -> ssl.SSLContext:
-    """Whom to trust: what the user's variables name, else the system's certificates, else certifi's."""
-    for variable in _CA_FILES:
-        if named := os.environ.get(variable):
-            try:
-                if os.path.isdir(named):  # noqa: PTH112
-                    return ssl.create_default_context(capath=named)
-                return ssl.create_default_context(cafile=named)
-            except OSError as problem:  # SSLError is one
-                raise HttpError(
-                    Trouble.REFUSED, f"{variable} names no certificates: {shown(named)}: {shown(str(problem))}"
-                ) from None
-    if named := os.environ.get("SSL_CERT_DIR"):
-        return ssl.create_default_context(capath=named)
-    context = ssl.create_default_context()
-    paths = ssl.get_default_verify_paths()
-    if not context.cert_store_stats()["x509_ca"] and not paths.capath:
-        import certifi
+def port_of(address: httpx2.URL) -> int:
+    """The port, also where it goes without saying."""
+    return address.port or (443 if address.scheme == "https" else 80)
 
-        context.load_verify_locations(certifi.where())
-    return context
+
+def _proxy_tls(proxy: str) -> ssl.SSLContext | None:
+    """For a proxy that itself is spoken to over TLS."""
+    return certificates.context("", 0) if proxy.startswith("https://") else None
 
 
 def _tls_hint(reason: str) -> str:
@@ -203,13 +234,10 @@ def _tls_hint(reason: str) -> str:
     return " (SSL_CERT_FILE names the certificates to trust)"
 
 
-def _proxy(address: httpx.URL) -> str:
+def _proxy(address: httpx2.URL) -> str:
     """` through the proxy …`, where there is one for an address."""
-    from urllib.request import getproxies, proxy_bypass
-
-    proxies = getproxies()
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    return f" through the proxy {blank(proxy)}" if proxy and not proxy_bypass(address.host) else ""
+    proxy = proxy_for(address.scheme, address.host, port_of(address))
+    return f" through the proxy {blank(proxy)}" if proxy else ""
 
 
 def _no_cookies() -> Any:

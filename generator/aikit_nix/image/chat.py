@@ -21,7 +21,7 @@ def talk(url: str) -> None:
     """Answer each line of standard input, until its end. On a terminal Ctrl-C ends an answer. Raises AikitError."""
     terminal = sys.stdin.isatty()
     messages: list[dict[str, str]] = []
-    with Client(Patience(read=_PATIENCE, answer=_PATIENCE, attempts=1), direct=True) as client:
+    with Client(Patience(read=_PATIENCE, answer=_PATIENCE, attempts=1)) as client:
         model = _model(client, url)
         while True:
             if terminal:

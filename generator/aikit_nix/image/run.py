@@ -132,7 +132,7 @@ def _listen(port: int) -> socket.socket:
 def _wait(server: Server, image: Image, log: IO[bytes] | None) -> None:
     """Until it is ready, however long it loads its model. Raises AikitError where it ends before."""
     path = _ready_path(image)
-    with Client(Patience(connect=2, read=5, answer=5, attempts=1), direct=True) as client:
+    with Client(Patience(connect=2, read=5, answer=5, attempts=1)) as client:
         while True:
             if (status := server.process.poll()) is not None:
                 said = ""

@@ -10,9 +10,11 @@ import os
 import posixpath
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from aikit_nix.base import files
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.redact import blank
 from aikit_nix.sources import http
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from aikit_nix.http.client import Client, HttpError
 
 ADDRESS = "https://huggingface.co"
+_TOKEN_LIMIT = 1 << 16  # bytes
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 # What AIKit v0.21 leaves out of a whole repository, and what no server reads.
@@ -112,15 +115,18 @@ def request(address: str) -> tuple[str, Mapping[str, str]]:
 
 
 def token() -> str | None:
-    """The token that Hugging Face's own tools would use: HF_TOKEN, HF_TOKEN_PATH, ~/.cache/huggingface/token …"""
-    from huggingface_hub import get_token
-
+    """The token that Hugging Face's own tools would use. Source: huggingface_hub's constants.py and utils/_auth.py."""
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if said := os.environ.get(variable, "").strip():
+            return said
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or files.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    file = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
     try:
-        return get_token()
-    except (OSError, ValueError) as bad:
-        what = bad.strerror if isinstance(bad, OSError) else "it is no text"
+        return files.read_bounded(file, _TOKEN_LIMIT).decode().strip() or None if file.exists() else None
+    except (OSError, AikitError, ValueError):
         raise error(
-            f"the token for Hugging Face cannot be read ({what}): set HF_TOKEN, or write it anew with `hf auth login`"
+            f"the token for Hugging Face cannot be read ({file}): set HF_TOKEN, or write it anew with `hf auth login`"
         ) from None
 
 
@@ -186,7 +192,6 @@ def note(source: HubFile) -> str | None:
 def describe(repo: str, revision: str, client: Client) -> Repository:
     """What Hugging Face says of a repository at a revision: one request, no weights.
 
-    By the one HTTP client, for its patience and its bounds; huggingface_hub's reads an answer of any length and asks once.
     Raises AikitError where it is not there, not open to this user, or Hugging Face does not answer.
     """
     from aikit_nix.http.client import HttpError
