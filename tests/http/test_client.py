@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -160,6 +161,17 @@ def test_a_server_that_takes_nothing_is_too_slow(web: Client) -> None:
         with pytest.raises(HttpError) as raised:
             web.send("PUT", url, (bytes(1 << 20) for _ in range(64)), 64 << 20)
     assert raised.value.again
+
+
+def test_the_time_in_which_a_block_is_made_is_not_the_servers(files: FileServer) -> None:
+    def blocks() -> Iterator[bytes]:
+        for _ in range(3):
+            time.sleep(0.3)
+            yield b"x"
+
+    with Client(replace(PATIENCE, answer=0.2)) as client:
+        client.send("PUT", files.url + "/a", blocks(), 3)
+    assert files.requests[0].body == b"xxx"
 
 
 def test_a_refusal_of_what_was_sent_is_not_repeated(web: Client, files: FileServer) -> None:

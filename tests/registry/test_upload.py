@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aikit_nix.base.errors import AikitError
+from aikit_nix.base.errors import AikitError, error
 from aikit_nix.http.client import Answer, Client
 from aikit_nix.image import layout
 from aikit_nix.registry import upload
@@ -17,7 +18,7 @@ from aikit_nix.registry.upload import Blob, Content, Upload
 from support import layouts, wire
 from support.fake_registry import FakeRegistry
 from support.loopback import Handler, Server, running
-from support.pushes import MIB, PATH, refused, send
+from support.pushes import MIB, PATH, PATIENCE, refused, send
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -119,6 +120,49 @@ def test_a_file_that_became_shorter_or_went_away_is_named(tmp_path: Path) -> Non
             list(content.blocks(0, 6))
     with pytest.raises(AikitError, match="the model is not on this machine"):
         Content(Blob("sha256:0", 1, "the model", None))
+
+
+class Elsewhere:
+    """A part that is on no disk."""
+
+    def __init__(self, data: bytes, *, right: bool = True) -> None:
+        self.size, self._data, self._right = len(data), data, right
+
+    def blocks(self, start: int, count: int) -> Iterator[bytes]:
+        for at in range(start, start + count, 1 << 16):
+            yield self._data[at : min(at + (1 << 16), start + count)]
+
+    def check(self) -> None:
+        if not self._right:
+            raise error("it is another one")
+
+
+def test_a_blob_whose_bytes_alone_tell_its_digest(fake: FakeRegistry) -> None:
+    data = os.urandom(3 * MIB)
+    whole = b"before" + data + b"behind"
+    parts = (b"before", Elsewhere(data), b"behind")
+    fake.cuts = [MIB, 100]
+    with Client(PATIENCE) as client:
+        there = Repository(client, fake.address, "a/b", actions="pull,push")
+        digest = upload.send(there, Blob("", len(whole), "the model", parts), chunk=MIB)
+        assert digest == layout.digest_of(whole)
+        assert fake.blobs["a/b", digest] == whole
+        fake.chunks = False
+        with pytest.raises(AikitError, match="this registry asks for it beforehand"):
+            upload.send(there, Blob("", len(whole), "the model", parts))
+
+
+@pytest.mark.parametrize("chunk", [MIB, 100 * MIB])
+def test_what_is_wrong_elsewhere_is_never_closed(fake: FakeRegistry, chunk: int) -> None:
+    data = os.urandom(2 * MIB)
+    with Client(PATIENCE) as client:
+        there = Repository(client, fake.address, "a/b", actions="pull,push")
+        for digest, size in (("", len(data) + 1), (layout.digest_of(data + b"x"), len(data) + 1), ("", len(data))):
+            parts = (Elsewhere(data, right=False), b"x"[: size - len(data)])
+            with pytest.raises(AikitError, match="it is another one"):
+                upload.send(there, Blob(digest, size, "the model", parts), chunk=chunk)
+    assert not fake.blobs
+    assert not fake.uploads
 
 
 def begun(client: Client, location: str | None, base: str = "https://registry.example.com/v2/a/b/blobs/") -> Upload:

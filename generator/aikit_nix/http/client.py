@@ -152,7 +152,7 @@ class Client:
         """Send `size` bytes as they are made; the small answer. One attempt: what of it arrived only the caller can ask.
 
         It breaks off (SLOW) when a block is not taken in the patience for an answer, or no answer came `answer` seconds
-        after the last one. Redirects are not followed. What `blocks` raises (no OSError: that would be the
+        after the last one; the time in which a block is made does not count. Redirects are not followed. What `blocks` raises (no OSError: that would be the
         connection's) ends the request before its body is whole.
         """
         line = self._line()
@@ -162,10 +162,14 @@ class Client:
         patience = replace(self.patience, answer=answer or self.patience.answer)
 
         def watched() -> Iterator[bytes]:
+            watch.rests = True
             for block in blocks:
                 watch.until(self.patience.answer)
+                watch.rests = False
                 yield block
+                watch.rests = True
             watch.until(patience.answer)
+            watch.rests = False
 
         with Watch(line, self.patience.answer) as watch, troubles(address, watch, patience):
             response = line.send(method, address, sent, watched(), max(patience.read, answer or 0))

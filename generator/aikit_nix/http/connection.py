@@ -160,6 +160,7 @@ class Watch:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self.expired = False
+        self.rests = False  # while nobody waits for the server
         self.until(seconds)
 
     def until(self, seconds: float) -> None:
@@ -175,8 +176,8 @@ class Watch:
         self._done.set()
 
     def _wait(self) -> None:
-        while (left := self._deadline - time.monotonic()) > 0:
-            if self._done.wait(left):
+        while (left := self._deadline - time.monotonic()) > 0 or self.rests:
+            if self._done.wait(max(left, 1)):
                 return
         self.expired = True
         self._line.shut()

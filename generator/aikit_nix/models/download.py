@@ -21,7 +21,7 @@ from aikit_nix.models.partial import Partial, State, check_space
 
 # An attempt that wins this much is no failed one: what breaks every gigabyte still comes to an end.
 _PROGRESS = 4 << 20
-_RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
+RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
 
 
 class Sink(Protocol):
@@ -188,7 +188,7 @@ class _Transfer:
 
         Not for ever where nothing is won by them.
         """
-        if problem.status != 401 or self._renewals[size] >= _RENEWALS:
+        if problem.status != 401 or self._renewals[size] >= RENEWALS:
             return False
         self._renewals[size] += 1
         headers = self._download.renew(problem, self._headers)

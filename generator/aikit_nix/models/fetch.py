@@ -38,7 +38,7 @@ def learn(remotes: Sequence[Remote], client: Client) -> dict[Remote, Pins]:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    origins = _Origins(client)
+    origins = Origins(client)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = dict(zip(remotes, pool.map(origins.known, remotes), strict=True))
     known = {remote: pins for remote, pins in found.items() if pins}
@@ -127,7 +127,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
     if not remotes:
         return {}
     files.make_folder(folder())
-    origins = _Origins(client)
+    origins = Origins(client)
     pins: dict[Remote, Pins] = {}
     downloads = {item.to: (item, remote) for remote in remotes for item in [origins.download(remote)]}
 
@@ -187,7 +187,7 @@ def _kept(remote: Remote) -> tuple[str, Pins] | None:
     return (validator, pins) if all(there) else None
 
 
-class _Origins:
+class Origins:
     """How files are asked for on this machine, and with which credentials."""
 
     def __init__(self, client: Client) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from aikit_nix.base import console, files
@@ -29,17 +30,30 @@ _TOO_LARGE = 413
 _NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)
 
 
+class Part(Protocol):
+    """Bytes from elsewhere, a model at its origin say, which can be read from any of them on. Methods raise AikitError."""
+
+    @property
+    def size(self) -> int: ...
+
+    def blocks(self, start: int, count: int) -> Iterator[bytes]: ...
+
+    def check(self) -> None:
+        """Raises where the bytes, each of which was read, are not the right ones."""
+
+
 @dataclass(frozen=True)
 class Blob:
-    """Bytes with a known digest, and where they are: bytes and files one after the other; None where they are not here.
+    """Bytes with a digest, and where they are: parts one after the other; None where they are not here.
 
-    `what` is the blob for people, `file` the model that it is made of, wherever that should be.
+    `digest` is empty where only the bytes will tell: `send` gives it. `what` is the blob for people, `file` the model that
+    it is made of, wherever that should be.
     """
 
     digest: str
     size: int  # bytes
     what: str
-    parts: tuple[bytes | Path, ...] | None
+    parts: tuple[bytes | Path | Part, ...] | None
     file: Path | None = None
 
     @property
@@ -62,6 +76,7 @@ class Content:
         if blob.parts is None:
             raise error(f"{blob.where} is not on this machine", code="missing-blob")
         self.blob = blob
+        self.digest = blob.digest
         self._parts = blob.parts
         self._hash = hashlib.sha256()
         self._thread = ThreadPoolExecutor(1)
@@ -90,22 +105,27 @@ class Content:
     def _read(self, start: int, count: int) -> Iterator[bytes]:
         at = 0
         for part in self._parts:
-            size = len(part) if isinstance(part, bytes) else self._size(part)
+            size = self._size(part)
             skipped = min(max(start - at, 0), size)
             at += size
             left = min(size - skipped, count)
             count -= left
+            if not left:
+                continue
             if isinstance(part, bytes):
-                if left:
-                    yield part[skipped : skipped + left]
-            elif left:
+                yield part[skipped : skipped + left]
+            elif isinstance(part, Path):
                 yield from files.read_part(part, skipped, left, _BLOCK)
+            else:
+                yield from part.blocks(skipped, left)
 
-    def _size(self, file: Path) -> int:
+    def _size(self, part: bytes | Path | Part) -> int:
+        if isinstance(part, bytes):
+            return len(part)
         try:
-            return file.stat().st_size
+            return part.stat().st_size if isinstance(part, Path) else part.size
         except OSError as failed:
-            raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
+            raise error(f"cannot read {part}: {files.reason(failed)}", code="unreadable") from None
 
     def _hash_new(self, block: bytes, position: int) -> None:
         new = block[max(self.hashed - position, 0) :]
@@ -121,9 +141,15 @@ class Content:
 
     def _check(self) -> None:
         self._settle()
+        if self.hashed < self.blob.size:
+            return
+        for part in self._parts:
+            if not isinstance(part, bytes | Path):
+                part.check()
         found = f"sha256:{self._hash.hexdigest()}"
-        if self.hashed == self.blob.size and found != self.blob.digest:
-            self._refuse(f"gives {found}, and the image has {self.blob.digest}")
+        self.digest = self.digest or found
+        if found != self.digest:
+            self._refuse(f"gives {found}, and the image has {self.digest}")
 
     def _refuse(self, why: str) -> None:
         raise error(
@@ -155,13 +181,17 @@ class Upload:
 
     def finish(self, content: Content, told: Callable[[int], object] = lambda _: None) -> None:
         """Send the rest, if there is one, and let the registry close the blob. Raises HttpError and AikitError."""
-        mark = "&" if "?" in self._location else "?"
-        url = f"{self._location}{mark}digest={quote(content.blob.digest, safe=':')}"
         count = content.blob.size - self.offset
+        if not content.digest:
+            what = content.blob.what
+            hint = "this registry asks for it beforehand: `aikit-nix fetch`, which learns it, then push again"
+            raise error(f"{what}: only its bytes tell the layer's digest, and {hint}", code="registry")
+        mark = "&" if "?" in self._location else "?"
+        url = f"{self._location}{mark}digest={quote(content.digest, safe=':')}"
         headers = {"Content-Type": "application/octet-stream"}
         blocks = content.blocks(self.offset, count, told) if count else iter(())
         answer = self._send("PUT", url, blocks, count, headers)
-        self._repository.agrees(answer.headers, content.blob.digest)
+        self._repository.agrees(answer.headers, content.digest)
 
     def ask(self) -> None:
         """Find out how much is there. Raises HttpError, also where the registry does not say."""
@@ -238,13 +268,14 @@ def send(
     *,
     begun: Upload | None = None,
     chunk: int = CHUNK,
-) -> None:
-    """Bring a blob into the repository, which has it whole afterwards, or not at all. Raises AikitError.
+) -> str:
+    """Bring a blob into the repository, which has it whole afterwards, or not at all; its digest. Raises AikitError.
 
     `told` hears how many bytes were taken, and of less than nothing where they have to be sent again.
     """
     with Content(blob) as content:
         _Sending(repository, content, told, begun, chunk).run()
+        return content.digest
 
 
 class _Sending:
@@ -261,7 +292,7 @@ class _Sending:
         self._repository = repository
         self._content = content
         self._size = content.blob.size
-        self._path = f"blobs/{content.blob.digest}"
+        self._path = f"blobs/{content.blob.digest or 'uploads/'}"
         self._told = told
         self._counted = 0  # bytes that `told` heard of
         self._upload = begun
@@ -326,7 +357,8 @@ class _Sending:
 
     def _is_there(self, problem: HttpError) -> bool:
         """Whether only the answer got lost."""
-        return problem.trouble is not Trouble.STATUS and self._repository.has(self._content.blob.digest, self._size)
+        digest = self._content.digest
+        return problem.trouble is not Trouble.STATUS and bool(digest) and self._repository.has(digest, self._size)
 
     def _take_up(self) -> None:
         """Go on where the registry says that it is; from the beginning where it does not."""

@@ -1,0 +1,147 @@
+"""A model's file at its origin, read from any byte on while it goes elsewhere: a push needs no copy of it on this disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.hashing import BLOCK, Digests, Hasher
+from aikit_nix.base.redact import blank
+from aikit_nix.http.client import Client, HttpError, Stream, Trouble
+from aikit_nix.models.download import RENEWALS, Download, Pace
+
+
+class Origin:
+    """A file of known size and SHA-256: `registry.upload`'s Part. A connection that breaks is made again where it was.
+
+    Bytes that are read again, because the registry lost them, come from the origin again.
+    """
+
+    def __init__(self, download: Download, size: int, client: Client, pace: Pace | None = None) -> None:
+        """`client` is for this alone: a registry's would end both connections when one is too slow."""
+        self.size = size
+        self._download = download
+        self._client = client
+        self._pace = pace or Pace()
+        self._headers = dict(download.headers)
+        self._hasher = Hasher()
+        self._hashed = 0  # bytes, from the first on
+        self._at = -1
+        self._coming: Iterator[bytes] = iter(())
+        self._left = b""  # of a block that came
+
+    def blocks(self, start: int, count: int) -> Iterator[bytes]:
+        """Some of the file. Raises AikitError, which names it."""
+        if start != self._at:
+            self._at, self._left, self._coming = start, b"", self._from(start)
+        while count:
+            if not self._left:
+                self._left = next(self._coming)
+            block, self._left = self._left[:count], self._left[count:]
+            self._hash(block)
+            self._at += len(block)
+            count -= len(block)
+            yield block
+
+    def check(self) -> None:
+        """Raises AikitError where the bytes, each of which was read, have another SHA-256."""
+        if (found := self.digests().sha256) != self._download.sha256:
+            raise self._refused(
+                f"has the sha256 {found}, and must have {self._download.sha256}: it is not the file that is meant"
+            )
+
+    def digests(self) -> Digests:
+        """Of the file, each byte of which was read."""
+        return self._hasher.digests()
+
+    def close(self) -> None:
+        """Let the connection and the hashes' threads go."""
+        self._coming, self._left = iter(()), b""
+        self._hasher.close()
+
+    def _hash(self, block: bytes) -> None:
+        if new := block[max(self._hashed - self._at, 0) :]:
+            self._hasher.update(new)
+            self._hashed += len(new)
+
+    def _from(self, at: int) -> Iterator[bytes]:
+        tries, best, renewals = self._client.tries(), at, 0
+        while at < self.size:
+            try:
+                with self._client.stream(self._download.url, headers=self._request(at)) as answer:
+                    for block in _gathered(self._wanted(answer, at)):
+                        at += len(block)
+                        yield block
+                if at < self.size:
+                    message = f"{self._where} ended after {at:,} of {self.size:,} bytes"
+                    raise HttpError(Trouble.INTERRUPTED, message, again=True)
+            except HttpError as problem:
+                if at > best:
+                    best, renewals = at, 0
+                    tries.progressed()
+                if problem.status == 416:
+                    raise self._refused(f"ends after {at:,} of {self.size:,} bytes: it is another file") from None
+                renewals += problem.status == 401
+                if problem.status == 401 and renewals <= RENEWALS and self._renewed(problem):
+                    continue
+                try:
+                    tries.failed(problem)
+                except HttpError:
+                    hint = self._download.hint(problem)
+                    raise error(
+                        f"{self._download.name}: {problem.message}{hint}", self._download.at, problem.code
+                    ) from None
+
+    def _request(self, at: int) -> dict[str, str]:
+        return {**self._headers, **({"Range": f"bytes={at}-"} if at else {})}
+
+    def _wanted(self, answer: Stream, at: int) -> Iterator[bytes]:
+        """What follows `at` of an answer, to the file's end. Raises HttpError, and AikitError where it is another file."""
+        begins, length = 0, answer.headers.get("Content-Length", "")
+        if answer.status == 206:
+            said = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", answer.headers.get("Content-Range", ""))
+            begins, length = (int(said[1]), said[2]) if said else (-1, "")
+            if begins != at:
+                raise HttpError(Trouble.INTERRUPTED, f"{self._where} gives another part than was asked for", again=True)
+        if length.isdecimal() and int(length) != self.size:
+            raise self._refused(f"has {int(length):,} bytes, and must have {self.size:,}: it is another file")
+        for block in answer.blocks(self._pace.slowest, self._pace.window):
+            wanted = block[max(at - begins, 0) :]  # a server that knows no ranges begins at the beginning
+            begins += len(block)
+            if begins > self.size:
+                raise self._refused(f"sends more than {self.size:,} bytes: it is another file")
+            if wanted:
+                yield wanted
+
+    def _renewed(self, problem: HttpError) -> bool:
+        headers = self._download.renew(problem, self._headers)
+        changed = bool(headers) and headers != self._headers
+        self._headers = dict(headers) if changed else self._headers
+        return changed
+
+    def _refused(self, why: str) -> AikitError:
+        return error(f"{self._download.name}: {self._where} {why}", self._download.at, "wrong-file")
+
+    @property
+    def _where(self) -> str:
+        return blank(self._download.url)
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Small pieces as blocks; what came before a connection broke is given too."""
+    waiting: list[bytes] = []
+    size = 0
+    try:
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= BLOCK:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+    except HttpError:
+        if waiting:
+            yield b"".join(waiting)
+        raise
+    if waiting:
+        yield b"".join(waiting)
