@@ -111,6 +111,7 @@ let
           exec ${if engine ? layers then "/usr/bin/${engine.name}" else engine.bin}
           for ${runtime}
           needs ${builtins.concatStringsSep " " runtimes.${runtime}.processor}
+          port ${builtins.concatStringsSep " " (map (builtins.elemAt plan.probe) [ 0 2 3 ])}
         '';
       }
     ];

@@ -7,6 +7,12 @@
    `exec PROGRAM` is started, with the arguments. A processor without the flags is told so: the server itself says "no
    backends are loaded", or dies of an unknown instruction. Where there is no /proc, the program is started.
 
+   It stays as the container's init: it hands signals on, reaps children, and ends with the server's status. The kernel
+   keeps from process 1 each signal that it has no handler for, and a server that loads a model has none yet. SIGTERM and
+   SIGINT reach the server once no client is connected to its port (`port PORT OPTION VARIABLE`, as below), after
+   AIKIT_NIX_STOP_SECONDS (8) at the latest, or when they come a second time; a second later it is killed: llama-server
+   hangs where it is stopped amid a request.
+
    probe asks 127.0.0.1, on the port that the server was told last: by OPTION (`--port`) in the arguments of the
    container's first process, by the environment's VARIABLE, or else PORT.
 
@@ -14,7 +20,10 @@
    (debian/SYSTEM.txt, which tests/nix/test_start.py compares), by nixpkgs.nix for nixpkgs. */
 
 #if defined __x86_64__
-enum { READ = 0, WRITE = 1, CLOSE = 3, SOCKET = 41, CONNECT = 42, SETSOCKOPT = 54, EXECVE = 59, EXIT = 60, OPENAT = 257 };
+enum {
+    READ = 0, WRITE = 1, CLOSE = 3, SIGPROCMASK = 14, SOCKET = 41, CONNECT = 42, SETSOCKOPT = 54, CLONE = 56, EXECVE = 59,
+    EXIT = 60, WAIT4 = 61, KILL = 62, SETPGID = 109, SIGTIMEDWAIT = 128, PRCTL = 157, CLOCK_GETTIME = 228, OPENAT = 257
+};
 __asm__(".globl _start\n_start: mov %rsp, %rdi\n and $-16, %rsp\n call run\n");
 
 static long sys(long number, long a, long b, long c, long d, long e) {
@@ -24,7 +33,10 @@ static long sys(long number, long a, long b, long c, long d, long e) {
     return result;
 }
 #elif defined __aarch64__
-enum { OPENAT = 56, CLOSE = 57, READ = 63, WRITE = 64, EXIT = 93, SOCKET = 198, CONNECT = 203, SETSOCKOPT = 208, EXECVE = 221 };
+enum {
+    OPENAT = 56, CLOSE = 57, READ = 63, WRITE = 64, EXIT = 93, CLOCK_GETTIME = 113, KILL = 129, SIGPROCMASK = 135, SIGTIMEDWAIT = 137, SETPGID = 154,
+    PRCTL = 167, SOCKET = 198, CONNECT = 203, SETSOCKOPT = 208, CLONE = 220, EXECVE = 221, WAIT4 = 260
+};
 __asm__(".globl _start\n_start: mov x0, sp\n bl run\n");
 
 static long sys(long number, long a, long b, long c, long d, long e) {
@@ -36,6 +48,7 @@ static long sys(long number, long a, long b, long c, long d, long e) {
 #endif
 
 enum { CURRENT_FOLDER = -100, INTERNET = 2, STREAM = 1, SOCKET_LEVEL = 1, RECEIVE_TIMEOUT = 20, SEND_TIMEOUT = 21, SECONDS = 5 };
+enum { INTERRUPT = 2, KILLED = 9, TERMINATE = 15, CHILD = 17, DEATH_SIGNAL = 1, NO_HANG = 1, MONOTONIC = 1, ESTABLISHED = 1 };
 
 static char text[65536];
 
@@ -121,34 +134,112 @@ static void check(const char *needs, const char *runtime) {
     }
 }
 
-static void start(char **argv, char **environment) {
-    static char script[8192], program[4096], needs[1024], runtime[64];
-    if (contents(argv[2], script, sizeof script) <= 0) fail("cannot read ", argv[2], "");
-    if (!line(script, "exec", program, sizeof program)) fail(argv[2], " names no program", "");
-    if (line(script, "needs", needs, sizeof needs) && line(script, "for", runtime, sizeof runtime)) check(needs, runtime);
-    sys(EXECVE, (long)program, (long)(argv + 2), (long)environment, 0, 0);
-    fail("cannot start ", program, "");
-}
-
-/* The number behind the last `:` of a text that ends at `end`; 0 where there is none. */
+/* The number behind the last `:` of a text; 0 where there is none. */
 static long number(const char *s) {
     long n = 0;
     for (; *s; s++) n = *s == ':' ? 0 : *s >= '0' && *s <= '9' && n < 65536 ? 10 * n + *s - '0' : n;
     return n;
 }
 
-static long port_of(char **argv, char **environment) {
-    long port = 0, n, size = contents("/proc/1/cmdline", text, sizeof text), at = 0;
-    while (argv[5] && at < size) {
+/* The number that a variable has, or else `otherwise`. */
+static long variable(char **environment, const char *name, long otherwise) {
+    long n;
+    for (; *environment; environment++)
+        if ((n = begins(*environment, name)) && (*environment)[n] == '=' && (*environment)[n + 1]) return number(*environment + n + 1);
+    return otherwise;
+}
+
+/* Where a server listens: by its arguments, else by the environment, else where it does unless it is told. */
+static long port_of(const char *cmdline, const char *otherwise, const char *option, const char *name, char **environment) {
+    long port = 0, size = contents(cmdline, text, sizeof text), at = 0;
+    while (at < size) {
         const char *argument = text + at;
-        long value = begins(argument, argv[4]);
+        long value = begins(argument, option);
         at += length(argument) + 1;
         if (value && argument[value] == '=') port = number(argument + value);
         if (value && !argument[value] && at < size) port = number(text + at);
     }
-    for (; !port && argv[5] && *environment; environment++)
-        if ((n = begins(*environment, argv[5])) && (*environment)[n] == '=') port = number(*environment + n);
-    return port ? port : number(argv[2]);
+    return port ? port : variable(environment, name, number(otherwise));
+}
+
+/* Whether somebody is connected to a port: `sl local remote state …` on each line, in hex. */
+static int connected(const char *path, unsigned long port) {
+    long file = sys(OPENAT, CURRENT_FOLDER, (long)path, 0, 0, 0), got, field = 0;
+    unsigned long value = 0, local = 0;
+    int found = 0;
+    char before = ' ';
+    while (file >= 0 && (got = sys(READ, file, (long)text, sizeof text, 0, 0)) > 0)
+        for (char *s = text; s < text + got; before = *s++) {
+            if (*s != ' ' && *s != '\n') {
+                value = *s == ':' ? 0 : 16 * value + (*s <= '9' ? *s - '0' : *s - 'A' + 10);
+                continue;
+            }
+            if (before != ' ' && before != '\n') {
+                if (field == 1) local = value;
+                if (field == 3 && local == port && value == ESTABLISHED) found = 1;
+                field++;
+            }
+            value = 0;
+            if (*s == '\n') field = 0;
+        }
+    if (file >= 0) sys(CLOSE, file, 0, 0, 0, 0);
+    return found;
+}
+
+/* Tenths of a second since some moment. */
+static long tenths(void) {
+    long time[2];
+    sys(CLOCK_GETTIME, MONOTONIC, (long)time, 0, 0, 0);
+    return 10 * time[0] + time[1] / 100000000;
+}
+
+/* Wait for the server as process 1 has to. `seconds` are those that requests may take once it is to stop. */
+static void attend(long server, long port, long seconds) {
+    const long all = -1, tick[2] = { 0, 100000000 };
+    long asked = 0, told = 0, end = 0;
+    for (;;) {
+        long signal = sys(SIGTIMEDWAIT, (long)&all, 0, asked ? (long)tick : 0, sizeof all, 0), ended;
+        int status = 0;
+        while ((ended = sys(WAIT4, -1, (long)&status, NO_HANG, 0, 0)) > 0)
+            if (ended == server) leave(status & 127 ? 128 + (status & 127) : status >> 8);
+        if (signal == TERMINATE || signal == INTERRUPT) {
+            if (!asked || tenths() < end) end = tenths() + (asked ? 0 : 10 * seconds);
+            asked = signal;
+        } else if (signal > 0 && signal != CHILD) {
+            sys(KILL, server, signal, 0, 0, 0);
+        }
+        if (!asked) continue;
+        if (!told && (tenths() >= end || !(connected("/proc/net/tcp", port) || connected("/proc/net/tcp6", port))))
+            told = 1, sys(KILL, server, asked, 0, 0, 0);
+        if (tenths() >= end + 10) sys(KILL, server, KILLED, 0, 0, 0);
+    }
+}
+
+static void start(char **argv, char **environment) {
+    static char script[8192], program[4096], needs[1024], words[1024];
+    const long all = -1;
+    long before, server, n;
+    char *word[3] = { words, "", "" };
+    if (contents(argv[2], script, sizeof script) <= 0) fail("cannot read ", argv[2], "");
+    if (!line(script, "exec", program, sizeof program)) fail(argv[2], " names no program", "");
+    if (line(script, "needs", needs, sizeof needs) && line(script, "for", words, sizeof words)) check(needs, words);
+    words[line(script, "port", words, sizeof words)] = 0;
+    n = 1;
+    for (char *s = words; *s && n < 3; s++)
+        if (*s == ' ') *s = 0, word[n++] = s + 1;
+    sys(SIGPROCMASK, 0, (long)&all, (long)&before, sizeof all, 0);
+    server = sys(CLONE, CHILD, 0, 0, 0, 0);
+    if (server) {
+        n = variable(environment, "AIKIT_NIX_STOP_SECONDS", 8);
+        if (server > 0) attend(server, port_of("/proc/self/cmdline", word[0], word[1], word[2], environment), n);
+        fail("cannot start ", program, "");
+    }
+    /* Its own group: a terminal's Ctrl-C comes to the init alone. */
+    sys(SETPGID, 0, 0, 0, 0, 0);
+    sys(PRCTL, DEATH_SIGNAL, KILLED, 0, 0, 0);
+    sys(SIGPROCMASK, 2, (long)&before, 0, sizeof all, 0);
+    sys(EXECVE, (long)program, (long)(argv + 2), (long)environment, 0, 0);
+    fail("cannot start ", program, "");
 }
 
 static void probe(char **argv, char **environment) {
@@ -157,8 +248,7 @@ static void probe(char **argv, char **environment) {
         unsigned char port[2], address[4], zero[8];
     } to = { INTERNET, { 0, 0 }, { 127, 0, 0, 1 }, { 0 } };
     long wait[2] = { SECONDS, 0 }, port, server, n = 0, got;
-    if (!argv[2] || !argv[3] || !argv[4]) fail("probe PORT PATH OPTION VARIABLE", "", "");
-    port = port_of(argv, environment);
+    port = port_of("/proc/1/cmdline", argv[2], argv[4], argv[5] ? argv[5] : "", environment);
     to.port[0] = port >> 8, to.port[1] = port;
     server = sys(SOCKET, INTERNET, STREAM, 0, 0, 0);
     sys(SETSOCKOPT, server, SOCKET_LEVEL, RECEIVE_TIMEOUT, (long)wait, sizeof wait);

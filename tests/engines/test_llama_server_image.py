@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import pytest
 from aikit_nix.debian import mirror
 from aikit_nix.engines.chat_template import Prompt
 from aikit_nix.engines.llama_server import BASE
+from aikit_nix.image import sandbox
 from engines.test_chat_template import CONVERSATIONS, PROMPTS, render
 from support import container, debian_lock, image, tiny_gguf
 from support.command import aikit_nix
@@ -80,7 +85,7 @@ def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tup
     ]
     script = (base[1] / "usr/local/bin/llama-server").read_text()
     assert script.startswith("#!/usr/libexec/aikit-nix start\nexec /usr/bin/llama-server\n")
-    assert script.endswith("\nfor avx\nneeds avx\n")
+    assert script.endswith("\nfor avx\nneeds avx\nport 8080 --port LLAMA_ARG_PORT\n")
 
 
 @pytest.mark.usefixtures("bubblewrap")
@@ -148,3 +153,67 @@ def test_embeddings_of_a_gguf_that_names_no_pooling(tmp_path: Path) -> None:
 def test_the_flakes_own_check_starts_it_with_its_chat_template(base: tuple[image.Image, Path]) -> None:
     served = nix_build(base[1].parent, "checks.x86_64-linux.serves")
     assert json.loads(served.read_text()) == {"models": ["the-model"]}
+
+
+@contextlib.contextmanager
+def request_in_flight(server: container.Container) -> Iterator[socket.socket]:
+    """A connection on which the server waits for the rest of the request."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(STREAMED)
+        )
+        time.sleep(0.5)
+        yield connection
+
+
+STREAMED = json.dumps({**HELLO, "stream": True, "max_tokens": 8}).encode()
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_sigterm_ends_an_idle_server_with_0(base: tuple[image.Image, Path]) -> None:
+    with container.start(*base) as server:
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_sigterm_lets_a_stream_in_flight_come_to_its_end(base: tuple[image.Image, Path]) -> None:
+    with (
+        container.start(*base, env={"AIKIT_NIX_STOP_SECONDS": "60"}) as server,
+        request_in_flight(server) as connection,
+    ):
+        server.process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.process.wait(1)
+        connection.sendall(STREAMED)
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"data: [DONE]\n\n" in answer
+        assert server.process.wait(30) == 0
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_sigterm_waits_for_a_request_no_longer_than_it_is_told(base: tuple[image.Image, Path]) -> None:
+    with container.start(*base, env={"AIKIT_NIX_STOP_SECONDS": "1"}) as server, request_in_flight(server) as connection:
+        server.process.terminate()
+        # llama-server hangs while a request is read, and is then killed
+        assert server.process.wait(30) in (0, 137)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_sigterm_ends_a_server_that_loads_its_model(base: tuple[image.Image, Path], tmp_path: Path) -> None:
+    """A pipe that nobody writes to is a model that takes its time."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        sandbox.start(base[0].run, base[1], listener, mounts={"/models/base.gguf": pipe}) as server,
+    ):
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(2)
+        server.terminate()
+        assert server.wait(30) == 128 + 15

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import json
+import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +175,107 @@ def test_a_server_that_does_not_answer_is_not_well(program: list[str], silent: i
     assert (done.returncode, done.stderr) == (1, "aikit-nix: nobody listens on the server's port\n")
 
 
+# A server that says when it listens, and what it is told; it ends at SIGTERM with the status 3.
+SERVER = """
+import os, signal, socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[-1])))
+signal.signal(signal.SIGTERM, lambda *_: os._exit(3) if sys.argv[1] == "polite" else os.write(1, b"told\\n"))
+signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"usr1\\n"))
+os.write(1, b"ready\\n")
+while True:
+    time.sleep(10)
+"""
+
+
+@contextlib.contextmanager
+def started(
+    program: list[str], folder: Path, *arguments: object, **env: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A Python program under `start`, once it says something, and the port that is its last argument."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = script(folder, f"exec {sys.executable}\nport 1 --port PORT\n")
+    argv = [*program, "start", path, *arguments, "--port", port]
+    with subprocess.Popen(list(map(str, argv)), stdout=subprocess.PIPE, text=True, env=env) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline().startswith("ready")
+            yield process, port
+        finally:
+            process.kill()
+
+
+def test_signals_and_statuses_are_handed_on(program: list[str], tmp_path: Path) -> None:
+    with started(program, tmp_path, "-c", SERVER, "polite") as (process, _):
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout
+        assert process.stdout.readline() == "usr1\n"
+        process.terminate()
+        assert process.wait(20) == 3
+    die = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert run(*program, "start", script(tmp_path, f"exec {sys.executable}\n"), "-c", die).returncode == 128 + 9
+
+
+def test_requests_in_flight_may_end_before_the_server_does(program: list[str], tmp_path: Path) -> None:
+    with started(program, tmp_path, "-c", SERVER, "polite", AIKIT_NIX_STOP_SECONDS="600") as (process, port):
+        with socket.create_connection(("127.0.0.1", port)):
+            process.terminate()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+        assert process.wait(20) == 3
+
+
+def test_a_second_signal_waits_for_nobody(program: list[str], tmp_path: Path) -> None:
+    with (
+        started(program, tmp_path, "-c", SERVER, "polite", AIKIT_NIX_STOP_SECONDS="600") as (process, port),
+        socket.create_connection(("127.0.0.1", port)),
+    ):
+        process.terminate()
+        time.sleep(0.5)  # two signals at once are one
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 3
+
+
+@pytest.mark.parametrize("seconds", ["0", "1"])
+def test_a_server_that_hangs_is_killed(program: list[str], tmp_path: Path, seconds: str) -> None:
+    with (
+        started(program, tmp_path, "-c", SERVER, "hangs", AIKIT_NIX_STOP_SECONDS=seconds) as (process, port),
+        socket.create_connection(("127.0.0.1", port)),
+    ):
+        process.terminate()
+        assert process.wait(20) == 128 + 9
+        assert process.stdout
+        assert process.stdout.read() == "told\n"
+
+
+AS_FIRST = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--as-pid-1", "--"]
+# Leaves a child of its own behind, which the first process has to reap, and waits until it is gone.
+ORPHAN = """
+import os, sys, time
+if child := os.fork():
+    os.waitpid(child, 0)
+    orphan = int(open(sys.argv[1]).read())
+    while os.path.exists(f"/proc/{orphan}"):
+        time.sleep(0.05)
+    sys.exit(5)
+elif orphan := os.fork():
+    open(sys.argv[1], "w").write(str(orphan))
+"""
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_the_first_process_ends_a_server_that_handles_no_signal_yet_and_reaps(
+    program: list[str], tmp_path: Path
+) -> None:
+    wait = "import time; print('ready', flush=True); time.sleep(600)"
+    with started([*AS_FIRST, *program], tmp_path, "-c", wait) as (sandbox, _):
+        (first,) = Path(f"/proc/{sandbox.pid}/task/{sandbox.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        assert sandbox.wait(20) == 128 + 15
+    path = script(tmp_path, f"exec {sys.executable}\n")
+    assert run(*AS_FIRST, *program, "start", path, "-c", ORPHAN, tmp_path / "orphan").returncode == 5
+
+
 FIRST_PROCESS = """
 import http.server, subprocess, sys, threading
 class Well(http.server.BaseHTTPRequestHandler):
@@ -187,10 +292,9 @@ sys.exit(subprocess.run(sys.argv[1].split() + ["probe", "8080", "/health", "--po
 @pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize("option", [["--port"], ["--port", "1", "--port"]])
 def test_the_servers_last_argument_names_the_port(program: list[str], option: list[str]) -> None:
-    sandbox = ["bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--as-pid-1", "--"]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    done = run(*sandbox, sys.executable, "-c", FIRST_PROCESS, " ".join(program), *option, port)
+    done = run(*AS_FIRST, sys.executable, "-c", FIRST_PROCESS, " ".join(program), *option, port)
     assert done.returncode == 0, done.stderr
 
 

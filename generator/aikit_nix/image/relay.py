@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _PR_SET_PDEATHSIG = 1
@@ -32,8 +33,22 @@ def main(listener: int, port: int, program: list[str]) -> int:
     outside = socket.socket(fileno=listener)
     threading.Thread(target=_accept, args=(outside, port), daemon=True).start()
     child = subprocess.Popen(program)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    signal.signal(signal.SIGTERM, lambda *_: _terminate(child.pid))
     return child.wait()
+
+
+def _terminate(bubblewrap: int) -> None:
+    """Bubblewrap hands no signal on, and its end is the server's at once: below it is its process 1, below that the server."""
+    for pid in [pid for first in _children(bubblewrap) for pid in _children(first)] or [bubblewrap]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
 
 
 def loopback_up() -> None:
