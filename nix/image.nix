@@ -1,5 +1,5 @@
-# One image for both package sets: model layers by our own rule at the bottom, above them what dockerTools, whose interface
-# both sets share, makes of the engine and of the texts.
+# One image for both package sets: model layers by our own rule at the bottom, above them the engine and the texts. Of an
+# engine out of store paths nixpkgs' dockerTools make the layers; one out of Debian's files brings its own.
 #
 # pkgs     nixpkgs, or the part of it that packages/debian offers
 # engine   { name, bin, package, license (SPDX), env, layers ?, labels ? }: the server and what the image needs for it; `layers`,
@@ -55,21 +55,21 @@ let
       // spec
     );
 
-  # The layers of an image that dockerTools makes.
-  layers =
-    name: arguments:
-    let
-      stream = pkgs.dockerTools.streamLayeredImage (
-        arguments
-        // {
-          inherit name;
-          tag = "layers";
-        }
-      );
-    in
-    pkgs.runCommand "${name}-layers" {
-      nativeBuildInputs = [ pkgs.python3 ];
-    } "${stream} | python3 ${./image/layers.py} ${name} $out";
+  # One layer of the files that shell commands put into the folder that they run in.
+  layer =
+    name: commands:
+    pkgs.runCommand "${name}-layer"
+      {
+        inherit (local) preferLocalBuild;
+        nativeBuildInputs = [ pkgs.python3 ];
+      }
+      ''
+        mkdir root
+        cd root
+        ${commands}
+        cd ..
+        python3 ${./image/folder_layer.py} ${name} root $out
+      '';
 
   # The store made everything read-only; AIKit's files are 0644.
   copy = tree: ''
@@ -140,20 +140,40 @@ let
         ]
     );
   };
-  engineLayers = layers "engine" {
-    # The texts are one more. Where the engine has layers of its own, this is one.
-    maxLayers = mostLayers - mostModels - 1;
-    # Whose closure the layers are, besides that of the last one.
-    config.Env = builtins.filter builtins.hasContext (builtins.attrValues engine.env);
-    extraCommands = ''
-      ${copy (tree "engine-root" engineTree)}
-      chmod 1777 tmp
-    '';
-  };
+  engineFiles = ''
+    ${copy (tree "engine-root" engineTree)}
+    chmod 1777 tmp
+  '';
+  engineLayers =
+    if engine ? layers then
+      # No store path in the image: the starter is a file of its own.
+      layer "engine" (
+        engineFiles
+        + ''
+          file=$(readlink .${starter})
+          rm .${starter}
+          cp $file .${starter}
+          chmod 755 .${starter}
+        ''
+      )
+    else
+      let
+        stream = pkgs.dockerTools.streamLayeredImage {
+          name = "engine";
+          tag = "layers";
+          # The texts are one more.
+          maxLayers = mostLayers - mostModels - 1;
+          # Whose closure the layers are, besides that of the last one.
+          config.Env = builtins.filter builtins.hasContext (builtins.attrValues engine.env);
+          extraCommands = engineFiles;
+        };
+      in
+      pkgs.runCommand "engine-layers" {
+        nativeBuildInputs = [ pkgs.python3 ];
+      } "${stream} | python3 ${./image/layers.py} engine $out";
 
-  textLayer = layers "texts" {
-    includeStorePaths = false;
-    extraCommands = copy (
+  textLayer = layer "texts" (
+    copy (
       tree "texts" {
         inherit (plan) files;
         links =
@@ -168,8 +188,8 @@ let
               }
             ];
       }
-    );
-  };
+    )
+  );
   # Where RamaLama looks for the model of an image.
   modelLink = "/models/model.file";
 

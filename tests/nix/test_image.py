@@ -148,3 +148,16 @@ def test_a_fresh_store_gets_the_same_image(
         assert hashlib.sha256(file.read_bytes()).hexdigest() == blob
     subprocess.run(["chmod", "-R", "u+w", place], check=True)
     shutil.rmtree(place)  # pytest keeps its folders for some runs
+
+
+def test_an_image_of_debians_files_has_no_store_path(library: Library, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    image = unpack(library.build("oci", models=[model(tmp_path, b"m")]), root)
+    assert not any(layer.store_paths for layer in image.layers)
+    assert not (root / "nix").exists()
+    assert (root / "usr/libexec/aikit-nix").stat().st_mode & 0o777 == 0o755
+    assert [step["created_by"] for step in image.configuration["history"]][-3:] == [
+        "Debian packages",
+        "engine",
+        "texts",
+    ]

@@ -1,16 +1,20 @@
-"""The layers that are made of a tree of Debian packages' files (nix/packages/debian/layered_image.py packages)."""
+"""The layers that are made of a tree of Debian packages' files (nix/packages/debian/package_layers.py)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "nix/packages/debian/layered_image.py"
+from aikit_nix.base import data
+
+SCRIPTS = (data.NIX / "packages/debian/package_layers.py", data.NIX / "image/folder_layer.py")
 STATUS = "var/lib/dpkg/status.d"
 LARGE = 33 << 20
 
@@ -34,7 +38,9 @@ def tree(folder: Path, files: dict[str, int]) -> Path:
 
 def layers(root: Path, out: Path) -> list[tuple[str, dict[str, tarfile.TarInfo]]]:
     """(what it is called, its entries by name) of each layer."""
-    subprocess.run([sys.executable, SCRIPT, "packages", root, out], check=True)
+    with tempfile.TemporaryDirectory() as folder:  # one beside the other, as in the build
+        script, _ = [shutil.copy(script, folder) for script in SCRIPTS]
+        subprocess.run([sys.executable, "-I", script, root, out], check=True)
     described = json.loads((out / "layers.json").read_text())
     assert {file.name for file in out.iterdir()} == {"layers.json", *(each["digest"][7:] for each in described)}
     found = []

@@ -192,9 +192,16 @@ let
         done
       '';
 
-  layers = runCommand "debian-${runtime}-layers" {
-    nativeBuildInputs = [ tools ];
-  } "python3 ${./layered_image.py} packages ${root} $out";
+  layers =
+    runCommand "debian-${runtime}-layers"
+      {
+        nativeBuildInputs = [ tools ];
+      }
+      ''
+        cp ${./package_layers.py} package_layers.py
+        cp ${../../image/folder_layer.py} folder_layer.py
+        python3 package_layers.py ${root} $out
+      '';
 
   engine =
     runCommand "llama-server-${runtime}"
@@ -278,8 +285,6 @@ let
           echo "#!${shell}/bin/sh" | cat - $textPath > $out
           chmod +x $out
         '';
-
-    dockerTools = import ./docker-tools.nix { inherit pkgs shell; };
   };
 in
 {
