@@ -51,12 +51,15 @@ def test_every_command_option_and_file_that_it_names_exists() -> None:
         assert (Path(__file__).parents[1] / target).is_file(), target
 
 
-def test_every_folder_of_the_layout_exists() -> None:
+def test_every_room_of_the_architecture_exists_and_no_other() -> None:
     root = Path(__file__).parents[1]
-    folders = re.findall(r"^    ([a-z]\S*/)  ", README, re.MULTILINE)
+    text = (root / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    folders = re.findall(r"^    ([a-z]\S*/)  ", text, re.MULTILINE)
     assert len(folders) > 3
-    for folder in folders:
-        assert (root / folder).is_dir(), folder
+    assert all((root / folder).is_dir() for folder in folders)
+    rooms = set(re.findall(r"^      ([a-z]+)/  ", text, re.MULTILINE))
+    package = root / "generator/aikit_nix"
+    assert rooms == {folder.name for folder in package.iterdir() if (folder / "__init__.py").is_file()}
 
 
 def test_the_manual_page_has_every_command_and_option() -> None:
