@@ -169,6 +169,7 @@ def test_the_time_in_which_a_block_is_made_is_not_the_servers(files: FileServer)
             time.sleep(0.3)
             yield b"x"
 
+    files.files["/a"] = b"taken"
     with Client(replace(PATIENCE, answer=0.2)) as client:
         client.send("PUT", files.url + "/a", blocks(), 3)
     assert files.requests[0].body == b"xxx"

@@ -177,7 +177,7 @@ class Watch:
 
     def _wait(self) -> None:
         while (left := self._deadline - time.monotonic()) > 0 or self.rests:
-            if self._done.wait(max(left, 1)):
+            if self._done.wait(left if left > 0 else 1):
                 return
         self.expired = True
         self._line.shut()
