@@ -5,6 +5,8 @@ One flake is bundled for the whole module. The other machine is a namespace (`su
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -20,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from support import debian_lock, docs, file_server, flakes, fresh, recipes
-from support.bundles import Bundle
+from support.bundles import Bundle, forge, key
 from support.command import aikit_nix, on_path
 
 AIKITFILE = """\
@@ -236,3 +238,82 @@ def test_the_docs_say_how(project: Project, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "signed/flake")
     on(tmp_path, tmp_path / "nix2", trust, tmp_path / "signed", **places)
     assert (tmp_path / "signed/flake/flake.nix").is_file()
+
+
+# --- A folder that holds more than `gen` wrote
+
+
+def refused(folder: Path, *words: str) -> str:
+    """What is said where a flake is not bundled; with little memory, and nothing is written."""
+    done = aikit_nix("bundle", "b", "--flake", "flake", *words, cwd=folder, limits=(2 << 30, 60))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert not (folder / "b/flake").exists()
+    return done.stderr
+
+
+def test_a_link_in_a_flake_is_not_followed(tmp_path: Path) -> None:
+    recipes.write(tmp_path / "flake")
+    (tmp_path / "secret").write_text("private")
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "flake/aikit/notes.nix").symlink_to(tmp_path / "secret")
+    assert "aikit/notes.nix is a link" in refused(tmp_path)
+
+
+def test_a_pipe_in_a_flake_is_not_waited_for(tmp_path: Path) -> None:
+    recipes.write(tmp_path / "flake")
+    os.mkfifo(tmp_path / "flake/aikit/notes.nix")
+    assert "it is a pipe" in refused(tmp_path)
+
+
+def test_a_sparse_file_in_a_flake_is_not_read_whole(tmp_path: Path) -> None:
+    recipes.write(tmp_path / "flake")
+    with (tmp_path / "flake/aikit/notes.nix").open("wb") as stream:
+        stream.truncate(20 << 30)
+    assert "notes.nix: it has more than" in refused(tmp_path)
+
+
+def test_a_private_file_stays_private(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(project.folder / "flake", tmp_path / "flake")
+    (tmp_path / "flake/aikit/plan.json").chmod(0o600)
+    lock = ["--lock", str(project.folder / "aikit.lock")]
+    done = aikit_nix("bundle", "b", "--flake", "flake", *lock, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b/flake/aikit/plan.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_two_at_once_wait_for_each_other(project: Project, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    bundle.mkdir()
+    handle = os.open(bundle, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    command = [sys.executable, "-m", "aikit_nix.cli", "bundle", "b", "--flake", str(project.folder / "flake")]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stderr
+        assert b"waiting for another aikit-nix" in process.stderr.readline()
+        assert not list(bundle.iterdir())
+        os.close(handle)
+        process.communicate()
+    assert process.returncode == 0
+    assert (bundle / "bundle.json").exists()
+
+
+def test_every_file_is_named_with_its_hash(project: Project) -> None:
+    files = json.loads((project.bundle / "bundle.json").read_text())["files"]
+    there = [path for path in project.bundle.rglob("*") if path.is_file() and path.name != "bundle.json"]
+    assert files == {
+        str(path.relative_to(project.bundle)): hashlib.sha256(path.read_bytes()).hexdigest() for path in there
+    }
+
+
+def test_what_a_bundle_has_is_not_signed_unseen(project: Project, tmp_path: Path) -> None:
+    """What somebody put into the folder since is written again, or the signature would be for it."""
+    shutil.copytree(project.bundle, tmp_path / "b")
+    bundle = Bundle(tmp_path / "b")
+    name = Path(bundle.path("tiny.gguf")).name[33:]
+    forge(bundle, name, b"trojan", lambda text: re.sub("^CA: .*\n", "", text, flags=re.MULTILINE))
+    secret, public = key(tmp_path)
+    done = aikit_nix("bundle", "b", "--key", secret, "--flake", project.folder / "flake", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (bundle.folder / bundle.narinfo(name)).read_text() != ""
+    done = fresh.aikit_nix(tmp_path / "nix", "unbundle", bundle.folder, "--public-key", public, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

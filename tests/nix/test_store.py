@@ -129,3 +129,28 @@ def test_other_bytes_than_the_hash_says_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AikitError, match="has another sha256"):
         store.add(file, "x.gguf", "0" * 64)
     assert not store.store_path("x.gguf", "0" * 64).exists()
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.parametrize("algorithm", ["md5", "sha1", "sha256", "sha512"])
+@pytest.mark.usefixtures("nix")
+def test_a_content_address_makes_nixs_own_path(algorithm: str, recursive: bool) -> None:
+    digest = hashlib.new(algorithm, b"content").digest()
+    argv = ["nix-store", "--print-fixed-path", *(["--recursive"] if recursive else []), algorithm, digest.hex(), "x.y"]
+    address = f"fixed:{'r:' if recursive else ''}{algorithm}:{store.base32(digest)}"
+    assert str(store.addressed(address, "x.y")) == process.run(argv).strip()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "text:sha256:" + "0" * 52,
+        "fixed:sha256:",
+        "fixed:sha256:" + "z" * 52,
+        "fixed:sha256:e",
+        "fixed:sha3:" + "0" * 52,
+    ],
+)
+def test_what_is_no_content_address_makes_no_path(address: str) -> None:
+    assert store.addressed(address, "x") is None

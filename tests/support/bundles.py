@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aikit_nix.flakes import bundle
 from aikit_nix.flakes.bundle import Index, Item, Kind
@@ -52,10 +54,61 @@ def make(folder: Path, models: Mapping[str, bytes], flake: Mapping[str, bytes]) 
     (folder / "file").unlink()
     items = [Item(path, Kind.MODEL, *said) for path, said in zip(paths, nix.sizes(paths), strict=True)]
     bundle.copy(items, f"file://{folder}")
-    items = [replace(item, narInfo=bundle.described(folder / item.narinfo)) for item in items]
     for name, data in flake.items():
         (folder / "flake" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "flake" / name).write_bytes(data)
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in flake.items()}
-    (folder / "bundle.json").write_bytes(Index("image:tag", "x86_64-linux", tuple(items), digests).to_json())
+    (folder / "bundle.json").write_bytes(Index("image:tag", "x86_64-linux", tuple(items), {}).to_json())
+    reindex(Bundle(folder))
     return Bundle(folder)
+
+
+def key(folder: Path) -> tuple[Path, str]:
+    """A new key of Nix: the file of its secret half, and its public half."""
+    secret = subprocess.run(["nix", "key", "generate-secret", "--key-name", "ci-1"], capture_output=True, check=True)
+    (folder / "secret").write_bytes(secret.stdout)
+    argv = ["nix", "key", "convert-secret-to-public"]
+    public = subprocess.run(argv, input=secret.stdout, capture_output=True, check=True)
+    return folder / "secret", public.stdout.decode().strip()
+
+
+def forge(bundle: Bundle, name: str, data: bytes, change: Callable[[str], str] = lambda text: text) -> None:
+    """Give a file of the bundle other bytes, so that NAR, description and index agree; `change` edits the description."""
+    narinfo = bundle.folder / bundle.narinfo(name)
+    text = narinfo.read_text()
+    nar = nar_of(data)
+    now = f"sha256:{store.base32(hashlib.sha256(nar).digest())}"
+    to = f"nar/{now.removeprefix('sha256:')}.nar"
+    (bundle.folder / to).write_bytes(nar)
+    for field, value in {"URL": to, "FileHash": now, "NarHash": now, "FileSize": len(nar), "NarSize": len(nar)}.items():
+        text = re.sub(f"^{field}: .*$", f"{field}: {value}", text, flags=re.MULTILINE)
+    narinfo.unlink()
+    narinfo.write_text(change(text))
+
+    def edit(index: Any) -> None:
+        item = next(item for item in index["paths"] if item["path"].endswith("-" + name))
+        item |= {"narHash": now, "narSize": len(nar)}
+
+    reindex(bundle, edit)
+
+
+def reindex(bundle: Bundle, change: Callable[[Any], object] = lambda _: None) -> None:
+    """Write the index anew, with the hashes that the bundle's files have now; `change` edits it before."""
+    file = bundle.folder / "bundle.json"
+    index = json.loads(file.read_text())
+    change(index)
+    index["files"] = {
+        str(path.relative_to(bundle.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(bundle.folder.rglob("*"))
+        if path.is_file() and not path.name.startswith("bundle.json")
+    }
+    file.unlink()
+    file.write_text(json.dumps(index))
+
+
+def nar_of(data: bytes) -> bytes:
+    """A file as Nix' archive format has it (Nix manual, "Nix Archive (NAR) Format")."""
+
+    def text(value: bytes) -> bytes:
+        return len(value).to_bytes(8, "little") + value + bytes(-len(value) % 8)
+
+    return b"".join(map(text, [b"nix-archive-1", b"(", b"type", b"regular", b"contents", data, b")"]))

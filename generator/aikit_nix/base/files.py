@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
+from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, error
 
-_TEMPORARY = ".aikit-nix-file-"
+TEMPORARY = ".aikit-nix-file-"  # how the names of files begin that are not written whole yet
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -118,7 +119,7 @@ def write_whole(target: Path, data: bytes, mode: int = 0o644, owner: tuple[int, 
 def _temporary(folder: Path) -> tuple[int, Path]:
     """A new file, locked for as long as it is open: so others can tell it from what a killed run left."""
     while True:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=_TEMPORARY)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=TEMPORARY)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
@@ -127,7 +128,7 @@ def _temporary(folder: Path) -> tuple[int, Path]:
 
 def _remove_left(folder: Path) -> None:
     """Remove the files that killed runs left half-written: nobody has them locked."""
-    for left in folder.glob(f"{_TEMPORARY}*"):
+    for left in folder.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -153,6 +154,21 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as failed:
         raise cannot_write(folder, failed) from None
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other run writes into the folder. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.say(f"waiting for another aikit-nix that writes to {folder}", err=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def cache_folder() -> Path:

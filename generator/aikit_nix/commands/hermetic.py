@@ -23,7 +23,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--built", is_flag=True, help="Build it, and put in what was built too, but for what holds a model again."
 )
 @click.option("--to", "url", metavar="URL", help="Also copy it to another cache or store: s3://…, ssh://…, file://….")
-@click.option("--key", type=options.FILE, help="Sign with this key (`nix key generate-secret`).")
+@click.option("--key", type=options.FILE, help="Sign it with this key (`nix key generate-secret`).")
 def bundle(
     folder: Path,
     flake: Path,
@@ -59,21 +59,24 @@ def bundle(
 @click.command()
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("-o", "--output", type=_FOLDER, help="Also write the flake, into this new folder.")
-@click.option("--public-key", metavar="NAME:KEY", help="Trust what was built elsewhere and signed with this key.")
-@click.option("--no-check-sigs", is_flag=True, help="Trust what was built elsewhere without a signature.")
-def unbundle(folder: Path, output: Path | None, public_key: str | None, no_check_sigs: bool) -> None:
+@click.option("--public-key", metavar="NAME:KEY", help="The bundle must be signed with this key.")
+def unbundle(folder: Path, output: Path | None, public_key: str | None) -> None:
     """Bring what `bundle` wrote into DIR into the Nix store.
 
-    No network is used. Nix checks every hash. Models, packages and sources are known by their own hash and need no
-    signature; what was built does. What is damaged or missing is named, and the rest can be brought again.
+    No network is used. Of a signed bundle the signature is checked before anything is written. Nix checks every hash:
+    models, packages and sources are known by their own and need no signature; what was built, and the flake, do. What is
+    damaged or missing is named, and the rest can be brought again.
     """
     from aikit_nix.flakes import unbundle as bundles
 
-    index = bundles.read(folder)
-    count = bundles.bring(folder, index, public_key=public_key, check_signatures=not no_check_sigs)
-    console.say(f"all {len(index.paths)} store paths of {index.image} are in the Nix store, {count} of them new")
+    found = bundles.read(folder, public_key)
+    content = bundles.content(found)
+    signed = f"signed by {found.signer}" if found.signer else "no key that is trusted here signed it"
+    count = bundles.bring(found, content, public_key)
+    paths = len(found.index.paths)
+    console.say(f"all {paths} store paths of {found.index.image} are in the Nix store, {count} of them new ({signed})")
     if output:
-        bundles.write_flake(folder, index, output)
+        bundles.write_flake(content, output)
         console.say(f"wrote {output}", f"next: nix build --offline path:{shlex.quote(str(output.resolve()))}")
 
 

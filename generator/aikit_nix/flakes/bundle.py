@@ -1,7 +1,8 @@
 """All that a flake's build needs, in one folder: a plain Nix binary cache, the flake, and an index of what there is.
 
 The cache is written and read by Nix alone (`nix copy`), which checks each path's hash and shows it in a store only when
-it is whole. The index adds what Nix does not say: what each path is, and under which licence.
+it is whole. The index adds what Nix does not say: what each path is, and under which licence. It names every file of the
+bundle with its hash, and is what a key signs.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from aikit_nix import __version__
 from aikit_nix.base import console, files, process
@@ -24,14 +25,17 @@ from aikit_nix.debian import mirror
 from aikit_nix.flakes import materials
 from aikit_nix.flakes.materials import Recipe
 from aikit_nix.nix import command as nix
-from aikit_nix.nix import store
+from aikit_nix.nix import keys, store
+from aikit_nix.sources.names import unprintable
 
-VERSION = 1
+VERSION = 2
 INDEX = "bundle.json"
+SIGNATURE = "bundle.json.sig"  # one line, `NAME:BASE64`: a key of Nix signs the bytes of the index
 FLAKE = "flake"
-_CACHE = "nix-cache-info"  # what Nix writes first into a binary cache: a bundle that was killed has it
+CACHE = "nix-cache-info"  # what Nix writes first into a binary cache: a bundle that was killed has it
 _SCRATCH = ".aikit-nix-bundle"
-MAX_BYTES = 256 << 20
+MAX_BYTES = 64 << 20
+NARINFO_BYTES = 1 << 20
 STORE_PATH = re.compile(r"/nix/store/([0-9a-z]{32})-[0-9A-Za-z+._?=-]{1,211}")
 
 
@@ -47,17 +51,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Item:
-    """One store path: its NAR's hash (`sha256:` and Nix' base 32) and size in bytes; `license` as its origin says it.
-
-    `narInfo` is the SHA-256 (hex) of what the cache says of it, without signatures: they may be added later.
-    """
+    """One store path: its NAR's hash (`sha256:` and Nix' base 32) and size in bytes; `license` as its origin says it."""
 
     path: str
     kind: Kind
     narHash: str  # noqa: N815 (a JSON name)
     narSize: int  # noqa: N815 (a JSON name)
     license: str | None = None
-    narInfo: str = ""  # noqa: N815 (a JSON name)
 
     @property
     def name(self) -> str:
@@ -72,12 +72,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Index:
-    """What a bundle holds. `flake` are the files of the flake's folder, with their SHA-256 in hex."""
+    """What a bundle holds. `files` are all its files but itself and its signature, with their SHA-256 in hex."""
 
     image: str
     system: str
     paths: tuple[Item, ...]
-    flake: Mapping[str, str]
+    files: Mapping[str, str]
 
     def to_json(self) -> bytes:
         own = {"formatVersion": VERSION, "generator": f"aikit-nix {__version__}", **asdict(self)}
@@ -167,30 +167,85 @@ def write(
     cache = f"file://{plain(folder)}"
     if key and not key.is_file():
         raise error(f"--key {key}: there is no such file (make one with `nix key generate-secret`)")
-    if (folder / FLAKE).exists() and not any((folder / name).exists() for name in (INDEX, _CACHE)):
+    if (folder / FLAKE).exists() and not any((folder / name).exists() for name in (INDEX, CACHE)):
         raise error(f"{folder} has a `{FLAKE}` that is of no bundle, and would be replaced: name another folder")
     files.make_folder(folder)
-    scratch = folder / _SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
     try:
-        digests = _copy_flake(found, scratch / FLAKE)
-        # From here on the copy counts: whatever it lacks is noticed now, not on a machine without network
-        items = collect(materials.read(scratch / FLAKE, lock_path or _lock_of(found)), system, built=built)
-        if (scratch / FLAKE / "flake.lock").exists() and "flake.lock" not in digests:
-            raise error(f"{found.folder}/flake.lock is not there: pin the inputs with `nix flake lock` and commit it")
-        new = [item for item in items if not (folder / item.narinfo).exists()]
-        copied = sum(item.narSize for item in new)
-        console.say(f"copying {len(new)} of {len(items)} store paths, {console.size(copied)}", err=True)
-        copy(items, cache, scratch=scratch, key=key)
-        items = [replace(item, narInfo=described(folder / item.narinfo)) for item in items]
-        index = Index(found.reference(system), system, tuple(items), digests)
-        _exchange(scratch / FLAKE, folder / FLAKE)
-        files.write_atomic(folder / INDEX, index.to_json())
+        with files.alone(folder):
+            return _fill(found, system, folder, cache, built=built, key=key, lock_path=lock_path)
     except OSError as failed:
         raise files.cannot_write(failed.filename or folder, failed) from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+
+
+def _fill(
+    found: Recipe, system: str, folder: Path, cache: str, *, built: bool, key: Path | None, lock_path: Path | None
+) -> tuple[Index, int]:
+    scratch = folder / _SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    own = _copy_flake(found, scratch / FLAKE)
+    # From here on the copy counts: whatever it lacks is noticed now, not on a machine without network
+    items = collect(materials.read(scratch / FLAKE, lock_path or _lock_of(found)), system, built=built)
+    if (scratch / FLAKE / "flake.lock").exists() and "flake/flake.lock" not in own:
+        raise error(f"{found.folder}/flake.lock is not there: pin the inputs with `nix flake lock` and commit it")
+    new = [item for item in items if not _has(folder, item)]
+    for item in new:
+        (folder / item.narinfo).unlink(missing_ok=True)
+    copied = sum(item.narSize for item in new)
+    console.say(f"copying {len(new)} of {len(items)} store paths, {console.size(copied)}", err=True)
+    copy(items, cache, scratch=scratch, key=key)
+    index = Index(found.reference(system), system, tuple(items), dict(_cached(folder, items)) | own)
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    _exchange(scratch / FLAKE, folder / FLAKE)
+    files.write_atomic(folder / INDEX, index.to_json())
+    if key:
+        sign_index(folder, key)
     return index, copied
+
+
+def _has(folder: Path, item: Item) -> bool:
+    """Whether the cache has a store path, as our store has it: what else it says under that name is not for us to sign."""
+    try:
+        said = narinfo(files.read_bounded(folder / item.narinfo, NARINFO_BYTES))
+    except (AikitError, ValueError):
+        return False
+    return (said["StorePath"], said["NarHash"], said["NarSize"]) == (item.path, item.narHash, str(item.narSize))
+
+
+def _cached(folder: Path, items: Sequence[Item]) -> Iterator[tuple[str, str]]:
+    """The files of a cache that some store paths are in, with their SHA-256."""
+    for name in (CACHE, *(item.narinfo for item in items)):
+        content = files.read_bounded(folder / name, NARINFO_BYTES)
+        yield name, hashlib.sha256(content).hexdigest()
+        if name != CACHE:
+            said = narinfo(content)
+            yield said["URL"], store.from_base32(said["FileHash"].removeprefix("sha256:")).hex()
+
+
+def narinfo(content: bytes) -> dict[str, str]:
+    """What a binary cache says of a store path; `Sig` has the signatures, one a line. Raises ValueError.
+
+    Source: the Nix manual, and NarInfo's parser: a field that stands twice is refused, as readers differ on it.
+    """
+    said: dict[str, str] = {"CA": "", "Sig": ""}
+    for line in content.decode().splitlines():
+        field, colon, value = line.partition(": ")
+        if not colon or (said.get(field) and field != "Sig"):
+            raise ValueError(f"{shown(line)!r} makes no sense there")
+        said[field] = f"{said[field]}\n{value}".strip() if field == "Sig" else value
+    if lacks := {"StorePath", "URL", "FileHash", "FileSize", "NarHash", "NarSize", "References"} - said.keys():
+        raise ValueError(f"it lacks {min(lacks)}")
+    if not re.fullmatch(r"nar/[0-9a-z]+\.nar(\.[0-9a-z]+)?", said["URL"]):
+        raise ValueError(f"URL {said['URL']!r}")
+    return said
+
+
+def sign_index(folder: Path, key: Path) -> None:
+    """Sign a bundle's index with a secret key of Nix. Raises AikitError."""
+    secret = files.read_bounded(key, 1 << 12).decode(errors="replace")
+    signature = keys.sign(secret, files.read_bounded(folder / INDEX, MAX_BYTES))
+    files.write_atomic(folder / SIGNATURE, f"{signature}\n".encode())
 
 
 def copy(items: Sequence[Item], url: str, *, scratch: Path | None = None, key: Path | None = None) -> None:
@@ -231,19 +286,22 @@ def plain(folder: Path) -> Path:
 
 
 def _copy_flake(found: Recipe, to: Path) -> dict[str, str]:
-    """The files of a flake that its build reads, copied; their SHA-256."""
-    inside = [each.path for each in found.plan.sources if is_inside(each.path)]
-    for name in [*found.inputs, *inside]:
-        if (found.folder / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found.folder / name, to / name)
-    return _digests(to)
+    """The files of a flake that its build reads, copied with their modes; their SHA-256, by their names in the bundle."""
+    digests = {}
+    inside = [each.path for each in found.plan.sources if is_own(each.path) and (found.folder / each.path).is_file()]
+    for name in sorted({*found.inputs, *inside}):
+        content = materials.own_file(found.folder / name)
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes(content)
+        shutil.copymode(found.folder / name, to / name)
+        digests[f"{FLAKE}/{name}"] = hashlib.sha256(content).hexdigest()
+    return digests
 
 
-def is_inside(name: str) -> bool:
-    """Whether the name of a file stays below its folder."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+def is_own(name: str) -> bool:
+    """Whether a file of this name can be a flake's: it stays below its folder, and no other program takes it for its own."""
+    parts = name.split("/")
+    return not any(part.startswith(".") or not part for part in parts) and not unprintable(name)
 
 
 def _lock_of(found: Recipe) -> Path | None:
@@ -251,24 +309,10 @@ def _lock_of(found: Recipe) -> Path | None:
     return next((path for path in materials.lock_places(found.folder) if path.exists()), None)
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def _exchange(new: Path, old: Path) -> None:
     if old.exists():
         old.rename(new.with_name("before"))
     new.rename(old)
-
-
-def described(narinfo: Path) -> str:
-    """The SHA-256 (hex) of what a cache says of a store path, without signatures. Raises AikitError."""
-    lines = files.read_bounded(narinfo, 1 << 20).splitlines(keepends=True)
-    return hashlib.sha256(b"".join(line for line in lines if not line.startswith(b"Sig:"))).hexdigest()
 
 
 # --- Showing

@@ -8,7 +8,6 @@ nix/default.nix) and the next run puts right.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import itertools
 import os
 import shutil
@@ -18,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix.base import console, files, process
+from aikit_nix.base import files, process
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.write import AIKIT, Files
@@ -50,7 +49,7 @@ def write(new: Files, folder: Path, *, force: bool = False) -> Written:
         raise error(f"{folder} is no folder: name another one with -o")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with files.alone(folder):
             _clean(folder)
             present = _Present.of(folder)
             foreign = present.foreign(folder)
@@ -185,21 +184,6 @@ def _exchange(one: Path, other: Path) -> None:
 def _set_aside(old: Path, path: Path) -> Path:
     names = (path.with_name(path.name + "~" * count) for count in itertools.count(1))
     return old.rename(next(name for name in names if not os.path.lexists(name)))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other run writes into the folder."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.say(f"waiting for another aikit-nix that writes to {folder}", err=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _clean(folder: Path) -> None:

@@ -1,52 +1,107 @@
-"""A bundle on the other machine: looked at, imported by Nix, its flake written."""
+"""A bundle on the other machine: looked at, imported by Nix, its flake written.
+
+Nothing in it is believed. A store path comes from bytes that its own content address fixes; one that was built comes
+with an index that a trusted key signed. Nix reads descriptions that are written anew here, from what was understood.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.base import files
+from aikit_nix.base import files, strict_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.redact import shown
 from aikit_nix.flakes.bundle import (
+    CACHE,
     FLAKE,
     INDEX,
     MAX_BYTES,
+    NARINFO_BYTES,
+    SIGNATURE,
     STORE_PATH,
     VERSION,
     Index,
     Item,
     Kind,
-    described,
-    is_inside,
+    is_own,
+    narinfo,
     plain,
 )
 from aikit_nix.nix import command as nix
-from aikit_nix.nix import store
+from aikit_nix.nix import keys, store
+
+_NAMES = re.compile(rf"{CACHE}|[0-9a-z]{{32}}\.narinfo|nar/[0-9a-z]+\.nar(\.[0-9a-z]+)?")
 
 
-def read(folder: Path) -> Index:
-    """A bundle's index. Raises AikitError."""
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's index, and the name of the trusted key that signed it, if one did."""
+
+    folder: Path
+    index: Index
+    signer: str | None
+
+    @property
+    def flake(self) -> list[str]:
+        """The files of the flake, by their names in it."""
+        return [name.removeprefix(f"{FLAKE}/") for name in self.index.files if name.startswith(f"{FLAKE}/")]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was read of a bundle, once, and is as the index says: texts for Nix by name, the flake's files by name."""
+
+    cache: Mapping[str, bytes]
+    flake: Mapping[str, bytes]
+
+
+def read(folder: Path, public_key: str | None = None) -> Bundle:
+    """A bundle's index, signed by `public_key` (`NAME:BASE64`) where one is named. Raises AikitError."""
     file = folder / INDEX
     data = files.read_bounded(file, MAX_BYTES, ": that is no bundle of `aikit-nix bundle`, or it was not finished")
+    signer = _signer(folder, data, public_key)
     try:
-        value = json.loads(data)
+        value = strict_json.parse(data)
         if value["formatVersion"] != VERSION:
             raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {VERSION}")
-        flake = {str(name): str(digest) for name, digest in value["flake"].items()}
-        if unfit := [name for name in flake if not is_inside(name)]:
-            raise ValueError(f"the file {unfit[0]!r} leaves the flake's folder")
-        return Index(str(value["image"]), str(value["system"]), tuple(map(_item, value["paths"])), flake)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
+        named = {str(name): _digest(digest) for name, digest in value["files"].items()}
+        if unfit := [name for name in named if not (_NAMES.fullmatch(name) or _is_flakes(name))]:
+            raise ValueError(f"{shown(unfit[0])!r} is no file of a bundle")
+        index = Index(str(value["image"]), str(value["system"]), tuple(map(_item, value["paths"])), named)
+        if lacks := {CACHE, *(item.narinfo for item in index.paths)} - named.keys():
+            raise ValueError(f"it names no {min(lacks)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as bad:
         what = " ".join(str(bad).split())[:200]
         raise error(f"{file} is damaged ({what}): bring the bundle again", code="bundle") from None
+    return Bundle(folder, index, signer)
+
+
+def _signer(folder: Path, data: bytes, public_key: str | None) -> str | None:
+    file = folder / SIGNATURE
+    signatures = files.read_bounded(file, 1 << 16).decode(errors="replace").splitlines() if file.exists() else []
+    signer = keys.signer(data, signatures, [public_key] if public_key else nix.trusted_keys())
+    if public_key and signer is None:
+        name = public_key.partition(":")[0]
+        what = f"{folder / INDEX} is not signed by {shown(name)}" if signatures else f"{folder} is not signed"
+        raise error(f"{what}: nothing of it was written. Bring the bundle again, or name its key", code="signature")
+    return signer
+
+
+def _is_flakes(name: str) -> bool:
+    return name.startswith(f"{FLAKE}/") and is_own(name)
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(f"{value!r} is no sha256")
+    return value
 
 
 def _item(value: Mapping[str, Any]) -> Item:
@@ -56,105 +111,122 @@ def _item(value: Mapping[str, Any]) -> Item:
     return item
 
 
-def check(folder: Path, index: Index) -> list[Diagnostic]:
-    """What a bundle lacks, or has otherwise than its index says; the NARs' bytes are not read."""
-    found = [_damaged(item.name, problem) for item in index.paths for problem in _problems(folder, item)]
-    for name, digest in index.flake.items():
+def content(bundle: Bundle) -> Content:
+    """All of a bundle but the NARs' bytes, read once. Raises AikitError, which names all that is lacking or otherwise."""
+    found: list[Diagnostic] = []
+    left = MAX_BYTES
+
+    def named(name: str) -> bytes:
+        nonlocal left
+        data = files.read_bounded(bundle.folder / name, min(left, NARINFO_BYTES) if "/" not in name else left)
+        left -= len(data)
+        if hashlib.sha256(data).hexdigest() != bundle.index.files[name]:
+            raise ValueError(f"{name} has another sha256 than the index says")
+        return data
+
+    def taken(called: str, read: Callable[[], bytes]) -> bytes:
         try:
-            if hashlib.sha256(files.read_bounded(folder / FLAKE / name, MAX_BYTES)).hexdigest() != digest:
-                found.append(_damaged(f"{FLAKE}/{name}", "it has another sha256 than the index says"))
-        except AikitError as failed:
-            found.append(_damaged(f"{FLAKE}/{name}", failed.diagnostics[0].message))
-    return found
+            return read()
+        except (AikitError, ValueError, OSError) as bad:
+            found.append(_damaged(called, bad))
+            return b""
+
+    flake = {name: taken(f"{FLAKE}/{name}", partial(named, f"{FLAKE}/{name}")) for name in bundle.flake}
+    cache = {
+        item.narinfo: taken(item.name, lambda item=item: _described(bundle, item, named(item.narinfo)))  # type: ignore[misc]
+        for item in bundle.index.paths
+    }
+    cache[CACHE] = taken(CACHE, partial(named, CACHE))
+    if found:
+        raise AikitError(*found)
+    return Content(cache, flake)
 
 
-def _damaged(name: str, problem: str) -> Diagnostic:
-    return Diagnostic(Severity.ERROR, "bundle", f"the bundle's {shown(name)} is damaged: {problem}: bring it again")
+def _damaged(name: str, problem: object) -> Diagnostic:
+    what = problem.diagnostics[0].message if isinstance(problem, AikitError) else problem
+    if isinstance(problem, OSError):
+        what = f"{problem.filename}: {files.reason(problem)}"
+    return Diagnostic(Severity.ERROR, "bundle", f"the bundle's {shown(name)} is damaged: {what}: bring it again")
 
 
-def _problems(folder: Path, item: Item) -> Iterator[str]:
-    try:
-        said = _narinfo(folder / item.narinfo)
-        nar = _nar(folder, said)
-        if nar.stat().st_size != int(said["FileSize"]):
-            yield f"{nar.name} has {nar.stat().st_size} bytes, not {said['FileSize']}"
-        if said["StorePath"] != item.path or described(folder / item.narinfo) != item.narInfo:
-            yield f"{item.narinfo} says otherwise than the index"
-    except AikitError as failed:
-        yield failed.diagnostics[0].message
-    except FileNotFoundError:
-        yield f"{said['URL']} is missing"
-    except OSError as failed:
-        yield f"{failed.filename}: {files.reason(failed)}"
-    except (KeyError, ValueError) as bad:
-        yield f"{item.narinfo} is no description of a store path ({bad})"
+def _described(bundle: Bundle, item: Item, content: bytes) -> bytes:
+    """What Nix is told of a store path, of what the cache says. Raises ValueError and OSError."""
+    said = narinfo(content)
+    if (said["StorePath"], said["NarHash"], said["NarSize"]) != (item.path, item.narHash, str(item.narSize)):
+        raise ValueError(f"{item.narinfo} says otherwise than the index")
+    if said["URL"] not in bundle.index.files:
+        raise ValueError(f"the index does not name {said['URL']}")
+    if item.kind is not Kind.BUILT and not _is_fixed(item, said):
+        raise ValueError(f"no hash in {item.narinfo} fixes its bytes")
+    size = (bundle.folder / said["URL"]).stat().st_size
+    if str(size) != said["FileSize"]:
+        raise ValueError(f"{said['URL']} has {size} bytes, not {said['FileSize']}")
+    lines = [f"{field}: {value}" for field, value in said.items() if value and field not in ("Sig", "References")]
+    signatures = [f"Sig: {signature}" for signature in said["Sig"].splitlines()]
+    return "\n".join([*lines, f"References: {said['References']}", *signatures, ""]).encode()
 
 
-def _narinfo(file: Path) -> dict[str, str]:
-    text = files.read_bounded(file, 1 << 20).decode(errors="replace")
-    return dict(re.findall(r"^(\w+): (.*)$", text, re.MULTILINE))
+def _is_fixed(item: Item, said: Mapping[str, str]) -> bool:
+    """Whether a store path follows from its bytes: Nix compares them with the content address, which makes the path."""
+    return not said["References"] and str(store.addressed(said["CA"], item.name)) == item.path
 
 
-def _nar(folder: Path, said: Mapping[str, str]) -> Path:
-    if not re.fullmatch(r"nar/[0-9a-z]+\.nar(\.[0-9a-z]+)?", said["URL"]):
-        raise ValueError(f"URL {said['URL']!r}")
-    return folder / said["URL"]
-
-
-def bring(folder: Path, index: Index, *, public_key: str | None = None, check_signatures: bool = True) -> int:
+def bring(bundle: Bundle, content: Content, public_key: str | None = None) -> int:
     """Import a bundle's store paths by Nix, which checks every hash; the number of those that were not there.
 
-    What is fixed by its own hash needs no signature; what was built needs one by a key that this Nix trusts, or
-    `public_key`, unless they are not to be checked. Raises AikitError, which names what is damaged; what was imported before is
-    whole, and stays.
+    What was built is taken only from a bundle that a trusted key signed. Raises AikitError, which names what is damaged;
+    what was imported before is whole, and stays.
     """
-    cache = f"file://{plain(folder)}"
-    if found := check(folder, index):
-        raise AikitError(*found)
-    missing = nix.invalid(item.path for item in index.paths)
+    folder = plain(bundle.folder)
+    missing = nix.invalid(item.path for item in bundle.index.paths)
+    unsigned = [item for item in bundle.index.paths if item.kind is Kind.BUILT and item.path in missing]
+    if unsigned and not bundle.signer:
+        raise error(
+            f"{bundle.folder} holds what was built elsewhere ({unsigned[0].name}), without the signature of a key that this"
+            " Nix trusts: name the key with --public-key",
+            code="signature",
+        )
     options = ["--option", "extra-trusted-public-keys", public_key] if public_key else []
-    if not check_signatures:
-        options.append("--no-check-sigs")
-    try:
-        for some in nix.chunks(missing):
-            nix.run("copy", *options, "--from", cache, *some)
-    except AikitError as failed:
-        still = set(nix.invalid(missing))
-        if flipped := [
-            _damaged(each.name, what) for each in index.paths if each.path in still for what in _read(folder, each)
-        ]:
-            raise AikitError(*flipped) from None
-        said = failed.diagnostics[0].message
-        if "signature" in said:
-            raise error(
-                f"{folder} holds what was built elsewhere, without the signature of a key that this Nix trusts: name the key"
-                f" with --public-key, or trust it with --no-check-sigs ({said})"
-            ) from None
-        raise error(f"{folder} was imported in part only, run it again: {said}") from None
+    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch:
+        for name, text in content.cache.items():
+            (Path(scratch) / name).write_bytes(text)
+        (Path(scratch) / "nar").symlink_to(folder / "nar")
+        try:
+            for some in nix.chunks(missing):
+                nix.run("copy", *options, "--from", f"file://{plain(Path(scratch))}", *some)
+        except AikitError as failed:
+            still = set(nix.invalid(missing))
+            lacking = [each for each in bundle.index.paths if each.path in still]
+            if flipped := [_damaged(each.name, what) for each in lacking for what in _read(bundle, content, each)]:
+                raise AikitError(*flipped) from None
+            said = failed.diagnostics[0].message
+            raise error(f"{bundle.folder} was imported in part only, run it again: {said}") from None
     return len(missing)
 
 
-def _read(folder: Path, item: Item) -> Iterator[str]:
-    """Whether a file of the cache has the hash that its description says."""
-    said = _narinfo(folder / item.narinfo)
-    with files.open_regular(_nar(folder, said)) as stream:
-        digest = hashlib.file_digest(stream, "sha256").digest()
-    if store.base32(digest) != said.get("FileHash", "").removeprefix("sha256:"):
-        yield f"{said['URL']} has another sha256 than {item.narinfo} says"
+def _read(bundle: Bundle, content: Content, item: Item) -> Iterator[str]:
+    """Whether a file of the cache has the hash that the index says."""
+    url = narinfo(content.cache[item.narinfo])["URL"]
+    with files.open_regular(bundle.folder / url) as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != bundle.index.files[url]:
+            yield f"{url} has another sha256 than the index says"
 
 
-def write_flake(folder: Path, index: Index, output: Path) -> None:
-    """The flake of a bundle as a new folder, or one that is empty. Raises AikitError."""
-    if output.exists() and any(output.iterdir()):
-        raise error(f"{output} is not empty: name a new folder")
+def write_flake(content: Content, output: Path) -> None:
+    """The flake of a bundle as a folder that is new, empty, or has nothing but files of it. Raises AikitError.
+
+    Each file is written whole or not at all, flake.nix last: what a killed run left is completed by the next.
+    """
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".aikit-nix-", dir=output.parent) as scratch:
-            for name in index.flake:
-                (Path(scratch) / FLAKE / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / FLAKE / name, Path(scratch) / FLAKE / name)
-            if output.exists():
-                output.rmdir()
-            (Path(scratch) / FLAKE).rename(output)
+        output.mkdir(parents=True, exist_ok=True)
+        for path in output.rglob("*"):
+            name = str(path.relative_to(output))
+            if (path.is_symlink() or not path.is_dir()) and not path.name.startswith(files.TEMPORARY):
+                ours = content.flake.get(name)
+                if path.is_symlink() or ours is None or files.read_bounded(path, MAX_BYTES) != ours:
+                    raise error(f"{output} is not empty ({shown(name)} is not the bundle's): name a new folder")
+        for name in sorted(content.flake, key=lambda name: (name == "flake.nix", name)):
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(output / name, content.flake[name])
     except OSError as failed:
         raise files.cannot_write(output, failed) from None

@@ -218,6 +218,11 @@ def sandbox_warning() -> tuple[Diagnostic, ...]:
     return (Diagnostic(Severity.WARNING, "no-sandbox", text),)
 
 
+def trusted_keys() -> list[str]:
+    """The public keys (`NAME:BASE64`) whose signatures this user's Nix takes."""
+    return _settings().get("trusted-public-keys", "").split()
+
+
 def _experimental_features() -> set[str]:
     """The features that are on for this user; none where this Nix does not say."""
     return set(_settings().get("experimental-features", "").split())

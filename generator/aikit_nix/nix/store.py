@@ -41,8 +41,32 @@ def store_path(name: str, sha256: str) -> Path:
     What `nix-store --print-fixed-path sha256 SHA256 NAME` prints, which a test compares it with: that takes 10 ms a file, and an
     aikitfile may have a thousand. Source: the Nix manual, "Complete Store Path Calculation" (fixed output, flat).
     """
-    inner = hashlib.sha256(f"fixed:out:sha256:{sha256}:".encode()).hexdigest()
-    digest = hashlib.sha256(f"output:out:sha256:{inner}:/nix/store:{name}".encode()).digest()
+    return _fixed_path(name, "sha256", sha256)
+
+
+def addressed(content: str, name: str) -> Path | None:
+    """The store path that a content address fixes: `fixed:` or `fixed:r:`, algorithm, `:`, digest in base 32.
+
+    None where it is another text. Source: the same chapter; an output of several files with a SHA-256 is a "source".
+    """
+    found = re.fullmatch(r"fixed:(r:)?(md5|sha1|sha256|sha512):([0-9a-z]+)", content)
+    if not found:
+        return None
+    try:
+        digest = from_base32(found[3])
+    except ValueError:
+        return None
+    if found[1] and found[2] == "sha256":
+        return _path("source", digest.hex(), name)
+    return _fixed_path(name, (found[1] or "") + found[2], digest.hex())
+
+
+def _fixed_path(name: str, how: str, digest: str) -> Path:
+    return _path("output:out", hashlib.sha256(f"fixed:out:{how}:{digest}:".encode()).hexdigest(), name)
+
+
+def _path(kind: str, sha256: str, name: str) -> Path:
+    digest = hashlib.sha256(f"{kind}:sha256:{sha256}:/nix/store:{name}".encode()).digest()
     folded = bytearray(20)
     for index, byte in enumerate(digest):
         folded[index % 20] ^= byte
@@ -54,6 +78,15 @@ def base32(digest: bytes) -> str:
     number = int.from_bytes(digest, "little")
     length = (len(digest) * 8 + 4) // 5
     return "".join(_NIX_BASE32[(number >> (5 * index)) & 31] for index in reversed(range(length)))
+
+
+def from_base32(text: str) -> bytes:
+    """The digest that `base32` wrote. Raises ValueError for what it would not write."""
+    number = sum(_NIX_BASE32.index(digit) << (5 * index) for index, digit in enumerate(reversed(text)))
+    try:
+        return number.to_bytes(len(text) * 5 // 8, "little")
+    except OverflowError:
+        raise ValueError(f"{text!r} is no digest") from None
 
 
 def add(file: Path, file_name: str, sha256: str) -> bool:
