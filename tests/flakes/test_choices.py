@@ -22,6 +22,7 @@ ALL = Choices(
     tag="1.0",
     cuda_capabilities=("8.6", "9.0"),
     escapes="shell",
+    drop_settings=True,
     nixpkgs="a" * 40,
     input="github:me/aikit-nix",
     debian_lock=True,

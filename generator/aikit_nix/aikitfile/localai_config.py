@@ -1,7 +1,6 @@
 """The aikitfile's `config`: LocalAI's model configurations, read once for all that ask.
 
-Keys and types: core/config/model_config.go and core/schema/prediction.go of LocalAI v4.6.2, which reads them with
-yaml.v3 and does not start where that fails. So what it could not read is an error here, at its line; unknown keys are
+LocalAI reads them with yaml.v3 and does not start where that fails. So what it could not read is an error here, at its line; unknown keys are
 ignored there. Values are read off the YAML tree and never made into Python objects that an aikitfile chose: numbers and
 texts have bounds.
 """
@@ -11,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from aikit_nix.aikitfile import yamltree
 from aikit_nix.aikitfile.innertext import Text
+from aikit_nix.aikitfile.localai_keys import KINDS, Kind
 from aikit_nix.aikitfile.reader import describe, short
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.aikitfile.yamltree import Node
@@ -27,61 +26,12 @@ from aikit_nix.base.redact import printable
 MOST_CHARACTERS = 100_000
 
 
-class Kind(Enum):
-    """What a value must be; the value says it in a message."""
-
-    INTEGER = "a whole number"
-    NUMBER = "a number"
-    BOOLEAN = "true or false"
-    TEXT = "a text"
-    TEXTS = "a list of texts"
-    TEXT_MAP = "a map of texts"
-    MAP = "a map"
-
-
-def _kinds(kind: Kind, keys: str, prefix: str = "") -> dict[str, Kind]:
-    return {prefix + key: kind for key in keys.split()}
-
-
-KINDS: Mapping[str, Kind] = {
-    **_kinds(Kind.INTEGER, "context_size gpu_layers mirostat threads n_draft"),
-    **_kinds(
-        Kind.NUMBER,
-        "mirostat_eta mirostat_tau yarn_attn_factor yarn_beta_fast yarn_beta_slow yarn_ext_factor lora_scale",
-    ),
-    **_kinds(Kind.BOOLEAN, "embeddings f16 low_vram mmap mmlock no_kv_offloading numa reranking"),
-    **_kinds(
-        Kind.TEXT,
-        "name backend alias cache_type_k cache_type_v draft_model flash_attention grammar lora_adapter lora_base main_gpu"
-        " mmproj reasoning_effort rope_scaling system_prompt tensor_split",
-    ),
-    **_kinds(
-        Kind.TEXTS, "stopwords cutstrings extract_regex trimspace trimsuffix options lora_adapters known_usecases"
-    ),
-    **_kinds(Kind.MAP, "chat_template_kwargs parameters template"),
-    "roles": Kind.TEXT_MAP,
-    **_kinds(Kind.INTEGER, "batch max_tokens n_keep repeat_last_n seed top_k n", "parameters."),
-    **_kinds(
-        Kind.NUMBER,
-        "frequency_penalty min_p presence_penalty repeat_penalty rope_freq_base rope_freq_scale temperature top_p tfz"
-        " typical_p",
-        "parameters.",
-    ),
-    **_kinds(Kind.BOOLEAN, "echo ignore_eos", "parameters."),
-    **_kinds(Kind.TEXT, "model language", "parameters."),
-    **_kinds(
-        Kind.TEXT,
-        "chat chat_message completion edit function multimodal join_chat_messages_by_character reply_prefix",
-        "template.",
-    ),
-    **_kinds(Kind.BOOLEAN, "use_tokenizer_template", "template."),
-}
-
 # The keys below `template:` whose value is a template's name or the template itself.
 TEMPLATES = ("chat", "chat_message", "completion", "edit", "function", "multimodal")
+_TRUE, _FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
 _PATHS = ("backend", "mmproj", "parameters.model")
 # Maps whose keys stand in `Entry.values` by themselves.
-_OPENED = ("parameters", "template")
+_OPENED = ("parameters", "template", "reasoning", "function", "function.grammar")
 
 
 @dataclass(frozen=True)
@@ -95,6 +45,22 @@ class Value:
     node: Node
     at: Position
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is an empty text, list or map."""
+        node = self.node
+        return not (node.text if node.kind == "scalar" else node.items or node.pairs)
+
+    def plain(self, text: str) -> Value:
+        """The value with another text, read as a plain scalar."""
+        return replace(self, node=replace(self.node, text=text, style=None, tag=None))
+
+    def items(self) -> tuple[Value, ...]:
+        """The values of a list."""
+        if self.node.kind != "sequence":
+            raise self.wrong(Kind.TEXTS)
+        return tuple(replace(self, node=item) for item in self.node.items)
+
     def text(self) -> str:
         """A scalar of any type, as it was written."""
         if self.node.kind != "scalar":
@@ -103,9 +69,10 @@ class Value:
 
     def boolean(self) -> bool:
         """True or false; the words of YAML 1.1 count too, quoted or not, as in yaml.v3."""
-        if self.node.kind == "scalar" and self.node.text.lower() in ("true", "yes", "on", "y"):
+        more = self.key.startswith("options.")
+        if self.node.kind == "scalar" and self.node.text.lower() in (*_TRUE, *(("1", "enabled") if more else ())):
             return True
-        if self.node.kind == "scalar" and self.node.text.lower() in ("false", "no", "off", "n"):
+        if self.node.kind == "scalar" and self.node.text.lower() in (*_FALSE, *(("0", "disabled") if more else ())):
             return False
         raise self.wrong(Kind.BOOLEAN)
 
@@ -128,6 +95,20 @@ class Value:
         if self.node.kind != "sequence" or any(item.kind != "scalar" for item in self.node.items):
             raise self.wrong(Kind.TEXTS)
         return tuple(_plain(self, item) for item in self.node.items)
+
+    def numbers(self) -> list[int | float]:
+        """A list of numbers."""
+        numbers = [_number(item) for item in self.node.items]
+        if self.node.kind != "sequence" or None in numbers:
+            raise self.wrong(Kind.NUMBERS)
+        return [number for number in numbers if number is not None]
+
+    def number_map(self) -> Mapping[str, int | float]:
+        """A map from texts to numbers."""
+        numbers = {key.text: _number(number) for key, number in self.node.pairs}
+        if self.node.kind != "mapping" or None in numbers.values():
+            raise self.wrong(Kind.NUMBER_MAP)
+        return {key: number for key, number in numbers.items() if number is not None}
 
     def text_map(self) -> Mapping[str, str]:
         """A map from texts to texts."""
@@ -159,6 +140,10 @@ class Value:
                 self.texts()
             case Kind.TEXT_MAP:
                 self.text_map()
+            case Kind.NUMBERS:
+                self.numbers()
+            case Kind.NUMBER_MAP:
+                self.number_map()
             case Kind.MAP:
                 if self.node.kind != "mapping":
                     raise self.wrong(Kind.MAP)
@@ -188,6 +173,10 @@ class Entry:
         """The text of a key; empty where it is absent or no text."""
         value = self.values.get(key)
         return value.node.text if value and value.node.kind == "scalar" else ""
+
+    def is_on(self, key: str) -> bool:
+        """Whether a key is there and true."""
+        return key in self.values and self.values[key].boolean()
 
     @property
     def templates(self) -> tuple[Value, ...]:
@@ -257,15 +246,15 @@ class _Reading:
     def entry(self, node: Node) -> Entry:
         values: dict[str, Value] = {}
         for key, value in self.fields(node).items():
-            if key in _OPENED and value.kind == "mapping":
-                for inner, below in self.fields(value).items():
-                    self.add(values, f"{key}.{inner}", below)
-            else:
-                self.add(values, key, value)
+            self.add(values, key, value)
         return Entry(self.place(node), values)
 
     def add(self, values: dict[str, Value], key: str, node: Node) -> None:
         if node.is_null:
+            return
+        if key in _OPENED and node.kind == "mapping":
+            for inner, below in self.fields(node).items():
+                self.add(values, f"{key}.{inner}", below)
             return
         value = values[key] = Value(key, node, self.place(node))
         try:

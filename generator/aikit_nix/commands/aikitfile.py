@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options.ENGINE
 @options.PACKAGES
 @options.RUNTIME
+@options.DROP
 @click.option(
     "--format",
     "style",
@@ -41,6 +42,7 @@ def check(
     engine: str | None,
     packages: str | None,
     runtime: str | None,
+    drop_settings: bool | None,
     style: str,
     strict: bool,
 ) -> None:
@@ -57,7 +59,7 @@ def check(
     found: list[Diagnostic] = []
     for path in paths:
         try:
-            chosen = _chosen(path, runtime, engine, packages, escapes)
+            chosen = _chosen(path, runtime, engine, packages, escapes, drop_settings)
             found += checker.check(path, chosen.read_as, lock_path, chosen.options())
         except AikitError as failed:
             found += failed.diagnostics
@@ -91,6 +93,7 @@ def schema() -> None:
 @options.ENGINE
 @options.PACKAGES
 @options.RUNTIME
+@options.DROP
 def explain(
     aikitfile: Path,
     lock_path: Path | None,
@@ -98,13 +101,14 @@ def explain(
     engine: str | None,
     packages: str | None,
     runtime: str | None,
+    drop_settings: bool | None,
 ) -> None:
     """Say what each part of an AIKITFILE becomes in the image."""
     from aikit_nix.aikitfile.escapes import Escapes
     from aikit_nix.flakes import explain as explainer
     from aikit_nix.models import project as pipeline
 
-    chosen = _chosen(aikitfile, runtime, engine, packages, escapes)
+    chosen = _chosen(aikitfile, runtime, engine, packages, escapes, drop_settings)
     project = pipeline.read(aikitfile, chosen.read_as, lock_path)
     written = pipeline.read(aikitfile, Escapes.VERBATIM, lock_path)
     report(project.findings)
@@ -112,12 +116,19 @@ def explain(
 
 
 def _chosen(
-    aikitfile: Path, runtime: str | None, engine: str | None, packages: str | None, escapes: str | None
+    aikitfile: Path,
+    runtime: str | None,
+    engine: str | None,
+    packages: str | None,
+    escapes: str | None,
+    drop_settings: bool | None,
 ) -> Choices:
     """What is chosen here, and else what was chosen for the flake beside the aikitfile."""
     from aikit_nix.flakes import choices
 
-    here = choices.Choices(runtime=runtime, engine=engine, packages=packages, escapes=escapes)
+    here = choices.Choices(
+        runtime=runtime, engine=engine, packages=packages, escapes=escapes, drop_settings=drop_settings
+    )
     return here.over(choices.read(aikitfile.parent))
 
 

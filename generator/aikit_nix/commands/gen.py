@@ -18,6 +18,7 @@ from aikit_nix.commands import options
 @options.ENGINE
 @options.PACKAGES
 @options.ESCAPES
+@options.DROP
 @click.option(
     "--cuda-capability",
     "cuda_capabilities",
@@ -51,6 +52,7 @@ def gen(
     engine: str | None,
     packages: str | None,
     escapes: str | None,
+    drop_settings: bool | None,
     cuda_capabilities: tuple[str, ...],
     name: str | None,
     tag: str | None,
@@ -76,6 +78,7 @@ def gen(
         tag=tag,
         cuda_capabilities=cuda_capabilities or None,
         escapes=escapes,
+        drop_settings=drop_settings,
         nixpkgs=nixpkgs,
         input=library,
     )
@@ -101,6 +104,7 @@ def gen(
 @options.RUNTIME
 @options.ENGINE
 @options.PACKAGES
+@options.DROP
 @click.option(
     "--package",
     "attribute",
@@ -120,6 +124,7 @@ def build(
     runtime: str | None,
     engine: str | None,
     packages: str | None,
+    drop_settings: bool | None,
     attribute: str,
     out_link: Path,
     jobs: int,
@@ -141,7 +146,7 @@ def build(
         pinned, _ = pipeline.pin(project, added)
         say(*(f"added {file} to the Nix store" for file in added))
         locking.bring(pinned, project.lock, jobs)
-    chosen = Choices(packages=packages, engine=engine, runtime=runtime)
+    chosen = Choices(packages=packages, engine=engine, runtime=runtime, drop_settings=drop_settings)
     done = generate.write(aikitfile, output, chosen, lock_path=lock_path, report=report)
     say(*(line for line in done.lines() if not line.startswith("next: ")))
     built = nix.build(nix.flake_reference(output), attribute, done.environment, out_link=out_link)

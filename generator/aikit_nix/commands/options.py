@@ -33,6 +33,12 @@ PACKAGES = click.option(
     type=click.Choice(["nixpkgs", "debian"]),
     help="Where the programs come from.  [default: nixpkgs]",
 )
+DROP = click.option(
+    "--drop-settings",
+    is_flag=True,
+    default=None,
+    help="Leave out, with a warning, what of the config changes the answers and only LocalAI does.",
+)
 INTO = click.option(
     "-o",
     "--output",

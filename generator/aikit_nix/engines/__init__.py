@@ -39,16 +39,18 @@ class Launch:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-def launch(engine: Engine, aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Launch:
-    """What the engine is told. `headers` are what is known of the GGUFs' headers, by the model's path in the image.
+def launch(engine: Engine, aikitfile: Aikitfile, headers: Mapping[str, Facts], *, drop: bool = False) -> Launch:
+    """What the engine is told. `headers` are what is known of the GGUFs' headers, by the model's path in the image;
+    `drop` leaves out, with a warning, what it cannot keep of the config and changes the answers.
 
     Raises AikitError where the engine could not serve the aikitfile's config.
     """
-    from aikit_nix.engines import llama_server, localai
+    from aikit_nix.engines import localai
+    from aikit_nix.engines.llama_server import launch as llama_server
 
     match engine:
         case Engine.LOCALAI:
             return localai.launch(aikitfile)
         case Engine.LLAMA_SERVER:
-            return llama_server.launch(aikitfile, headers)
+            return llama_server.launch(aikitfile, headers, drop=drop)
     assert_never(engine)

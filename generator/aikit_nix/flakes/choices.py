@@ -29,6 +29,7 @@ class Choices:
     tag: str | None = None
     cuda_capabilities: tuple[str, ...] | None = None
     escapes: str | None = None
+    drop_settings: bool | None = None
     nixpkgs: str | None = None
     input: str | None = None
     debian_lock: bool | None = None  # whether the flake's own lock of Debian packages is another than the shipped one
@@ -56,6 +57,7 @@ class Choices:
             name=self.name,
             tag=self.tag,
             cuda_capabilities=self.cuda_capabilities or (),
+            drop_settings=bool(self.drop_settings),
         )
 
     @property
@@ -67,7 +69,9 @@ class Choices:
         """The choices as options of the command line."""
         words: list[str] = []
         for name, value in self._given().items():
-            if name != "debian_lock":
+            if name == "drop_settings":
+                words += [_OPTIONS[name]] if value else []
+            elif name != "debian_lock":
                 values = value if isinstance(value, tuple | list) else (value,)
                 words += [word for each in values for word in (_OPTIONS.get(name, f"--{name}"), str(each))]
         return words
@@ -80,7 +84,7 @@ class Choices:
         return json.dumps(self._given(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-_OPTIONS = {"cuda_capabilities": "--cuda-capability"}
+_OPTIONS = {"cuda_capabilities": "--cuda-capability", "drop_settings": "--drop-settings"}
 
 
 def read(folder: Path) -> Choices:
@@ -112,6 +116,6 @@ def _check(name: str, value: Any) -> None:
     if name == "cuda_capabilities":
         fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
     else:
-        fits = isinstance(value, bool if name == "debian_lock" else str)
+        fits = isinstance(value, bool if name in ("debian_lock", "drop_settings") else str)
     if not fits:
         raise ValueError(f"{name} has a value of another type")

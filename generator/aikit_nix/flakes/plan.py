@@ -45,6 +45,7 @@ class Options:
     name: str | None = None
     tag: str | None = None
     cuda_capabilities: tuple[str, ...] = ()
+    drop_settings: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def make(
     if aikitfile.config:
         files.append(TextFile(CONFIG_PATH, aikitfile.config.value))
 
-    launch = engines.launch(engine, aikitfile, headers)
+    launch = engines.launch(engine, aikitfile, headers, drop=options.drop_settings)
     files += [TextFile(path, text) for path, text in launch.files.items()]
     models = tuple(_model_file(model, model.pin) for model in aikitfile.models if model.pin)
     plan = Plan(

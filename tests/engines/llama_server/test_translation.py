@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from aikit_nix.aikitfile.parser import parse
 from aikit_nix.base.errors import AikitError
-from aikit_nix.engines import Launch, chat_template, llama_server
+from aikit_nix.engines import Launch
+from aikit_nix.engines.llama_server import chat_template, translation
+from aikit_nix.engines.llama_server import launch as llama_server
 from aikit_nix.sources.gguf import Facts
 
 SHA256 = "0" * 64
@@ -29,6 +30,7 @@ def launch(
     debug: bool = False,
     templates: Mapping[str, str] | None = None,
     headers: Mapping[str, Facts] = UNKNOWN,
+    drop: bool = False,
 ) -> Launch:
     lines = ["apiVersion: v1alpha1", f"debug: {str(debug).lower()}", "models:"]
     for file in files:
@@ -41,19 +43,13 @@ def launch(
     if config is not None:
         lines += ["config: |", textwrap.indent(textwrap.dedent(config), "  ")]
     aikitfile, _ = parse("\n".join(lines).encode(), "aikitfile.yaml")
-    return llama_server.launch(aikitfile, headers)
+    return llama_server.launch(aikitfile, headers, drop=drop)
 
 
 def options(launch: Launch) -> dict[str, str]:
     """The arguments behind the common ones, as pairs."""
     rest = launch.entrypoint[len(BASE) :]
     return dict(zip(rest[::2], rest[1::2], strict=True))
-
-
-def test_without_a_config_a_model_is_served_under_its_name() -> None:
-    served = launch(None, "tiny.gguf")
-    assert served.entrypoint == (*BASE, "--alias", "tiny", "--model", "/models/tiny.gguf")
-    assert (served.cmd, served.files) == ((), {})
 
 
 def test_a_config_becomes_options() -> None:
@@ -90,55 +86,6 @@ def test_a_config_becomes_options() -> None:
     assert served.warnings == ()
 
 
-def test_flags_and_debug_have_no_value() -> None:
-    config = "- {name: e, embeddings: true, reranking: false, parameters: {model: tiny.gguf, ignore_eos: true}}"
-    served = launch(config, "tiny.gguf", debug=True)
-    assert served.entrypoint == (
-        *BASE,
-        "--verbose",
-        "--alias",
-        "e",
-        "--model",
-        "/models/tiny.gguf",
-        "--embeddings",
-        "--ignore-eos",
-    )
-
-
-def test_several_models_become_presets() -> None:
-    served = launch(
-        """
-        - name: one
-          embeddings: true
-          parameters: {model: a.gguf}
-        - name: two
-          chat_template_kwargs: {thinking: false}
-          parameters: {model: b.gguf, seed: 7}
-        """,
-        "a.gguf",
-        "b.gguf",
-    )
-    assert served.entrypoint == (*BASE, "--models-preset", "/models.ini")
-    assert served.files["/models.ini"] == (
-        "[one]\nmodel = /models/a.gguf\nembeddings = true\n\n"
-        '[two]\nmodel = /models/b.gguf\nchat-template-kwargs = {"thinking": false}\nseed = 7\n'
-    )
-
-
-def test_models_to_load_at_start_are_marked() -> None:
-    text = f"""
-apiVersion: v1alpha1
-loadToMemory: [b]
-models:
-  - {{name: a, source: "https://example.com/a.gguf", sha256: "{SHA256}"}}
-  - {{name: b, source: "https://example.com/b.gguf", sha256: "{SHA256}"}}
-"""
-    served = llama_server.launch(parse(text.encode(), "aikitfile.yaml")[0], {})
-    assert served.files["/models.ini"] == (
-        "[a]\nmodel = /models/a.gguf\n\n[b]\nmodel = /models/b.gguf\nload-on-startup = true\n"
-    )
-
-
 def test_later_shards_are_not_models_of_their_own() -> None:
     served = launch(None, "big-00001-of-00002.gguf", "big-00002-of-00002.gguf")
     assert options(served)["--model"] == "/models/big-00001-of-00002.gguf"
@@ -151,7 +98,8 @@ def test_later_shards_are_not_models_of_their_own() -> None:
         ("system_prompt: be nice", "system_prompt", 62),
         ("mmap: false", "mmap", 53),
         ("never_heard_of: 1", "never_heard_of", 63),
-        ("parameters: {model: tiny.gguf, tfz: 1}", "parameters.tfz", 51),
+        ("options: [direct_io]", "options.direct_io", 56),
+        ("options: ['unheard_of:1']", "options.unheard_of", 56),
     ],
 )
 def test_a_setting_without_counterpart_is_named(setting: str, key: str, column: int) -> None:
@@ -195,25 +143,29 @@ def test_a_template_of_the_models_name_is_its_prompt() -> None:
 )
 def test_a_template_that_cannot_be_kept_is_named_and_the_ggufs_own_used(template: str, named: str) -> None:
     config = "- name: c\n  template:\n    chat: t\n  parameters: {model: tiny.gguf}"
-    served = launch(config, "tiny.gguf", templates={"t": template})
+    served = launch(config, "tiny.gguf", templates={"t": template}, drop=True)
     (warning,) = served.warnings
     assert named in str(warning)
     assert re.match(
-        r"warning: aikitfile.yaml:\d+:13: config c: the chat template inside the GGUF is used", str(warning)
+        r"warning: aikitfile.yaml:\d+:13: config c: the chat template is left out: the one inside", str(warning)
     )
     assert served.files == {}
+    with pytest.raises(AikitError, match="config c: the chat template would be lost"):
+        launch(config, "tiny.gguf", templates={"t": template})
 
 
 def test_a_template_that_is_not_there_is_named() -> None:
     config = "- {name: c, template: {chat: nix}, parameters: {model: tiny.gguf}}"
-    (warning,) = launch(config, "tiny.gguf").warnings
+    (warning,) = launch(config, "tiny.gguf", drop=True).warnings
     assert "the template `nix`, which is not there" in str(warning)
 
 
-@pytest.mark.parametrize("config", [None, "- {name: tiny, template: {completion: t}, parameters: {model: tiny.gguf}}"])
+@pytest.mark.parametrize(
+    "config", [None, "- {name: tiny, template: {completion: '{{.Input}}'}, parameters: {model: tiny.gguf}}"]
+)
 def test_a_base_model_gets_the_texts_of_the_messages(config: str | None) -> None:
     served = launch(config, "tiny.gguf", headers=header())
-    assert served.files == {"/models/tiny.jinja": chat_template.translate(llama_server.BASE)}
+    assert served.files == {"/models/tiny.jinja": chat_template.translate(translation.BASE)}
     for other in (UNKNOWN, header("{{ x }}")):
         assert launch(config, "tiny.gguf", headers=other).files == {}
 
@@ -223,7 +175,8 @@ def test_a_base_model_gets_the_texts_of_the_messages(config: str | None) -> None
 )
 def test_embeddings_need_a_pooling(headers: Mapping[str, Facts], pooling: tuple[str, ...]) -> None:
     config = "- {name: e, embeddings: true, parameters: {model: tiny.gguf}}"
-    assert launch(config, "tiny.gguf", headers=headers).entrypoint[len(BASE) + 4 :] == ("--embeddings", *pooling)
+    served = launch(config, "tiny.gguf", headers=headers).entrypoint[len(BASE) + 4 :]
+    assert served == ("--embeddings", "--batch-size", "4096", "--ubatch-size", "4096", *pooling)
 
 
 def test_stopwords_stop_each_request() -> None:
@@ -233,10 +186,95 @@ def test_stopwords_stop_each_request() -> None:
 
 def test_a_preset_holds_one_stopword() -> None:
     other = "\n- {name: d, parameters: {model: tiny.gguf}}"
-    served = launch("- {name: c, stopwords: ['#', a, b], parameters: {model: tiny.gguf}}" + other, "tiny.gguf")
+    served = launch(
+        "- {name: c, stopwords: ['#', a, b], parameters: {model: tiny.gguf}}" + other, "tiny.gguf", drop=True
+    )
     assert "reverse-prompt = a\n" in served.files["/models.ini"]
     (warning,) = served.warnings
     assert "stopwords is left out: a preset of several models holds one" in str(warning)
+
+
+def arguments(config: str, *files: str) -> list[str]:
+    """Behind the common ones, the alias and the model."""
+    return list(
+        launch(f"- {{name: c, parameters: {{model: a.gguf}}, {config}}}", "a.gguf", *files).entrypoint[len(BASE) + 4 :]
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("lora_adapter: l.gguf, lora_scale: 0.4", ["--lora-scaled", "/models/l.gguf:0.4"]),
+        ("lora_adapter: l.gguf, lora_base: a.gguf", ["--lora-scaled", "/models/l.gguf:1"]),
+        ("lora_adapters: [l.gguf, m.gguf], lora_scales: [0.5]", ["--lora-scaled", "/models/l.gguf:0.5,/models/m.gguf:1"]),
+        ("draft_model: m.gguf, n_draft: 8", ["--spec-draft-model", "/models/m.gguf", "--spec-draft-n-max", "8"]),
+        ("options: ['parallel:2', 'cache_ram:0']", ["--parallel", "2", "--cache-ram", "0"]),
+        ("options: ['kv_unified:false', swa_full, 'cont_batching:off']", ["--no-kv-unified", "--swa-full", "--no-cont-batching"]),
+        ("options: ['spec_type:draft_mtp,draft', 'spec_p_min:0.75']", ["--spec-type", "draft-mtp,draft-simple", "--spec-draft-p-min", "0.75"]),
+        ("options: ['--override-kv:a=int:1', 'parallel:3', '--no-host']", ["--parallel", "3", "--override-kv", "a=int:1", "--no-host"]),
+        ("options: ['n_ubatch:64', 'n_ubatch:128']", ["--ubatch-size", "128"]),
+        ("options: ['pooling:last'], embeddings: true", ["--embeddings", "--pooling", "last", "--batch-size", "4096", "--ubatch-size", "4096"]),
+        ("reranking: true, context_size: 600", ["--reranking", "--ctx-size", "600", "--batch-size", "600", "--ubatch-size", "600"]),
+        ("reasoning_effort: High", ["--chat-template-kwargs", '{"reasoning_effort": "High", "enable_thinking": true}']),
+        ("reasoning: {disable: true}, chat_template_kwargs: {a: [1, x]}", ["--chat-template-kwargs", '{"a": [1, "x"], "enable_thinking": false}']),
+        ("reasoning: {disable: true}, reasoning_effort: low", ["--chat-template-kwargs", '{"enable_thinking": false, "reasoning_effort": "low"}']),
+        ("overrides: ['a=int:1', 'b=bool:true']", ["--override-kv", "a=int:1,b=bool:true"]),
+        ("flash_attention: disabled, gpu_layers: 0, yarn_ext_factor: 0", ["--flash-attn", "off", "--n-gpu-layers", "0"]),
+        ("mmproj: m.gguf, known_usecases: [chat, vision], f16: true, function: {grammar: {disable: true}}", ["--mmproj", "/models/m.gguf"]),
+        ("trimspace: [], cutstrings: [], function: {response_regex: []}, template: {completion: '{{ .Input }}'}, mmlock: false", []),
+    ],
+)  # fmt: skip
+def test_settings_mean_what_they_mean_to_localai(config: str, said: list[str]) -> None:
+    assert arguments(config, "l.gguf", "m.gguf") == said
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("batch: 64", ["--batch-size", "64", "--ubatch-size", "64"]),
+        ("logit_bias: {15: 1.5, 16: -2}", ["--logit-bias", "15+1.5", "--logit-bias", "16-2"]),
+        ("n: 1, echo: false, repeat_penalty: 0, max_tokens: 0, temperature: 0", ["--temp", "0"]),
+        ("pooling: mean", ["--pooling", "mean"]),
+    ],
+)
+def test_parameters_mean_what_they_mean_to_localai(parameters: str, said: list[str]) -> None:
+    served = launch(f"- {{name: c, parameters: {{model: a.gguf, {parameters}}}}}", "a.gguf")
+    assert list(served.entrypoint[len(BASE) + 4 :]) == said
+    assert served.warnings == ()
+
+
+LOST = [
+    "cutstrings: [x]",
+    "function: {response_regex: ['(?P<name>x)']}",
+    "function: {grammar: {schema_type: llama3.1}}",
+    "reasoning: {tag_pairs: [{start: a, end: b}]}",
+    "template: {completion: 'Say {{.Input}}'}",
+    "template: {reply_prefix: x}",
+    "pipeline: {llm: x}",
+    "download_files: [{filename: x}]",
+    "parameters: {model: a.gguf, pooling: decayed_mean}",
+    "parameters: {model: a.gguf, echo: true}",
+]
+
+
+@pytest.mark.parametrize("config", LOST)
+def test_what_only_localai_does_is_an_error_that_one_option_makes_a_warning(config: str) -> None:
+    text = f"- {{name: c, parameters: {{model: a.gguf}}, {config}}}"
+    text = text.replace("parameters: {model: a.gguf}, parameters", "parameters")
+    with pytest.raises(
+        AikitError, match=r"would be lost: .* Use `--engine localai`, or leave it out with `--drop-settings`"
+    ):
+        launch(text, "a.gguf")
+    served = launch(text, "a.gguf", drop=True)
+    assert served.entrypoint[len(BASE) :] == ("--alias", "c", "--model", "/models/a.gguf")
+    assert "is left out: " in str(served.warnings[0])
+
+
+def test_an_alias_is_one_more_name_and_what_is_disabled_is_not_served() -> None:
+    config = "- {name: c, parameters: {model: a.gguf}}\n- {name: gpt-4, alias: c}\n- {name: d, disabled: true, parameters: {model: x}}"
+    assert options(launch(config, "a.gguf"))["--alias"] == "c,gpt-4"
+    with pytest.raises(AikitError, match="config x: no model is called `y`"):
+        launch("- {name: c, parameters: {model: a.gguf}}\n- {name: x, alias: y}", "a.gguf")
 
 
 def test_numbers_become_what_llama_server_reads() -> None:
@@ -262,6 +300,10 @@ ONE = "{model: tiny.gguf}"
         (f"- {{name: a, parameters: {ONE}}}\n- {{name: c, context_size: [1, 2], parameters: {ONE}}}", "9:29: config: context_size must be a whole number"),
         (f"- {{name: c, embeddings: 3, parameters: {ONE}}}", "8:27: config: embeddings must be true or false"),
         (f"- {{name: c, threads: 9999999999, parameters: {ONE}}}", "8:24: config: threads is too large"),
+        (f"- {{name: c, rope_scaling: dynamic, parameters: {ONE}}}", "8:29: config: rope_scaling must be one of none, linear, yarn, not `dynamic`"),
+        (f"- {{name: c, options: ['parallel:two'], parameters: {ONE}}}", "8:24: config: options.parallel must be a whole number, not the text `two`"),
+        (f"- {{name: c, lora_adapter: x, parameters: {ONE}}}", "8:29: config c: lora_adapter names `x`, which is no model file"),
+        (f"- {{name: c, lora_adapters: [x], parameters: {ONE}}}", "8:30: config c: lora_adapters names `x`, which is no model file"),
         (f"- {{name: 'a,b', parameters: {ONE}}}", "8:5: config a,b: llama-server takes a comma for two names"),
         (f"- {{name: c, grammar: {'x' * 100_001}, parameters: {ONE}}}", "8:24: config: grammar is more than 100000 characters"),
         (f"- {{name: c, parameters: {ONE}}}\n- {{name: c, parameters: {ONE}}}", "9:5: config c: there is a model of that name already"),
@@ -274,19 +316,6 @@ def test_what_cannot_be_served_is_an_error(config: str, message: str) -> None:
     with pytest.raises(AikitError) as raised:
         launch(config, "tiny.gguf")
     assert f"error: aikitfile.yaml:{message}" in str(raised.value)
-
-
-def test_a_file_name_that_begins_a_comment_in_presets_is_refused() -> None:
-    with pytest.raises(AikitError, match=r"the model `/models/a#b.gguf` cannot be a setting"):
-        launch(None, "a%23b.gguf", "tiny.gguf")
-
-
-def test_the_documentation_lists_what_is_translated() -> None:
-    text = (Path(__file__).parents[2] / "docs/llama-server.md").read_text()
-    listed = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| `--([a-z-]+)` \|$", text, re.MULTILINE))
-    tables = {**llama_server.SETTINGS, **llama_server.FILES}
-    tables |= {f"parameters.{key}": option for key, option in llama_server.PARAMETERS.items()}
-    assert listed == {**tables, "parameters.model": "model"}
 
 
 def test_chat_templates_get_names_that_are_free_and_short() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 
 from aikit_nix.debian import mirror
-from aikit_nix.engines.chat_template import Prompt
-from aikit_nix.engines.llama_server import BASE
+from aikit_nix.engines.llama_server import settings
+from aikit_nix.engines.llama_server.chat_template import Prompt
+from aikit_nix.engines.llama_server.translation import BASE
 from aikit_nix.image import sandbox
-from engines.test_chat_template import CONVERSATIONS, PROMPTS, render
+from engines.llama_server.test_chat_template import CONVERSATIONS, PROMPTS, render
 from support import container, debian_lock, image, tiny_gguf
 from support.command import aikit_nix
 
@@ -86,6 +88,20 @@ def test_the_settings_are_the_entrypoints_and_the_command_is_the_users(base: tup
     script = (base[1] / "usr/local/bin/llama-server").read_text()
     assert script.startswith("#!/usr/libexec/aikit-nix start\nexec /usr/bin/llama-server\n")
     assert script.endswith("\nfor avx\nneeds avx\nport 8080 --port LLAMA_ARG_PORT\n")
+
+
+def test_every_option_of_the_table_is_one_of_llama_servers(base: tuple[image.Image, Path]) -> None:
+    usr = base[1] / "usr"
+    libraries = usr / "lib/x86_64-linux-gnu"
+    argv = [f"{usr}/lib64/ld-linux-x86-64.so.2", "--library-path", f"{libraries}:{libraries}/llama"]
+    argv += [f"{usr}/bin/llama-server", "--help"]
+    help_ = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"--([a-z0-9-]+)", "".join(line for line in help_.splitlines(True) if line[:1] == "-")))
+    table = [setting for setting in settings.SETTINGS.values() if setting.option]
+    wanted = {setting.option for setting in table}
+    wanted |= {f"no-{setting.option}" for setting in table if setting.becomes is settings.Becomes.SWITCH}
+    wanted |= set(re.findall(r"`--([a-z-]+)", "".join(setting.note for setting in settings.SETTINGS.values())))
+    assert wanted - known == set()
 
 
 @pytest.mark.usefixtures("bubblewrap")

@@ -15,9 +15,9 @@ from typing import Any
 import jinja2
 import pytest
 
-from aikit_nix.engines import chat_template
-from aikit_nix.engines.chat_template import Prompt
-from aikit_nix.engines.gojinja import UntranslatableError
+from aikit_nix.engines.llama_server import chat_template
+from aikit_nix.engines.llama_server.chat_template import Prompt
+from aikit_nix.engines.llama_server.gojinja import UntranslatableError
 
 GO = shutil.which("go")
 
@@ -130,7 +130,7 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[tuple[Prompt,
         pytest.skip("Go is not installed")
     folder = tmp_path_factory.mktemp("go")
     env = {**os.environ, "GOCACHE": str(folder / "cache"), "GO111MODULE": "off"}
-    source = Path(__file__).parents[1] / "gotemplate/render.go"
+    source = Path(__file__).parents[2] / "gotemplate/render.go"
     subprocess.run([GO, "build", "-o", folder / "render", source], env=env, check=True)
 
     def rendered(cases: list[tuple[Prompt, dict[str, Any]]]) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from aikit_nix.engines.gojinja import UntranslatableError, Value, literal, render
+from aikit_nix.engines.llama_server.gojinja import UntranslatableError, Value, literal, render
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aikit_nix.engines import gojinja
-from aikit_nix.engines.gojinja import UntranslatableError, Value
+from aikit_nix.engines.llama_server import gojinja
+from aikit_nix.engines.llama_server.gojinja import UntranslatableError, Value
 
 FIELDS = {"Input": Value("input"), "Last": Value("last", "bool"), "Functions": Value("(tools or [])", "functions")}
 

@@ -1,0 +1,1 @@
+"""llama.cpp's own server: LocalAI's model configs in its words."""
