@@ -14,6 +14,7 @@ import pytest
 from aikit_nix.base import data
 from aikit_nix.debian import mirror
 from aikit_nix.http import client as http
+from aikit_nix.nix import setup
 from nixpkgs import newer_nix, toolchain
 from support import container, debian_archive, debian_lock, downloads, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
@@ -31,7 +32,7 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def nix() -> Iterator[None]:
     """For tests that run Nix, or code that does: sets the environment in which Nix builds here."""
-    if problem := nix_env.problem():
+    if problem := setup.problem():
         pytest.skip(problem)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in nix_env.environment().items():
