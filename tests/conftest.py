@@ -29,15 +29,20 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def nix() -> Iterator[None]:
-    """For tests that run Nix, or code that does: sets the environment in which Nix builds here."""
-    if problem := setup.problem():
-        pytest.skip(problem)
+@pytest.fixture(scope="session", autouse=True)
+def nix_environment() -> Iterator[None]:
+    """The environment in which Nix builds here, if it does: a bare machine's Nix has no build users."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in nix_env.environment().items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(scope="session")
+def nix() -> None:
+    """For tests that run Nix, or code that does."""
+    if problem := setup.problem():
+        pytest.skip(problem)
 
 
 @pytest.fixture(scope="session")
