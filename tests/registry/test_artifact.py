@@ -13,8 +13,8 @@ from aikit_nix.http.client import Client
 from aikit_nix.image import layout, push
 from aikit_nix.registry import artifact, reference
 from aikit_nix.registry.artifact import Referrer
+from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
-from aikit_nix.registry.upload import Blob
 from support import fake_registry, layouts
 from support.fake_registry import FakeRegistry
 

@@ -15,7 +15,8 @@ from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian import mirror as debian_mirror
-from aikit_nix.nix import setup, store
+from aikit_nix.nix import store
+from support import nix_env
 from support.file_server import FileServer
 
 
@@ -51,7 +52,7 @@ def prefetch(lock: debian.Lock, mirror: str, runtime: str = "cpu") -> None:
 
     A fixed output is found by its name and hash, whoever brought it. What the mirror lacks the archive will have.
     """
-    if not setup.daemon():
+    if not nix_env.daemon():
         return
     with tempfile.TemporaryDirectory() as scratch:
         architectures = lock.architectures.values()

@@ -15,8 +15,8 @@ from aikit_nix.base.errors import error
 from aikit_nix.flakes.materials import Model, Recipe
 from aikit_nix.image import layout
 from aikit_nix.registry import artifact
+from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
-from aikit_nix.registry.upload import Blob
 from aikit_nix.sources import MODELS
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"

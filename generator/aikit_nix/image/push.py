@@ -19,9 +19,10 @@ from aikit_nix.http.client import Client, Patience
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 from aikit_nix.registry import upload
+from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
 from aikit_nix.registry.reference import Reference
-from aikit_nix.registry.upload import CHUNK, Blob, Upload
+from aikit_nix.registry.upload import CHUNK, Upload
 
 _REPOSITORIES = 32  # that are remembered of a registry
 _SOURCES = 4  # repositories that are asked for blobs to mount

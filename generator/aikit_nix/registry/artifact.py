@@ -15,8 +15,8 @@ from aikit_nix.base import console
 from aikit_nix.base.errors import error
 from aikit_nix.http.client import Answer, HttpError
 from aikit_nix.registry import upload
+from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import INDEX, MANIFEST, Manifest, Repository
-from aikit_nix.registry.upload import Blob
 
 # https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor
 EMPTY = Blob.of(b"{}", "the empty configuration")
@@ -117,9 +117,7 @@ def _tag(digest: str) -> str:
 def _tagged(repository: Repository, digest: str) -> Manifest | None:
     path = f"manifests/{_tag(digest)}"
     try:
-        repository.asked(
-            lambda login: repository.client.head(repository.url(path), headers={"Accept": INDEX[0], **login})
-        )
+        repository.head(path, {"Accept": INDEX[0]})
     except HttpError as refused:
         if refused.status == 404:
             return None

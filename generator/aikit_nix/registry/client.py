@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 from aikit_nix.base import redact, strict_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.http.client import Answer, Client, HttpError, Tries, Trouble
-from aikit_nix.registry import credentials
+from aikit_nix.registry import challenges, credentials
 
 T = TypeVar("T")
 
@@ -26,8 +26,8 @@ INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.dist
 MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _ACCEPT = ", ".join((*MANIFEST, *INDEX))
 _LIMIT = 4 << 20  # bytes of a manifest: the specification asks registries to take that much
+_LIMIT_SAID = re.compile(r"quota|exceed|limit|immutab|overwrit|too large|storage", re.IGNORECASE)
 _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
-_PARAMETER = re.compile(r'(?<![A-Za-z_])([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Repository:
         """Whether a blob is there. Raises AikitError for a registry that says so of another one."""
         path = f"blobs/{digest}"
         try:
-            answer = self.asked(lambda login: self.client.head(self.url(path), headers=login))
+            answer = self.head(path)
         except HttpError as refused:
             if refused.status == 404:
                 return False
@@ -171,8 +171,24 @@ class Repository:
             raise error(f"{self} has {redact.shown(str(length))} bytes as {digest}, which are {size}", code="registry")
         return True
 
+    def digest(self, reference: str) -> str | None:
+        """The digest of the manifest that a tag or digest names; None where it names none, or the registry does not say."""
+        try:
+            answer = self.head(f"manifests/{quote(reference, safe=':')}", {"Accept": _ACCEPT})
+        except HttpError:
+            return None
+        said = answer.headers.get("Docker-Content-Digest")
+        try:
+            return said or self.manifest(reference).digest
+        except AikitError:
+            return None
+
     def put_manifest(self, reference: str, media_type: str, data: bytes) -> str:
-        """Store a manifest under a tag or its digest, which is given back."""
+        """Store a manifest under a tag or its digest, which is given back; it may be there already.
+
+        Tags may be such as never change (ECR, Harbor, Quay, Artifactory, Google), and a second PUT be refused in any way:
+        so what is there is asked first, and not sent again.
+        """
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         path = f"manifests/{quote(reference, safe=':')}"
 
@@ -180,15 +196,44 @@ class Repository:
             headers = {"Content-Type": media_type, **login}
             return self.client.send("PUT", self.url(path), [data], len(data), headers=headers)
 
+        if (there := self.digest(reference)) == digest:
+            return digest
         tries = self.client.tries()
         while True:
             try:
                 self.agrees(self.asked(put).headers, digest)
                 return digest
             except HttpError as refused:
-                if not refused.again:
+                if refused.again:
+                    self.wait(tries, refused, path)
+                elif (now := self.digest(reference)) == digest:
+                    return digest  # somebody else brought it at the same time
+                elif there and now == there and refused.status not in (401, 404, 413, 429):
+                    said = _said(refused.body)
+                    raise error(
+                        f"{self}:{reference} is {redact.shown(now)} already, and the registry does not let it become {digest}:"
+                        f" push under another tag, or remove that one{f' ({said})' if said else ''}",
+                        code="registry",
+                    ) from None
+                else:
                     raise self.refused(refused, path) from None
-                self.wait(tries, refused, path)
+
+    def head(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """What the registry says about something, also where it knows no HEAD. Raises HttpError and AikitError."""
+
+        def head(login: Mapping[str, str]) -> Answer:
+            return self.client.head(self.url(path), headers={**(headers or {}), **login})
+
+        def get(login: Mapping[str, str]) -> Answer:
+            with self.client.stream(self.url(path), headers={**(headers or {}), **login}) as answer:
+                return Answer(answer.url, answer.status, answer.headers, b"")
+
+        try:
+            return self.asked(head)
+        except HttpError as refused:
+            if refused.status not in (400, 405, 501):
+                raise
+            return self.asked(get)
 
     def wait(self, tries: Tries, problem: HttpError, path: str) -> None:
         """Wait before the next attempt; raises AikitError where there is no sense in one."""
@@ -217,19 +262,25 @@ class Repository:
 
     def authorize(self, refused: HttpError) -> bool:
         """Do what a 401 asks for; False where there is nothing more to do. Source: the distribution project's token spec."""
-        challenge = refused.headers.get("WWW-Authenticate", "")
-        kind, _, rest = challenge.partition(" ")
-        said = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(rest)}
+        said = list(challenges.parse(refused.headers.get("WWW-Authenticate", "")))
         login = credentials.find(self.registry, self.name)
         before = self._authorization
-        match kind.lower():
-            case "basic" if login:
-                self._authorization = login.basic
-            case "bearer" if "realm" in said:
-                self._authorization = f"Bearer {self._token(said, login)}"
-            case _:
-                return False
-        return self._authorization != before
+        problem: AikitError | None = None
+        for each in sorted(said, key=lambda each: each.scheme != "bearer"):  # a token rather than the password
+            try:
+                if each.scheme == "bearer" and "realm" in each.parameters:
+                    self._authorization = f"Bearer {self._token(each.parameters, login)}"
+                elif each.scheme == "basic" and login:
+                    self._authorization = login.basic
+                else:
+                    continue
+            except AikitError as failed:
+                problem = problem or failed
+                continue
+            return self._authorization != before
+        if problem:
+            raise problem
+        return False
 
     def _token(self, said: Mapping[str, str], login: credentials.Login | None) -> str:
         realm = self.address(self._base, said["realm"], "its login")
@@ -255,6 +306,9 @@ class Repository:
             try:
                 answer = self.client.get(address, headers={"Authorization": login.basic} if login else {})
             except HttpError as refused:
+                if refused.status is not None and len(self._scopes) > 1:
+                    del self._scopes[1:]  # what blobs may be mounted from is not open, or not there: do without
+                    return self._token(said, login)
                 if refused.status in (401, 403):
                     raise error(
                         f"{self.registry} does not take the login for {self.name}: log in again (`docker login {self.registry}`)",
@@ -274,15 +328,23 @@ class Repository:
             return error(f"{self}: {problem.message}", code="registry")
         said = _said(problem.body)
         match problem.status:
+            case 413 | 507:
+                hint = "takes nothing as large, or has no room: look at its limits and at those of the proxy before it"
+            case status if _LIMIT_SAID.search(said):
+                hint = f"refuses this for a limit or rule of its own (status {status})"
             case 401 | 403:
                 hint = f"is not open to you: `docker login {self.registry}` or `podman login {self.registry}`"
             case 404:
                 what = path.partition("/")[2]
                 hint = f"has no {what}: check the name and the tag" if what else "is not there: check the name"
+                if path.startswith("blobs/uploads"):
+                    hint = "is not there, and does not begin with a push: create it in the registry first"
             case 429:
                 hint = "takes no more requests for now: wait some minutes, or log in"
-            case _:
-                hint = f"answered {problem.status}: try again later"
+            case status if status is None or status >= 500 or problem.again:
+                hint = f"answered {status}: try again later"
+            case status:
+                hint = f"does not take this (status {status})"
         return error(f"{self} {hint}{f' ({said})' if said else ''}", code="registry")
 
 
@@ -295,6 +357,8 @@ def _said(body: bytes) -> str:
     """The message in a registry's error."""
     try:
         first = json.loads(body)["errors"][0]
-        return redact.shown(str(first.get("message") or first.get("code")))[:200]
+        detail = first.get("detail")
+        parts = [first.get("message") or first.get("code"), detail if isinstance(detail, str) else None]
+        return redact.shown(": ".join(dict.fromkeys(str(part) for part in parts if part)))[:300]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return ""

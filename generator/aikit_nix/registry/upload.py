@@ -1,161 +1,27 @@
 """One blob on its way into a repository, from wherever its bytes lie: in chunks, taken up again where a connection broke.
 
 Source: the OCI distribution specification 1.1, "Push". Registries differ in what they take, so what one refuses is tried
-in the next simpler way: smaller chunks, then the whole blob in one request.
+in the next simpler way: the whole blob in one request (Google's takes no second chunk), then smaller chunks (GitHub's takes 4 MiB).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Protocol
 from urllib.parse import quote, urlsplit
 
-from aikit_nix.base import console, files
+from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.http.client import Answer, HttpError, Trouble
+from aikit_nix.http.client import Answer, HttpError, Tries, Trouble
+from aikit_nix.registry.blob import Blob, Content
 from aikit_nix.registry.client import Repository
 
 CHUNK = 64 << 20  # bytes of one request
 _LEAST_CHUNK = 1 << 20
-_BLOCK = 512 << 10  # bytes that are read, hashed and sent at a time
 _CLOSING = 900.0  # seconds: a registry may read a large blob again, or copy it, before it answers
 _TOO_LARGE = 413
 # What registries and proxies answer that know no chunks, or not the way in which we send them
 _NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)
-
-
-class Part(Protocol):
-    """Bytes from elsewhere, a model at its origin say, which can be read from any of them on. Methods raise AikitError."""
-
-    @property
-    def size(self) -> int: ...
-
-    def blocks(self, start: int, count: int) -> Iterator[bytes]: ...
-
-    def check(self) -> None:
-        """Raises where the bytes, each of which was read, are not the right ones."""
-
-
-@dataclass(frozen=True)
-class Blob:
-    """Bytes with a digest, and where they are: parts one after the other; None where they are not here.
-
-    `digest` is empty where only the bytes will tell: `send` gives it. `what` is the blob for people, `file` the model that
-    it is made of, wherever that should be.
-    """
-
-    digest: str
-    size: int  # bytes
-    what: str
-    parts: tuple[bytes | Path | Part, ...] | None
-    file: Path | None = None
-
-    @property
-    def where(self) -> str:
-        """The blob for people who have to look after it."""
-        return f"{self.what} ({self.file})" if self.file else self.what
-
-    @classmethod
-    def of(cls, data: bytes, what: str) -> Blob:
-        return cls(f"sha256:{hashlib.sha256(data).hexdigest()}", len(data), what, (data,))
-
-
-class Content:
-    """A blob's bytes from any offset on; each is hashed once, while the one before it is sent.
-
-    The last block is only given when all of them have the blob's digest: what is wrong never becomes a whole blob.
-    """
-
-    def __init__(self, blob: Blob) -> None:
-        if blob.parts is None:
-            raise error(f"{blob.where} is not on this machine", code="missing-blob")
-        self.blob = blob
-        self.digest = blob.digest
-        self._parts = blob.parts
-        self._hash = hashlib.sha256()
-        self._thread = ThreadPoolExecutor(1)
-        self._busy: Future[None] | None = None
-        self.hashed = 0  # bytes, from the first on
-
-    def __enter__(self) -> Content:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._thread.shutdown()
-
-    def blocks(self, start: int, count: int, told: Callable[[int], object] = lambda _: None) -> Iterator[bytes]:
-        """The bytes from `start` on; `told` hears how many were taken. Raises AikitError: see the class."""
-        position = start
-        for block in self._read(start, count):
-            self._hash_new(block, position)
-            position += len(block)
-            if position == self.blob.size:
-                self._check()
-            yield block
-            told(len(block))
-        if position != start + count:
-            self._refuse(f"ends after {position:,} of {self.blob.size:,} bytes")
-
-    def _read(self, start: int, count: int) -> Iterator[bytes]:
-        at = 0
-        for part in self._parts:
-            size = self._size(part)
-            skipped = min(max(start - at, 0), size)
-            at += size
-            left = min(size - skipped, count)
-            count -= left
-            if not left:
-                continue
-            if isinstance(part, bytes):
-                yield part[skipped : skipped + left]
-            elif isinstance(part, Path):
-                yield from files.read_part(part, skipped, left, _BLOCK)
-            else:
-                yield from part.blocks(skipped, left)
-
-    def _size(self, part: bytes | Path | Part) -> int:
-        if isinstance(part, bytes):
-            return len(part)
-        try:
-            return part.stat().st_size if isinstance(part, Path) else part.size
-        except OSError as failed:
-            raise error(f"cannot read {part}: {files.reason(failed)}", code="unreadable") from None
-
-    def _hash_new(self, block: bytes, position: int) -> None:
-        new = block[max(self.hashed - position, 0) :]
-        if not new:
-            return
-        self._settle()
-        self._busy = self._thread.submit(self._hash.update, new)
-        self.hashed += len(new)
-
-    def _settle(self) -> None:
-        if self._busy:
-            self._busy.result()
-
-    def _check(self) -> None:
-        self._settle()
-        if self.hashed < self.blob.size:
-            return
-        for part in self._parts:
-            if not isinstance(part, bytes | Path):
-                part.check()
-        found = f"sha256:{self._hash.hexdigest()}"
-        self.digest = self.digest or found
-        if found != self.digest:
-            self._refuse(f"gives {found}, and the image has {self.digest}")
-
-    def _refuse(self, why: str) -> None:
-        raise error(
-            f"{self.blob.where} {why}: it is damaged (`nix-store --verify-path` tells), or another one than was pinned",
-            code="digest-mismatch",
-        )
 
 
 class Upload:
@@ -165,6 +31,7 @@ class Upload:
         self._repository = repository
         self._location = ""
         self.offset = 0
+        self.wants_login = False
         self.least = _count(answer.headers.get("OCI-Chunk-Min-Length"))
         self._move(answer)
 
@@ -215,11 +82,16 @@ class Upload:
     def _send(self, method: str, url: str, blocks: Iterator[bytes], size: int, headers: Mapping[str, str]) -> Answer:
         client, login = self._repository.client, self._repository.headers()
         answer = _CLOSING if method == "PUT" else None
-        return client.send(method, url, blocks, size, headers={**headers, **self._own(url, login)}, answer=answer)
+        try:
+            return client.send(method, url, blocks, size, headers={**headers, **self._own(url, login)}, answer=answer)
+        except HttpError as refused:
+            self.wants_login |= refused.status == 401
+            raise
 
     def _own(self, url: str, login: Mapping[str, str]) -> Mapping[str, str]:
-        """The login, for the registry itself and no other host."""
-        return login if urlsplit(url)[:2] == urlsplit(self._repository.url(""))[:2] else {}
+        """The login, for the registry itself and no other host; on another port of it where that asked for one."""
+        there, own = urlsplit(url), urlsplit(self._repository.url(""))
+        return login if there[:2] == own[:2] or (self.wants_login and there.hostname == own.hostname) else {}
 
     def _move(self, answer: Answer) -> None:
         said = answer.headers.get("Location")
@@ -248,7 +120,7 @@ def mount(repository: Repository, digest: str, source: str) -> Upload | None:
     try:
         answer = _post(repository, path)
     except HttpError as refused:
-        if refused.status is None or refused.status >= 500:
+        if refused.status is None:
             raise repository.refused(refused, path) from None
         return begin(repository)  # it may not be read from there, or not be mounted at all
     if answer.status == 201:
@@ -297,7 +169,8 @@ class _Sending:
         self._counted = 0  # bytes that `told` heard of
         self._upload = begun
         self._chunk = chunk
-        self._whole = False  # in one request
+        self._whole = self._tried_whole = False  # in one request
+        self._refused_at = 0  # bytes
         self._renewed_at = -1
 
     def run(self) -> None:
@@ -312,9 +185,7 @@ class _Sending:
                     best = self._reached
                     tries.progressed()
                 if not self._simpler(problem) and not self._renewed(problem):
-                    # The registry may have forgotten the upload, or have more or less of it than it said
-                    problem.again |= problem.status in (400, 404, 416) and self._reached > 0
-                    self._repository.wait(tries, problem, self._path)
+                    self._wait(tries, problem)
                 if self._is_there(problem):
                     return None
                 self._take_up()
@@ -338,27 +209,55 @@ class _Sending:
         return self._upload.offset if self._upload else 0
 
     def _simpler(self, problem: HttpError) -> bool:
-        """Whether the registry may take it in another way."""
-        if problem.status == _TOO_LARGE and not self._whole and self._chunk > _LEAST_CHUNK:
-            self._chunk = max(self._chunk // 4, _LEAST_CHUNK)
+        """Whether the registry may take it in another way, which is the next one to try."""
+        if problem.status == _TOO_LARGE:
+            return self._smaller()
+        if problem.status not in _NO_CHUNKS:
+            return False
+        if self._reached and self._reached != self._refused_at:
+            # The registry may have forgotten the upload, or have more or less of it than it said: ask it, once
+            self._refused_at = self._reached
+            problem.again = True
+            return False
+        if (self._tried_whole or not self._content.digest) and self._smaller():
             return True
-        if problem.status in _NO_CHUNKS and not self._whole and not self._reached:
-            self._whole = True
+        if self._tried_whole:
+            return False
+        self._whole = self._tried_whole = True
+        self._upload = None
+        return True
+
+    def _smaller(self) -> bool:
+        """Whether there are smaller chunks than what was refused."""
+        refused = min(self._chunk, self._size)
+        self._chunk = max(refused // 4, _LEAST_CHUNK)
+        if self._whole:
+            self._whole = False
             self._upload = None
-            return True
-        return False
+        return self._chunk < refused
+
+    def _wait(self, tries: Tries, problem: HttpError) -> None:
+        """Before the next attempt; where there were enough, smaller chunks may end before a proxy's patience does."""
+        try:
+            tries.failed(problem)
+        except HttpError:
+            if not problem.again or not self._smaller():
+                raise self._repository.refused(problem, self._path) from None
+            tries.progressed()
 
     def _renewed(self, problem: HttpError) -> bool:
         """Whether the login was no longer taken, and there is a new one."""
         if problem.status != 401 or self._renewed_at == self._reached:
             return False
         self._renewed_at = self._reached
-        return self._repository.authorize(problem)
+        return self._repository.authorize(problem) or bool(self._upload and self._upload.wants_login)
 
     def _is_there(self, problem: HttpError) -> bool:
-        """Whether only the answer got lost."""
+        """Whether only the answer got lost, or somebody else brought it meanwhile."""
+        if problem.trouble is Trouble.STATUS and self._reached < self._size:
+            return False
         digest = self._content.digest
-        return problem.trouble is not Trouble.STATUS and bool(digest) and self._repository.has(digest, self._size)
+        return bool(digest) and self._repository.has(digest, self._size)
 
     def _take_up(self) -> None:
         """Go on where the registry says that it is; from the beginning where it does not."""
