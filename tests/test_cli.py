@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 
 from aikit_nix import __version__
+from aikit_nix.cli import _GROUPS, cli
 from support import tiny_gguf
 from support.command import aikit_nix
 from support.flakes import PINNED
@@ -49,6 +52,28 @@ def test_a_wrong_command_line_is_another_error_than_a_wrong_file(tmp_path: Path,
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert says in done.stderr
+
+
+def test_the_help_has_every_command_in_a_group_with_an_example_that_is_one(tmp_path: Path) -> None:
+    done = aikit_nix("help", cwd=tmp_path)
+    assert done.stdout == aikit_nix("--help", cwd=tmp_path).stdout
+    assert [line for line in done.stdout.splitlines() if line.endswith(":") and not line.startswith("Usage")] == [
+        "Options:",
+        *(f"{group}:" for group in _GROUPS),
+    ]
+    root = click.Context(cli, info_name="aikit-nix")
+    for group in _GROUPS.values():
+        for name, (_, example) in group.items():
+            assert f"\n  {name} " in done.stdout
+            command = cli.get_command(root, name)
+            assert command
+            first, *words = shlex.split(example)
+            assert first == name
+            assert f"Example: aikit-nix {example}\n" in command.make_context(name, words, parent=root).get_help() + "\n"
+    assert "Example: aikit-nix fetch\n" in aikit_nix("help", "fetch", cwd=tmp_path).stdout
+    assert aikit_nix("version", cwd=tmp_path).stdout == aikit_nix("--version", cwd=tmp_path).stdout
+    done = aikit_nix("help", "chek", cwd=tmp_path)
+    assert (done.returncode, "did you mean `check`?" in done.stderr) == (2, True)
 
 
 def test_how_much_is_said_may_be_asked_before_and_behind_the_command(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import gc
 import signal
 import sys
 from importlib import import_module
+from typing import NamedTuple
 
 import click
 
@@ -18,37 +19,60 @@ from aikit_nix.base import console
 from aikit_nix.base.console import Verbosity
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 
-# The module below aikit_nix.commands that has the command, in the order of the help.
-_COMMANDS = {
-    "init": "aikitfile",
-    "check": "aikitfile",
-    "explain": "aikitfile",
-    "fmt": "aikitfile",
-    "schema": "aikitfile",
-    "man": "manual",
-    "lock": "lock",
-    "fetch": "lock",
-    "gen": "gen",
-    "build": "gen",
-    "load": "image",
-    "push": "image",
-    "run": "image",
-    "inspect": "image",
-    "diff": "image",
-    "k8s": "kubernetes",
-    "verify": "proof",
-    "reproduce": "proof",
-    "sbom": "proof",
-    "provenance": "proof",
-    "attest": "proof",
-    "sign": "proof",
-    "sign-models": "proof",
-    "bundle": "hermetic",
-    "unbundle": "hermetic",
-    "ci": "hermetic",
-    "debian-lock": "maintain",
-    "update-pins": "maintain",
+
+class _Command(NamedTuple):
+    """The module below aikit_nix.commands that has a command, and an example for its help."""
+
+    module: str
+    example: str
+
+
+# In the order of the help.
+_GROUPS = {
+    "Start": {
+        "init": _Command(
+            "aikitfile", "init --model huggingface://Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q4_k_m.gguf"
+        ),
+        "check": _Command("aikitfile", "check"),
+        "lock": _Command("lock", "lock"),
+        "gen": _Command("gen", "gen --packages debian --runtime avx2"),
+        "build": _Command("gen", "build --packages debian"),
+        "run": _Command("image", "run --chat"),
+    },
+    "Ship": {
+        "load": _Command("image", "load --with podman"),
+        "push": _Command("image", "push registry.example.com/me/llama:1"),
+        "k8s": _Command("kubernetes", "k8s registry.example.com/me/llama:1"),
+    },
+    "Prove": {
+        "inspect": _Command("image", "inspect registry.example.com/me/llama:1"),
+        "diff": _Command("image", "diff before.tar after.tar"),
+        "verify": _Command("proof", "verify registry.example.com/me/llama:1"),
+        "reproduce": _Command("proof", "reproduce --output here.json"),
+        "sbom": _Command("proof", "sbom"),
+        "provenance": _Command("proof", "provenance"),
+        "attest": _Command("proof", "attest registry.example.com/me/llama:1"),
+        "sign": _Command("proof", "sign registry.example.com/me/llama:1 --key cosign.key"),
+        "sign-models": _Command("proof", "sign-models --key cosign.key"),
+    },
+    "Offline": {
+        "fetch": _Command("lock", "fetch"),
+        "bundle": _Command("hermetic", "bundle /media/usb/llama"),
+        "unbundle": _Command("hermetic", "unbundle /media/usb/llama"),
+        "ci": _Command("hermetic", "ci github"),
+    },
+    "More": {
+        "explain": _Command("aikitfile", "explain"),
+        "fmt": _Command("aikitfile", "fmt --check"),
+        "schema": _Command("aikitfile", "schema"),
+        "debian-lock": _Command("maintain", "debian-lock --check"),
+        "update-pins": _Command("maintain", "update-pins"),
+        "man": _Command("manual", "man"),
+        "help": _Command("manual", "help push"),
+        "version": _Command("manual", "version"),
+    },
 }
+_COMMANDS = {name: command for group in _GROUPS.values() for name, command in group.items()}
 
 
 class _Commands(click.Group):
@@ -60,11 +84,21 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = import_module(f"aikit_nix.commands.{_COMMANDS[cmd_name]}")
+        module = import_module(f"aikit_nix.commands.{_COMMANDS[cmd_name].module}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        command.epilog = f"\b\nExample: aikit-nix {_COMMANDS[cmd_name].example}"
         if not any(parameter.name == "verbose" for parameter in command.params):
             command.params += _verbosity()
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, _COMMANDS))
+        for group, names in _GROUPS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(group):
+                formatter.write_dl(
+                    [(name.ljust(widest), command.get_short_help_str(200)) for name, command in commands if command]
+                )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,4 +1,4 @@
-"""`aikit-nix man`: the manual page, made from the help of the commands."""
+"""`aikit-nix man`, `help` and `version`: the manual page, which is made from the help of the commands, and the help itself."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def man(context: click.Context) -> None:
         for parameter in command.params:
             if record := parameter.get_help_record(inner):
                 lines += [".TP", f".B {_text(record[0])}", _text(" ".join(record[1].split()))]
+        lines += [".PP", *_paragraphs(command.epilog or "")]
     lines += [
         ".SH EXIT STATUS",
         "0 done, 1 something that the user can mend, 2 a wrong command line, 130 interrupted.",
@@ -43,6 +44,27 @@ def man(context: click.Context) -> None:
         "aikitfile.yaml, aikit.lock beside it; flake.nix, flake.lock and aikit/ in the flake's folder.",
     ]
     console.write("\n".join(lines) + "\n")
+
+
+@click.command(name="help")
+@click.argument("command", required=False)
+@click.pass_context
+def help(context: click.Context, command: str | None) -> None:  # noqa: A001 (the command's name)
+    """Show the help of a COMMAND, or of all."""
+    root = context.find_root()
+    assert isinstance(root.command, click.Group)  # noqa: S101 (the root is the group of all commands)
+    if command is None:
+        console.write(root.get_help() + "\n")
+        return
+    name, found, _ = root.command.resolve_command(root, [command])
+    assert found  # noqa: S101 (or it was no command)
+    console.write(click.Context(found, info_name=name, parent=root).get_help() + "\n")
+
+
+@click.command()
+def version() -> None:
+    """Show the version."""
+    console.write(f"aikit-nix {__version__}\n")
 
 
 def _paragraphs(text: str) -> list[str]:
