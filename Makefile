@@ -2,7 +2,7 @@
 # The demo asks the model something of its own; `make demo ASK="Who wrote Hamlet?"` asks something else.
 PYTHON ?= python3
 export ASK
-export PYTHONPATH := $(CURDIR)/tests
+export PYTHONPATH := $(CURDIR)/generator:$(CURDIR)/tests
 
 .PHONY: demo test lint bench fuzz
 demo test lint bench fuzz:

@@ -14,6 +14,7 @@ import pytest
 from aikit_nix.base import data
 from aikit_nix.debian import mirror
 from aikit_nix.http import client as http
+from aikit_nix.nix import setup
 from nixpkgs import newer_nix, toolchain
 from support import container, debian_archive, debian_lock, downloads, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
@@ -28,15 +29,20 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def nix() -> Iterator[None]:
-    """For tests that run Nix, or code that does: sets the environment in which Nix builds here."""
-    if problem := nix_env.problem():
-        pytest.skip(problem)
+@pytest.fixture(scope="session", autouse=True)
+def nix_environment() -> Iterator[None]:
+    """The environment in which Nix builds here, if it does: a bare machine's Nix has no build users."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in nix_env.environment().items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(scope="session")
+def nix() -> None:
+    """For tests that run Nix, or code that does."""
+    if problem := setup.problem():
+        pytest.skip(problem)
 
 
 @pytest.fixture(scope="session")

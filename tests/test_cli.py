@@ -41,7 +41,7 @@ def test_the_package_is_a_program_too(tmp_path: Path) -> None:
     ("args", "says"),
     [
         (["chek"], "No such command 'chek'"),
-        (["chek"], "did you mean `check`?"),
+        (["chek"], "No such command 'chek'; did you mean `check`?"),
         (["check", "--formt", "json"], "No such option '--formt'"),
         (["push"], "Missing argument 'REF...'"),
         (["gen", "--packages", "arch"], "'arch' is not one of"),

@@ -149,7 +149,7 @@ def test_no_aikitfile_is_said_so(tmp_path: Path) -> None:
 
 def test_builds_outside_of_a_sandbox_are_warned_of(tmp_path: Path) -> None:
     write(tmp_path, model())
-    (tmp_path / "nix.conf").write_text("sandbox = false\n")
+    (tmp_path / "nix.conf").write_text("sandbox = false\nbuild-users-group =\n")
     env = {**os.environ, "NIX_CONF_DIR": str(tmp_path), "NIX_CONFIG": "", "XDG_CONFIG_HOME": str(tmp_path)}
     done = aikit_nix("gen", "--packages", "debian", "-o", "out", cwd=tmp_path, env=env)
     assert (done.returncode, "Nix builds without its sandbox here" in done.stderr) == (0, True), done.stderr

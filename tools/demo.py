@@ -27,6 +27,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.debian import mirror
 from aikit_nix.flakes import cpu
 from aikit_nix.image.rootfs import UnpackError
+from aikit_nix.nix import setup
 from support import container, debian_lock, image, nix_env, tiny_gguf
 
 QUESTION = "What is the capital of France?"
@@ -92,7 +93,7 @@ class Demo:
 
     def check_machine(self) -> None:
         """Raises CannotError where a later step must fail."""
-        for problem in (nix_env.problem(), container.missing()):
+        for problem in (setup.problem(), container.missing()):
             if problem:
                 raise CannotError(problem)
         free = shutil.disk_usage(self.folder).free

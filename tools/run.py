@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from support import nix_env
+from aikit_nix.nix import setup
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
@@ -63,7 +63,7 @@ def main(target: str) -> None:
     started = time.time()
     programs, group, command = TARGETS[target]
     os.chdir(ROOT)
-    os.environ["PATH"] = os.pathsep.join([nix_env.path(), str(PROGRAMS / "usr/bin")])
+    os.environ["PATH"] = os.pathsep.join([setup.path(), str(PROGRAMS / "usr/bin")])
     prepare_machine(programs)
     make_venv(group)
     os.environ.update(AIKIT_NIX_STARTED=str(started))
@@ -85,7 +85,7 @@ def prepare_machine(programs: tuple[tuple[str, str, str], ...]) -> None:
         apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]
         packages = [package for _, package, _ in missing]
         commands = [[*apt, "update"], [*apt, "install", "--no-install-recommends", *packages]]
-    if nix_env.lacks_store():
+    if setup.lacks_store():
         needs.append("/nix (a folder of yours for the Nix store: there is no Nix daemon)")
         commands.append(["install", "-d", "-o", str(os.getuid()), "-g", str(os.getgid()), "/nix"])
     if commands:
@@ -95,7 +95,7 @@ def prepare_machine(programs: tuple[tuple[str, str, str], ...]) -> None:
             quietly([*rights, *command], "the machine could not be prepared: do the mirrors in /etc/apt answer?")
     for _, package, why in unpacked:
         unpack(package, why, refresh=not missing)
-    if problem := nix_env.problem():
+    if problem := setup.problem():
         raise CannotError(problem)
 
 

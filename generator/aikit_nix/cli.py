@@ -108,7 +108,7 @@ class _Commands(click.Group):
         except click.UsageError as unknown:
             from aikit_nix.aikitfile.schema import guess
 
-            raise click.UsageError(unknown.message + guess(args[0], _COMMANDS), unknown.ctx) from None
+            raise click.UsageError(unknown.message.rstrip(".") + guess(args[0], _COMMANDS), unknown.ctx) from None
 
 
 def _verbosity() -> list[click.Parameter]:

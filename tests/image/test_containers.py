@@ -44,8 +44,19 @@ def test_one_that_is_named_is_taken_or_the_end(here: Path) -> None:
     install(here, "podman", 0)
     install(here, "ctr", 0)
     assert containers.choose("ctr", ALL) is CTR
-    with pytest.raises(AikitError, match="docker does not work here: `docker info` says why"):
+    with pytest.raises(AikitError, match="docker is not installed"):
         containers.choose("docker", ALL)
+    install(here, "docker", 1)
+    with pytest.raises(AikitError, match=r"docker does not work \(`docker info` says why\)"):
+        containers.choose("docker", ALL)
+
+
+def test_of_each_it_is_said_why_it_does_not_work(here: Path) -> None:
+    assert containers.none_works(ALL) == "podman, docker, nerdctl are not installed"
+    install(here, "docker", 1)
+    assert containers.none_works(ALL) == (
+        "docker does not work (`docker info` says why); podman, nerdctl are not installed"
+    )
 
 
 @pytest.mark.parametrize("engine", ALL, ids=lambda engine: str(engine.program))

@@ -77,9 +77,9 @@ def test_without_an_engine_it_says_so(tiny_flake: Path, tmp_path: Path) -> None:
     env = install(tmp_path, "podman", "exit 0", info=1)
     done = aikit_nix("load", "--from", tiny_flake, cwd=tmp_path, env=env)
     assert done.returncode == 1
-    assert "none of docker, podman, nerdctl and ctr works here" in done.stderr
+    assert "error: no container engine: docker does not work (`docker info` says why); podman does" in done.stderr
     done = aikit_nix("load", "--with", "podman", "--from", tiny_flake, cwd=tmp_path, env=env)
-    assert "podman does not work here: `podman info` says why" in done.stderr
+    assert "error: podman does not work (`podman info` says why)" in done.stderr
 
 
 @pytest.mark.parametrize("signal", [2, 9, 15])

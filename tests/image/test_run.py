@@ -134,6 +134,15 @@ def test_what_cannot_start_is_said(tiny_flake: Path, tmp_path: Path) -> None:
     assert "/models/x.gguf is not on this machine: `aikit-nix fetch` brings it" in done.stderr
 
 
+def test_an_engine_that_starts_no_container_is_not_the_only_way(tiny_flake: Path, tmp_path: Path) -> None:
+    (tmp_path / "podman").write_text("#!/bin/sh\ncase $1 in info|image) ;; run) exit 126 ;; esac\ncat > /dev/null\n")
+    (tmp_path / "podman").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = aikit_nix("run", "--with", "podman", "--from", tiny_flake, "--port", "0", cwd=tmp_path, env=env)
+    assert done.returncode == 1
+    assert "podman starts no container here (status 126): `--with bubblewrap` does without it" in done.stderr
+
+
 def test_an_engine_gets_the_image_and_the_arguments(tiny_flake: Path, tmp_path: Path) -> None:
     """A stand-in for podman, whose server is ready at once."""
     server = "import http.server, sys; http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]))"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aikit_nix.nix import setup
 from nixpkgs import newer_nix
 from support import nix_env
 
@@ -125,7 +126,7 @@ def unmodified() -> Nixpkgs:
     checkout = Path(named).resolve()
     if not (checkout / "pkgs/top-level").is_dir():
         raise UnavailableError(f"NIXPKGS={named} is no nixpkgs checkout")
-    if problem := nix_env.problem():
+    if problem := setup.problem():
         raise UnavailableError(problem)
     # CUDA is unfree: the flake must allow it without help from the user's environment.
     env = nix_env.environment() | {"NIXPKGS_ALLOW_UNFREE": "0"}
@@ -148,7 +149,7 @@ def on_debian(folder: Path, overlays: Mapping[Path, Mapping[str, str]] | None = 
         raise UnavailableError("the Debian toolchain under nixpkgs is for x86_64")
     if missing := sorted(package for program, package in _PACKAGES.items() if not shutil.which(program)):
         raise UnavailableError(f"Debian packages are missing: apt-get install {' '.join(missing)}")
-    if nix_env.daemon():
+    if setup.daemon():
         raise UnavailableError("the Nix daemon decides what its sandbox sees of the machine")
     paths = [path for path in _SANDBOX_PATHS if Path(path).exists()]
     go = _go_root()

@@ -15,8 +15,7 @@ from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian import mirror as debian_mirror
-from aikit_nix.nix import store
-from support import nix_env
+from aikit_nix.nix import setup, store
 from support.file_server import FileServer
 
 
@@ -52,7 +51,7 @@ def prefetch(lock: debian.Lock, mirror: str, runtime: str = "cpu") -> None:
 
     A fixed output is found by its name and hash, whoever brought it. What the mirror lacks the archive will have.
     """
-    if not nix_env.daemon():
+    if not setup.daemon():
         return
     with tempfile.TemporaryDirectory() as scratch:
         architectures = lock.architectures.values()

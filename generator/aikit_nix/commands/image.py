@@ -143,7 +143,9 @@ def load(source: str, program: str | None) -> None:
 
     engine = containers.choose(program, tuple(containers.ENGINES.values()))
     if engine is None:
-        raise error("none of docker, podman, nerdctl and ctr works here: `podman info` says why", code="no-engine")
+        raise error(
+            f"no container engine: {containers.none_works(tuple(containers.ENGINES.values()))}", code="no-engine"
+        )
     image, stream = find.stream_of(source)
     loading.load(image, stream, engine)
     console.say(f"loaded {image.name} into {engine.program}")

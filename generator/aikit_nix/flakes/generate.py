@@ -74,6 +74,8 @@ def write(
     report: Report = lambda _: None,
 ) -> Generated:
     """Write the flake of an aikitfile. Nothing is written where something is wrong: AikitError. No network is used."""
+    if not elsewhere:
+        nix.ready()
     earlier = Choices() if forget else choices.read(output)
     merged = chosen.over(earlier)
     own_lock = output / flake.DEBIAN_LOCK

@@ -18,9 +18,13 @@ class Engine:
     load: tuple[str, ...]
     gpu: str = ""  # the option that gives a container the GPUs; empty where it runs none
 
-    def is_there(self) -> bool:
-        """Whether it is installed and works: docker may be there and its daemon not."""
-        return shutil.which(self.program) is not None and process.succeeds([self.program, *self.works])
+    def problem(self) -> str | None:
+        """Why it cannot be used here, or None: docker may be there and its daemon not."""
+        if not shutil.which(self.program):
+            return f"{self.program} is not installed"
+        if process.succeeds([self.program, *self.works]):
+            return None
+        return f"{self.program} does not work (`{' '.join((self.program, *self.works))}` says why)"
 
     def run(self, name: str, port: int, arguments: tuple[str, ...], *, gpu: bool) -> list[str]:
         """The command that runs an image, as little as it needs, on a port of this machine's loopback."""
@@ -40,9 +44,16 @@ ENGINES = {engine.program: engine for engine in (DOCKER, PODMAN, NERDCTL, CTR)}
 def choose(named: str | None, among: tuple[Engine, ...]) -> Engine | None:
     """The engine that is named, else the first that works; None where none does. Raises AikitError for a named one."""
     if named:
-        engine = ENGINES[named]
-        if not engine.is_there():
-            command = " ".join((engine.program, *engine.works))
-            raise error(f"{named} does not work here: `{command}` says why", code="no-engine")
-        return engine
-    return next((engine for engine in among if engine.is_there()), None)
+        if problem := ENGINES[named].problem():
+            raise error(problem, code="no-engine")
+        return ENGINES[named]
+    return next((engine for engine in among if not engine.problem()), None)
+
+
+def none_works(among: tuple[Engine, ...]) -> str:
+    """What stands in the way of each of some engines of which none works."""
+    absent = [engine.program for engine in among if not shutil.which(engine.program)]
+    words = [problem for engine in among if engine.program not in absent and (problem := engine.problem())]
+    if absent:
+        words.append(f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed")
+    return "; ".join(words)

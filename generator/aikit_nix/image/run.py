@@ -24,6 +24,8 @@ from aikit_nix.image.layout import Image
 BUBBLEWRAP = "bubblewrap"
 _BACKLOG = 1024  # connections that wait
 _LOG_LINES = 15
+_ENGINES = (containers.PODMAN, containers.DOCKER, containers.NERDCTL)
+_NOT_STARTED = (125, 126, 127)  # the status of `docker run` and `podman run` where no container came to be
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def serve(
     """
     engine = None
     if program != BUBBLEWRAP:
-        engine = containers.choose(program, (containers.PODMAN, containers.DOCKER, containers.NERDCTL))
+        engine = containers.choose(program, _ENGINES)
     found = find.layout_of(source)
     with _terminated(), tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch, _log(scratch, quiet) as log:
         if engine:
@@ -59,7 +61,7 @@ def serve(
         else:
             started = _in_bubblewrap(found, Path(scratch), port, arguments, log)
         with started as server:
-            _wait(server, found.image, log)
+            _wait(server, found.image, log, engine)
             yield server
 
 
@@ -108,7 +110,7 @@ def _in_bubblewrap(
     found: find.Layout, scratch: Path, port: int, arguments: Sequence[str], log: IO[bytes] | None
 ) -> Iterator[Server]:
     if problem := sandbox.missing():
-        raise error(f"neither podman nor docker works here, and {problem}", code="no-engine")
+        raise error(f"{problem}; {containers.none_works(_ENGINES)}", code="no-engine")
     if found.image.labels.get("aikit-nix.runtime") == "cuda":
         console.say("bubblewrap gives the server no GPU: it runs on the processor", err=True)
     with _listen(port) as listener:
@@ -129,7 +131,7 @@ def _listen(port: int) -> socket.socket:
         ) from None
 
 
-def _wait(server: Server, image: Image, log: IO[bytes] | None) -> None:
+def _wait(server: Server, image: Image, log: IO[bytes] | None, engine: Engine | None) -> None:
     """Until it is ready, however long it loads its model. Raises AikitError where it ends before."""
     path = _ready_path(image)
     with Client(Patience(connect=2, read=5, answer=5, attempts=1)) as client:
@@ -142,6 +144,9 @@ def _wait(server: Server, image: Image, log: IO[bytes] | None) -> None:
                         f"\n{line}" for line in log.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
                     )
                     console.say(*said.splitlines()[1:], err=True)
+                if engine and status in _NOT_STARTED:
+                    way = f"`--with {BUBBLEWRAP}` does without it"
+                    raise error(f"{engine.program} starts no container here (status {status}): {way}", code="no-engine")
                 raise error(f"the server ended with status {status} before it was ready", code="server-ended")
             try:
                 client.get(server.url + path)

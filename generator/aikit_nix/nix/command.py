@@ -18,6 +18,7 @@ from typing import Any
 from aikit_nix.base import console, process
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.files import read_bounded
+from aikit_nix.nix import setup
 from aikit_nix.nix.log import Log
 
 # For a Nix whose settings leave them off.
@@ -29,8 +30,24 @@ _AT_ONCE = 1000  # paths in one command line
 OLDEST = (2, 8)
 
 
+@lru_cache(maxsize=1)
+def ready() -> None:
+    """Check that there is a Nix which can build here, before anything is done. Raises AikitError, which says the remedy."""
+    if problem := setup.problem():
+        raise error(problem, code="nix-setup")
+    builds_itself = os.geteuid() == 0 and not setup.daemon()
+    if builds_itself and not setup.has_build_users() and _settings().get("build-users-group"):
+        file = _configuration()
+        raise error(
+            f"Nix wants to build as users of the group nixbld, and there are none: say that it builds as root (`echo"
+            f" 'build-users-group =' >> {file}`), or make them (Debian: `apt-get install nix-setup-systemd`)",
+            code="nix-setup",
+        )
+
+
 def require(wanted: tuple[int, int]) -> None:
     """Check that a Nix is on PATH that can build the flake. Raises AikitError."""
+    ready()
     said = version()
     digits = re.search(r"(\d+)\.(\d+)", said)
     found = (int(digits[1]), int(digits[2])) if digits else (0, 0)
@@ -58,6 +75,7 @@ def flake_reference(folder: Path) -> str:
 
 def evaluate(reference: str, attribute: str) -> str:
     """A text that a flake's package of this system has. Raises AikitError."""
+    ready()
     return process.run([*_NIX, "eval", "--raw", f"{reference}#{attribute}"]).strip()
 
 
@@ -68,6 +86,7 @@ def build(
 
     What Nix does meanwhile is shown; `out_link` keeps the result from being collected as garbage.
     """
+    ready()
     log = Log()
     argv = [*_NIX, "build", "--json", "--log-format", "internal-json", f"{reference}#{attribute}"]
     argv += ["--out-link", str(out_link)] if out_link else ["--no-link"]
@@ -86,6 +105,7 @@ def build(
 
 def run(*words: str | Path, env: Mapping[str, str] | None = None) -> str:
     """Run `nix WORDS`; what it wrote to stdout. Raises AikitError."""
+    ready()
     return process.run([*_NIX, *words], env=env)
 
 
@@ -206,7 +226,7 @@ def sandbox_warning() -> tuple[Diagnostic, ...]:
     """
     if _settings().get("sandbox") != "false" or sys.platform != "linux":
         return ()
-    file = Path(os.environ.get("NIX_CONF_DIR", "/etc/nix")) / "nix.conf"
+    file = _configuration()
     try:
         lines = read_bounded(file, 1 << 20).decode(errors="replace").splitlines()
     except AikitError:
@@ -221,6 +241,10 @@ def sandbox_warning() -> tuple[Diagnostic, ...]:
 def trusted_keys() -> list[str]:
     """The public keys (`NAME:BASE64`) whose signatures this user's Nix takes."""
     return _settings().get("trusted-public-keys", "").split()
+
+
+def _configuration() -> Path:
+    return Path(os.environ.get("NIX_CONF_DIR", "/etc/nix")) / "nix.conf"
 
 
 def _experimental_features() -> set[str]:
