@@ -142,7 +142,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())
 def test_what_would_take_all_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
-    with pytest.raises(AikitError, match=r"cannot be unpacked: (a member|the heads of)"):
+    with pytest.raises(AikitError, match="cannot be unpacked: a member"):
         lay(tmp_path, bomb)
 
 
@@ -163,8 +163,8 @@ def test_what_nobody_could_remove_again_is_refused(
         lay(tmp_path, layer(*entries))
 
 
-@pytest.mark.parametrize("mode", [b"\x80" + b"\xff" * 7, b"\xff" * 8], ids=["above all", "below nothing"])
-def test_a_mode_may_be_any_number(tmp_path: Path, mode: bytes) -> None:
+def test_a_mode_may_be_any_number_above_nothing(tmp_path: Path) -> None:
+    mode = b"\x80" + b"\xff" * 7
     content = bytearray(layer(("d", None), ("d/f", b"1")))
     for at in (0, 512):
         content[at + 100 : at + 108] = mode

@@ -132,17 +132,15 @@ class _Counting(Hashing):
 
 def _layer(stream: _Counting, root: Path | None) -> Layer:
     store_paths, files = set(), set()
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as archive:
-        for member in archive:
-            parts = PurePosixPath(member.name.lstrip("/")).parts
-            if ".." in parts:
-                raise UnpackError(f"the layer's entry {member.name!r} leaves the image")
-            if parts[:2] == ("nix", "store") and len(parts) > 2:
-                store_paths.add("/" + "/".join(parts[:3]))
-            elif not member.isdir():
-                files.add("/" + "/".join(parts))
-            if root:
-                extract(archive, member, root)
-    while stream.read(1 << 20):
-        pass  # tarfile stops at the end marker; the digest is over all of it
+    reader = tar.Reader(stream)
+    for member in reader:
+        parts = PurePosixPath(member.name.lstrip("/")).parts
+        if ".." in parts:
+            raise UnpackError(f"the layer's entry {member.name!r} leaves the image")
+        if parts[:2] == ("nix", "store") and len(parts) > 2:
+            store_paths.add("/" + "/".join(parts[:3]))
+        elif member.kind is not tar.Kind.FOLDER:
+            files.add("/" + "/".join(parts))
+        if root:
+            extract(member, reader.content(), root)
     return Layer(f"sha256:{stream.sha256.hexdigest()}", stream.size, tuple(sorted(store_paths)), tuple(sorted(files)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import posixpath
-import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +11,7 @@ from pathlib import Path
 from aikit_nix.base import files
 from aikit_nix.base.errors import error
 from aikit_nix.http.client import Client, HttpError
-from aikit_nix.image import layout
+from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.registry import reference
 from aikit_nix.registry.client import Manifest, Repository
@@ -47,8 +44,8 @@ def opened(target: str, client: Client, *, insecure: bool = False, architecture:
     if layout.is_layout(path):
         yield _of_layout(path)
     elif path.is_file():
-        with _of_archive(path) as found:
-            yield found
+        with archive.opened(path) as found:
+            yield Opened(found.image, target, found.blocks)
     elif path.exists():
         raise error(f"{target} is no image: an OCI layout is a folder with an index.json in it", code="image")
     else:
@@ -90,40 +87,6 @@ def _of_file(file: Path) -> Blocks:
                 yield block
     except OSError as failed:
         raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-
-
-@contextmanager
-def _of_archive(file: Path) -> Iterator[Opened]:
-    image = layout.read_archive(file)
-    try:
-        with files.open_regular(file) as stream, layout.open_archive(stream) as archive:
-            listed = archive.extractfile("manifest.json")
-            names = json.loads(listed.read())[0]["Layers"] if listed else []
-
-            def blocks(index: int) -> Blocks:
-                return _of_member(file, _followed(archive, names[index]))
-
-            yield Opened(image, str(file), blocks)
-    except (OSError, ValueError, KeyError) as failed:
-        raise error(f"cannot read {file}: {' '.join(str(failed).split())[:200]}", code="unreadable") from None
-
-
-def _of_member(file: Path, member: tarfile.TarInfo) -> Blocks:
-    """Opened anew, so that layers can be read side by side; the archive may be packed as a whole."""
-    try:
-        with files.open_regular(file) as stream, layout.open_archive(stream) as archive:
-            content = archive.extractfile(member)
-            while content and (block := content.read(BLOCK)):
-                yield block
-    except (OSError, ValueError) as failed:
-        raise error(f"cannot read {file}: {' '.join(str(failed).split())[:200]}", code="unreadable") from None
-
-
-def _followed(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo:
-    member = archive.getmember(name)
-    if member.issym() or member.islnk():
-        member = archive.getmember(posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname)))
-    return member
 
 
 def _of_registry(target: str, client: Client, insecure: bool, architecture: str | None) -> Opened:

@@ -9,24 +9,31 @@ import hashlib
 import json
 import posixpath
 import re
-import tarfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from aikit_nix.base import files, strict_json, tar
+from aikit_nix.base import files, strict_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.models import layer as model_layer
 from aikit_nix.nix import store
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MODELS_LABEL = "aikit-nix.models"  # JSON: path in the image -> "sha256:…"
 _MODEL_LAYER = "model layer: "  # as nix/image/layout.py calls them in the image's history
 _STORE_PATHS = re.compile(r"/nix/store/[0-9a-z]{32}-([0-9A-Za-z+._?=-]+)")
-_LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
+# What means something in an index, a manifest, a descriptor, a configuration (OCI image specification, Docker's before it).
+_KEYS = (
+    *("schemaVersion", "mediaType", "artifactType", "manifests", "config", "layers", "subject", "annotations"),
+    *("digest", "size", "urls", "data", "platform", "architecture", "os", "variant", "rootfs", "diff_ids", "history"),
+    *("Entrypoint", "Cmd", "Env", "User", "WorkingDir", "Labels", "Volumes", "ExposedPorts", "Healthcheck", "Shell"),
+    *("StopSignal", "OnBuild", "ArgsEscaped"),
+)
+ARCHIVE_KEYS = ("Config", "Layers", "RepoTags")
+LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,11 @@ class Image:
         return {str(key): str(value) for key, value in _mapping(self.run.get("Labels")).items()}
 
     @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """The digests of the layers as they are unpacked."""
+        return tuple(layer.diff_id for layer in self.layers)
+
+    @property
     def name(self) -> str:
         """The name that docker and podman find it by; empty where it has none."""
         name = self.names[0] if self.names else ""
@@ -115,18 +127,20 @@ def make(manifest: bytes, config: bytes, names: Iterable[str], where: str) -> Im
     try:
         content = strict_json.parse(manifest)
         described = content["config"]
-        if digest_of(config) != described["digest"]:
-            raise error(f"{where}: the configuration has another digest than the manifest says", code="image")
+        for each in (content, described, *content["layers"]):
+            spelt(each)
+        if (digest_of(config), len(config)) != (described["digest"], described["size"]):
+            raise error(f"{where}: the configuration has another digest or size than the manifest says", code="image")
         return Image(
             manifest,
             digest_of(manifest),
             _digest(described["digest"]),
             len(config),
-            *_configuration(config, content["layers"]),
+            *configuration(config, content["layers"]),
             tuple(names),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        raise _no_image(where, bad) from None
+        raise no_image(where, bad) from None
 
 
 def is_layout(folder: Path) -> bool:
@@ -136,73 +150,43 @@ def is_layout(folder: Path) -> bool:
 
 def read_layout(folder: Path) -> Image:
     """The one image of an OCI layout; its layers need not be there. Raises AikitError."""
-    where = str(folder)
-    index = files.read_bounded(folder / "index.json", _LIMIT, " (that is no OCI layout)")
+    return read_from(
+        lambda name: files.read_bounded(folder / name, LIMIT, " (that is no OCI layout)" * (name == "index.json")),
+        str(folder),
+    )
+
+
+def read_from(content: Callable[[str], bytes], where: str) -> Image:
+    """The one image of an OCI layout, whose small files `content` gives by their names in it. Raises AikitError."""
+
+    def blob(described: Mapping[str, Any]) -> bytes:
+        spelt(described)
+        digest = _digest(described["digest"])
+        data = content(f"blobs/{digest.replace(':', '/')}")
+        if digest_of(data) != digest or len(data) != described["size"]:
+            raise error(
+                f"{where}: blobs/{digest.replace(':', '/')} has other bytes than its digest and size say", code="image"
+            )
+        return data
+
+    index = content("index.json")
     try:
-        entries = strict_json.parse(index)["manifests"]
-        if len(entries) != 1:
-            raise error(f"{where} holds {len(entries)} images, and one is expected", code="image")
-        digest = _digest(entries[0]["digest"])
-        notes = _mapping(entries[0].get("annotations"))
+        listed = strict_json.parse(index)
+        spelt(listed)
+        if len(listed["manifests"]) != 1:
+            raise error(f"{where} holds {len(listed['manifests'])} images, and one is expected", code="image")
+        entry = listed["manifests"][0]
+        notes = _mapping(entry.get("annotations"))
         names = [str(notes[key]) for key in ("io.containerd.image.name",) if key in notes]
-        manifest = read_blob(folder, digest)
-        return make(manifest, read_blob(folder, _digest(strict_json.parse(manifest)["config"]["digest"])), names, where)
+        manifest = blob(entry)
+        return make(manifest, blob(strict_json.parse(manifest)["config"]), names, where)
     except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        raise _no_image(where, bad) from None
+        raise no_image(where, bad) from None
 
 
 def blob_path(folder: Path, digest: str) -> Path:
     """Where a blob of an OCI layout is, or would be."""
     return folder / "blobs" / digest.replace(":", "/")
-
-
-def read_blob(folder: Path, digest: str) -> bytes:
-    """A small blob of an OCI layout, checked. Raises AikitError."""
-    path = blob_path(folder, digest)
-    data = files.read_bounded(path, _LIMIT)
-    if digest_of(data) != digest:
-        raise error(f"{path} has other bytes than its digest says", code="image")
-    return data
-
-
-def read_archive(file: Path) -> Image:
-    """The one image of a docker-archive (`docker save`, a flake's default output). Raises AikitError."""
-    where = str(file)
-    try:
-        with files.open_regular(file) as stream, open_archive(stream) as archive:
-            members = {member.name: member for member in tar.members(archive)}
-
-            def content(name: str) -> bytes:
-                member = members[name]
-                stream = archive.extractfile(member)
-                data = stream.read(_LIMIT + 1) if stream else b""  # of a link, it is what that leads to
-                if stream is None or len(data) > _LIMIT:
-                    raise ValueError(f"{name} is no list")
-                return data
-
-            images = strict_json.parse(content("manifest.json"))
-            if len(images) != 1:
-                raise error(f"{where} holds {len(images)} images, and one is expected", code="image")
-            config = content(images[0]["Config"])
-            sizes = [_size(members, name) for name in images[0]["Layers"]]
-            names = [str(name) for name in images[0].get("RepoTags") or ()]
-        diff_ids = strict_json.parse(config)["rootfs"]["diff_ids"]
-        layers = [
-            {"digest": digest, "size": size, "mediaType": "application/vnd.oci.image.layer.v1.tar"}
-            for digest, size in zip(diff_ids, sizes, strict=True)
-        ]
-        return Image(b"", None, digest_of(config), len(config), *_configuration(config, layers), tuple(names))
-    except OSError as failed:
-        raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        raise _no_image(where, bad) from None
-
-
-def open_archive(stream: IO[bytes]) -> AbstractContextManager[tarfile.TarFile]:
-    """A docker-archive, packed with gzip or not at all, as `tar.opened`."""
-    packed = stream.read(2) == b"\x1f\x8b"
-    stream.seek(0)
-    return tar.opened(stream, "r:gz" if packed else "r:")
 
 
 def digest_of(data: bytes) -> str:
@@ -216,11 +200,13 @@ def model_parts(path: str, file: Path) -> tuple[bytes, Path, bytes]:
     return model_layer.header(path, size), file, model_layer.trailer(size)
 
 
-def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:
+def configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:
     """A configuration, and the layers as a manifest lists them. Raises ValueError, KeyError, TypeError."""
     content = strict_json.parse(config)
     if not isinstance(content, dict):
         raise TypeError("its configuration is no object")
+    for each in (content, content["rootfs"], content.get("config") or {}):
+        spelt(each)
     _check_run(content.get("config"))
     diff_ids = content["rootfs"]["diff_ids"]
     if len(diff_ids) != len(listed):
@@ -232,6 +218,14 @@ def _configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[
         for layer, diff_id, created_by in zip(listed, diff_ids, said[: len(listed)], strict=True)
     )
     return content, layers
+
+
+def spelt(value: Mapping[str, Any], keys: Iterable[str] = _KEYS) -> None:
+    """Raises ValueError for a key that Go's JSON, which folds the case, takes for one of those that mean something."""
+    meant = {key.casefold(): key for key in keys}
+    for key in value:
+        if (known := meant.get(key.casefold(), key)) != key:
+            raise ValueError(f"it says {key[:80]!r}, which some readers take for {known!r}")
 
 
 def _check_run(run: object) -> None:
@@ -257,14 +251,8 @@ def _is_word(value: object) -> bool:
     return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
 
 
-def _size(members: Mapping[str, tarfile.TarInfo], name: str) -> int:
-    member = members[name]
-    if member.issym() or member.islnk():  # docker save links equal layers to each other
-        member = members[posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))]
-    return member.size
-
-
-def _no_image(where: str, bad: BaseException) -> AikitError:
+def no_image(where: str, bad: BaseException) -> AikitError:
+    """What is said of something that is no image."""
     lacks = f"it lacks {bad}" if isinstance(bad, KeyError) else " ".join(str(bad).split())[:200]
     return error(f"{where} is no image that can be read ({lacks})", code="image")
 

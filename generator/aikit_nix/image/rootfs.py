@@ -10,16 +10,16 @@ import hashlib
 import io
 import os
 import shutil
-import tarfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from aikit_nix.base import tar
 from aikit_nix.base.errors import error
+from aikit_nix.base.tar import Kind, Member
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
 
-_BLOCK = 1 << 20
 _DEEPEST = 200  # folders: Python 3.11 removes them by recursion
 
 
@@ -82,18 +82,16 @@ def _unpack(layer: Layer, folder: Path, root: Path) -> None:
     try:
         with path.open("rb") as file:
             stream = Hashing(file)
-            with tar.opened(stream, "r|") as archive:
-                for member in tar.members(archive):
-                    extract(archive, member, root)
-            while stream.read(_BLOCK):
-                pass  # what stands behind the end of the tar belongs to the digest, too
+            reader = tar.Reader(stream)
+            for member in reader:
+                extract(member, reader.content(), root)
     except (OSError, ValueError) as bad:
         raise error(f"{path} cannot be unpacked: {' '.join(str(bad).split())[:300]}", code="image") from None
     if f"sha256:{stream.sha256.hexdigest()}" != layer.digest:
         raise error(f"{path} has other bytes than its digest says", code="image")
 
 
-def extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
+def extract(member: Member, content: Iterable[bytes], root: Path) -> None:
     """Lay one entry of a layer over what is in `root`. Raises UnpackError and OSError."""
     path = _place(member.name, root)
     if path == root:
@@ -109,24 +107,25 @@ def extract(archive: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> No
             raise UnpackError(f"the layer's entry {member.name!r} hides no file")
         remove(path.with_name(hidden))
         return
-    if not (member.isdir() and path.is_dir() and not path.is_symlink()):
+    if not (member.kind is Kind.FOLDER and path.is_dir() and not path.is_symlink()):
         remove(path)
-    if member.isdir():
-        path.mkdir(exist_ok=True)
-        path.chmod(_mode(member) | 0o700)  # later layers still write into it
-    elif member.issym():
-        path.symlink_to(member.linkname)
-    elif member.islnk():
-        os.link(_place(member.linkname, root), path, follow_symlinks=False)
-    elif content := archive.extractfile(member):
-        with path.open("xb") as file:
-            shutil.copyfileobj(content, file, _BLOCK)
-        path.chmod(_mode(member))
-    else:
-        raise UnpackError(f"the layer's entry {member.name!r} is a device or a pipe")
+    match member.kind:
+        case Kind.FOLDER:
+            path.mkdir(exist_ok=True)
+            path.chmod(_mode(member) | 0o700)  # later layers still write into it
+        case Kind.LINK:
+            path.symlink_to(member.link)
+        case Kind.HARD_LINK:
+            os.link(_place(member.link, root), path, follow_symlinks=False)
+        case Kind.FILE:
+            with path.open("xb") as file:
+                file.writelines(content)
+            path.chmod(_mode(member))
+        case _:
+            raise UnpackError(f"the layer's entry {member.name!r} is a device or a pipe")
 
 
-def _mode(member: tarfile.TarInfo) -> int:
+def _mode(member: Member) -> int:
     return member.mode & 0o7777  # the field holds any number
 
 

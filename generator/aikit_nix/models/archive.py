@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import lzma
 import posixpath
-import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from aikit_nix.base import console, tar
 from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.tar import Kind
 from aikit_nix.models.remote import Remote, frame_of, pin_of
 from aikit_nix.nix import store
 from aikit_nix.sources import MODELS, RefusedError
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from aikit_nix.aikitfile.types import Pin
 
 _MOST_FILES = 1000
-_MOST_MEMBERS = 2 * _MOST_FILES  # folders too, each of which tarfile remembers
+_MOST_MEMBERS = 2 * _MOST_FILES  # folders too, each of which is remembered
 # Weights hardly shrink: what unpacks to more than this is a bomb.
 _FREE_BYTES = 64 << 20
 _MOST_TIMES = 20
@@ -29,18 +28,23 @@ _MOST_TIMES = 20
 def add_members(file: Path, remote: Remote) -> tuple[tuple[str, Pin], ...]:
     """Put an archive's regular files into the store; gives (path in the image, pin), sorted. Raises AikitError."""
     try:
-        with file.open("rb") as stream, tar.opened(stream, "r:*") as opened:
+        with file.open("rb") as stream:
             most = _FREE_BYTES + _MOST_TIMES * file.stat().st_size
-            return tuple(sorted(_members(opened, remote, file.parent, most), key=lambda entry: entry[0]))
+            return tuple(
+                sorted(
+                    _members(tar.Reader(tar.unpacked(stream), most=_MOST_MEMBERS), remote, file.parent, most),
+                    key=lambda entry: entry[0],
+                )
+            )
     except RefusedError as refused:
         raise _problem(remote, f"the source {refused}") from None
-    except (ValueError, lzma.LZMAError) as bad:
+    except ValueError as bad:
         raise _problem(
             remote, f"the registry has an archive that cannot be read: {' '.join(str(bad).split())[:200]}"
         ) from None
 
 
-def _members(opened: tarfile.TarFile, remote: Remote, scratch: Path, most: int) -> list[tuple[str, Pin]]:
+def _members(reader: tar.Reader, remote: Remote, scratch: Path, most: int) -> list[tuple[str, Pin]]:
     from dataclasses import replace
 
     from aikit_nix.base.hashing import Hasher
@@ -48,10 +52,10 @@ def _members(opened: tarfile.TarFile, remote: Remote, scratch: Path, most: int) 
 
     found: dict[str, Pin] = {}
     total = 0
-    for member in tar.members(opened, _MOST_MEMBERS):
-        if member.isdir():
+    for member in reader:
+        if member.kind is Kind.FOLDER:
             continue
-        if not member.isreg():
+        if member.kind is not Kind.FILE:
             raise RefusedError(f"holds {member.name[:100]!r} in an archive, which is no regular file")
         path = relative_path(posixpath.normpath(member.name))
         total += member.size
@@ -61,14 +65,12 @@ def _members(opened: tarfile.TarFile, remote: Remote, scratch: Path, most: int) 
             raise RefusedError(f"holds an archive that unpacks to more than {console.size(most)}, which no model does")
         check_space([(scratch / "member", member.size)])
         landing = f"{MODELS}/{path}"
-        content = opened.extractfile(member)
-        assert content is not None  # noqa: S101 (a regular file)
         hasher = Hasher(frame_of(landing)(member.size))
         try:
             with TemporaryDirectory(dir=scratch) as folder:
                 copy = Path(folder) / "member"
                 with copy.open("wb") as out:
-                    while block := content.read(1 << 20):
+                    for block in reader.content():
                         hasher.update(block)
                         out.write(block)
                 digests = hasher.digests()
