@@ -36,7 +36,7 @@ def test_each_architecture_finds_its_image(images: list[Layout], address: str) -
             with blobs.opened(f"{address}/a/llama@{digest}", client, architecture=architecture) as found:
                 assert found.image.digest == image.image.digest
                 report = verify.Report()
-                verify.image(found, None, report)
+                verify.image(found, None, None, report)
                 assert report.differences == []
         with (
             pytest.raises(AikitError, match="has images for amd64, arm64, none for riscv64"),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from aikit_nix.base import tar
 from aikit_nix.image.rootfs import Hashing, UnpackError, extract
 
 

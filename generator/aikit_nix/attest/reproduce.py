@@ -23,8 +23,12 @@ _MAX_BYTES = 16 << 20
 
 def built(recipe: Recipe, system: str) -> Image:
     """A system's default image, built without its models' bytes (`.#manifest`). Raises AikitError."""
-    folder = nix.build(nix.flake_reference(recipe.folder), f"packages.{system}.manifest", mirror.build_environment())
-    return layout.read_layout(folder)
+    return layout.read_layout(build(recipe, system))
+
+
+def build(recipe: Recipe, system: str) -> Path:
+    """The layout of that image. Raises AikitError."""
+    return nix.build(nix.flake_reference(recipe.folder), f"packages.{system}.manifest", mirror.build_environment())
 
 
 def build_again(recipe: Recipe, system: str) -> int:

@@ -163,7 +163,7 @@ def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
     """Show what is in an image, and how it is run.
 
     Of the flake in the current folder, unless another one, an OCI layout, a docker-archive or a name in a registry is
-    given. No model is needed for it.
+    given. No model is needed for it. It is what the image says of itself, which nobody judges: `verify` does.
     """
     from aikit_nix.base import files
     from aikit_nix.image import find
@@ -187,7 +187,8 @@ def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
 def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool) -> None:
     """Show what differs between two images, or two locks.
 
-    An image is a flake, an OCI layout, a docker-archive or a name in a registry; a lock is an aikit.lock.
+    An image is a flake, an OCI layout, a docker-archive or a name in a registry; a lock is an aikit.lock. Images are
+    taken at their word, and not judged: `verify` does that.
     """
     from aikit_nix.image import diff as diffing
     from aikit_nix.image import find

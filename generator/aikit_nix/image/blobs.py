@@ -108,19 +108,23 @@ def _of_registry(target: str, client: Client, insecure: bool, architecture: str 
 
 
 def chosen(index: Manifest, where: str, architecture: str | None) -> str:
-    """The digest of an index's image for an architecture."""
+    """The digest of an index's image for an architecture, of which it has one. Raises AikitError."""
     listed = index.content.get("manifests")
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    found = {
-        str(platform.get("architecture")): str(entry.get("digest"))
+    found = [
+        (str(platform.get("architecture")), str(entry.get("digest")))
         for entry in entries
         if isinstance(platform := entry.get("platform"), dict) and platform.get("os") == "linux"
-    }
-    if len(found) == 1:
-        architecture = next(iter(found))
-    if architecture not in found or not layout.DIGEST.fullmatch(found[architecture]):
-        raise error(f"{where} has images for {', '.join(sorted(found)) or 'nothing'}, none for {architecture}")
-    return found[architecture]
+    ]
+    architectures = [each for each, _ in found]
+    if len(set(architectures)) == 1:
+        architecture = architectures[0]
+    if architectures.count(architecture or "") > 1:
+        raise error(f"{where} has more than one image for {architecture}, of which each program may take another")
+    digest = dict(found).get(architecture or "", "")
+    if not layout.DIGEST.fullmatch(digest):
+        raise error(f"{where} has images for {', '.join(sorted(architectures)) or 'nothing'}, none for {architecture}")
+    return digest
 
 
 def _of_blob(there: Repository, layer: Layer) -> Blocks:

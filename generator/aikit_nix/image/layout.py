@@ -97,8 +97,7 @@ class Image:
     @property
     def name(self) -> str:
         """The name that docker and podman find it by; empty where it has none."""
-        name = self.names[0] if self.names else ""
-        return name.removeprefix("docker.io/").removeprefix("library/")
+        return short(self.names[0]) if self.names else ""
 
     @property
     def size(self) -> int:
@@ -120,6 +119,11 @@ class Image:
         """Where this machine's Nix store keeps a model, if it does; None where the image does not say its sha256."""
         sha256 = self.models().get(path)
         return store.store_path(store.name(posixpath.basename(path)), sha256) if sha256 else None
+
+
+def short(name: str) -> str:
+    """A name as docker writes it."""
+    return name.removeprefix("docker.io/").removeprefix("library/")
 
 
 def make(manifest: bytes, config: bytes, names: Iterable[str], where: str) -> Image:
