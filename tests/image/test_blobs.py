@@ -132,6 +132,16 @@ def test_an_index_without_such_an_image_is_refused(entries: Any) -> None:
         chosen(entries)
 
 
+def test_two_images_for_one_architecture_are_none() -> None:
+    """Skopeo takes the first, others the last."""
+    for entries in (
+        [entry("amd64")] * 2,
+        [entry("arm64"), entry("amd64"), entry("amd64", digest="sha256:" + "2" * 64)],
+    ):
+        with pytest.raises(AikitError, match="more than one image for amd64"):
+            chosen(entries)
+
+
 def test_what_was_packed_is_unpacked_piece_by_piece() -> None:
     """A layer of nothing but zeros packs to a thousandth: its whole must never be in memory."""
     content = os.urandom(5000) + bytes(20 * MIB)
