@@ -13,10 +13,10 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client, HttpError, Trouble
 from aikit_nix.image import layout
 from aikit_nix.registry.client import Repository
-from support import layouts
+from support import file_server, layouts
 from support.fake_registry import FakeRegistry
 from support.file_server import FileServer
-from support.pushes import MIB, PATH, refused, send
+from support.pushes import MIB, PATH, PATIENCE, refused, send
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -57,6 +57,26 @@ def repository(client: Client, registry: str, **options: Any) -> Repository:
     return Repository(client, registry, "a/b", **options)
 
 
+def test_a_registry_on_this_machine_that_speaks_tls(
+    certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In TLS of whatever certificate, as docker; with `--secure` only of one that is trusted."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with file_server.serve({"/v2/a/b/x": b"{}"}, certificate) as server:
+        address = server.url.removeprefix("https://")
+        with Client(PATIENCE) as client:
+            assert repository(client, address).get("x").body == b"{}"
+        with Client(PATIENCE) as client, pytest.raises(AikitError, match="certificate"):
+            repository(client, address, insecure=False).get("x")
+        with Client(PATIENCE) as client, pytest.raises(AikitError):
+            repository(client, address, insecure=True).get("x")
+        folder = tmp_path / ".config/containers/certs.d" / address
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").write_bytes(certificate[0].read_bytes())
+        with Client(PATIENCE) as client:
+            assert repository(client, address, insecure=False).get("x").body == b"{}"
+
+
 def challenged(repository: Repository, challenge: str) -> bool:
     """Whether there is a login after a refusal that asks for one in these words."""
     return repository.authorize(HttpError(Trouble.STATUS, "no", status=401, headers={"WWW-Authenticate": challenge}))
@@ -68,9 +88,10 @@ def challenged(repository: Repository, challenge: str) -> bool:
         ("ghcr.io", {}, "https://ghcr.io/v2/a/b/x"),
         ("ghcr.io", {"insecure": True}, "http://ghcr.io/v2/a/b/x"),
         ("docker.io", {}, "https://registry-1.docker.io/v2/a/b/x"),
-        ("localhost:5000", {}, "http://localhost:5000/v2/a/b/x"),
-        ("127.0.0.1", {}, "http://127.0.0.1/v2/a/b/x"),
-        ("[::1]:5000", {}, "http://[::1]:5000/v2/a/b/x"),
+        ("localhost:1", {}, "http://localhost:1/v2/a/b/x"),
+        ("127.0.0.1:1", {}, "http://127.0.0.1:1/v2/a/b/x"),
+        ("[::1]:1", {}, "http://[::1]:1/v2/a/b/x"),
+        ("[::1]:1", {"insecure": False}, "https://[::1]:1/v2/a/b/x"),
         ("localhost.example.com", {}, "https://localhost.example.com/v2/a/b/x"),
         ("127.0.0.1.example.com", {}, "https://127.0.0.1.example.com/v2/a/b/x"),
     ],

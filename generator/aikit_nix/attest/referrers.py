@@ -43,7 +43,7 @@ class Subject:
 
 
 def subject(
-    text: str, flake: Path, lock_path: Path | None, system: str | None, client: Client, *, insecure: bool
+    text: str, flake: Path, lock_path: Path | None, system: str | None, client: Client, *, insecure: bool | None
 ) -> Subject:
     """Find an image in its registry, and build what the flake gives (without the models' bytes) to compare.
 

@@ -28,7 +28,7 @@ _MODEL_LINK = f"{MODELS}/model.file"  # nix/image.nix's link to the first model,
 
 
 def image(
-    reference: str, key: str, bill: str, slsa: dict[str, Any], *, log: bool = False, insecure: bool = False
+    reference: str, key: str, bill: str, slsa: dict[str, Any], *, log: bool = False, insecure: bool | None = None
 ) -> None:
     """Sign an image (NAME@DIGEST) in its registry, and attest its bill of materials and provenance.
 

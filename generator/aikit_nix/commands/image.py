@@ -12,6 +12,7 @@ import click
 
 from aikit_nix.base import console
 from aikit_nix.base.errors import error
+from aikit_nix.commands.options import INSECURE
 
 FROM = click.option(
     "--from",
@@ -20,7 +21,6 @@ FROM = click.option(
     metavar="FLAKE|LAYOUT",
     help="Folder or reference of the flake, or an OCI layout.  [default: the current folder]",
 )
-INSECURE = click.option("--insecure", is_flag=True, help="Speak plain HTTP with registries.")
 FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
 
@@ -44,7 +44,7 @@ def push(
     references: tuple[str, ...],
     source: str,
     mount_from: tuple[str, ...],
-    insecure: bool,
+    insecure: bool | None,
     chunk: int,
     jobs: int,
     all_systems: bool,
@@ -89,7 +89,7 @@ def push(
     return None
 
 
-def _push_index(references: tuple[str, ...], source: str, insecure: bool, **options: Any) -> None:
+def _push_index(references: tuple[str, ...], source: str, insecure: bool | None, **options: Any) -> None:
     from aikit_nix.flakes import materials
     from aikit_nix.image import index
     from aikit_nix.image.find import Layout, build
@@ -108,7 +108,7 @@ def _push_index(references: tuple[str, ...], source: str, insecure: bool, **opti
         console.show(f"{target.name}@{digest}")
 
 
-def _push_models(references: tuple[str, ...], source: str, insecure: bool) -> None:
+def _push_models(references: tuple[str, ...], source: str, insecure: bool | None) -> None:
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
     from aikit_nix.image import modelpack
@@ -159,7 +159,7 @@ def load(source: str, program: str | None) -> None:
 @FORMAT
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the layers into a file.")
 @INSECURE
-def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
+def inspect(image: str, format_: str, svg: Path | None, insecure: bool | None) -> None:
     """Show what is in an image, and how it is run.
 
     Of the flake in the current folder, unless another one, an OCI layout, a docker-archive or a name in a registry is
@@ -184,7 +184,7 @@ def inspect(image: str, format_: str, svg: Path | None, insecure: bool) -> None:
 @FORMAT
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where they differ.")
 @INSECURE
-def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool) -> None:
+def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool | None) -> None:
     """Show what differs between two images, or two locks.
 
     An image is a flake, an OCI layout, a docker-archive or a name in a registry; a lock is an aikit.lock. Images are

@@ -59,7 +59,11 @@ SYSTEM = click.option(
 )
 OUTPUT = click.option("-o", "--output", type=FILE, help="File to write.  [default: standard output]")
 LOG = click.option("--log", is_flag=True, help="Also tell the public transparency log (Rekor).")
-INSECURE = click.option("--insecure", is_flag=True, help="The registry speaks plain HTTP.")
+INSECURE = click.option(
+    "--insecure/--secure",
+    default=None,
+    help="Plain HTTP with the registry, or TLS that is verified and nothing else.  [default: TLS; on this machine any, or HTTP]",
+)
 
 
 def write(text: str, output: Path | None) -> None:

@@ -24,7 +24,7 @@ def verify(
     flake: Path,
     lock_path: Path | None,
     system: str | None,
-    insecure: bool,
+    insecure: bool | None,
     rebuild: bool,
 ) -> None:
     """Check that an IMAGE is the one that follows from flake and lock.
@@ -139,7 +139,7 @@ def reproduce(
 @options.LOCK
 @options.SYSTEM
 @options.INSECURE
-def attest(reference: str, flake: Path, lock_path: Path | None, system: str | None, insecure: bool) -> None:
+def attest(reference: str, flake: Path, lock_path: Path | None, system: str | None, insecure: bool | None) -> None:
     """Push bill of materials and provenance beside an image.
 
     They become OCI referrers of the pushed image. REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake
@@ -164,7 +164,7 @@ def attest(reference: str, flake: Path, lock_path: Path | None, system: str | No
 @options.SYSTEM
 @options.INSECURE
 def sign(
-    reference: str, key: str, log: bool, flake: Path, lock_path: Path | None, system: str | None, insecure: bool
+    reference: str, key: str, log: bool, flake: Path, lock_path: Path | None, system: str | None, insecure: bool | None
 ) -> None:
     """Sign a pushed image and what was attested of it.
 

@@ -19,18 +19,10 @@ _BUNDLES = (
 )
 
 
-def context(host: str, port: int) -> ssl.SSLContext:
-    """For a server. Raises RefusedError for certificates that cannot be read."""
+def context(host: str, port: int, *, verified: bool = True) -> ssl.SSLContext:
+    """For a server; where it is not `verified`, any certificate is taken. Raises RefusedError for certificates that cannot be read."""
     named = tuple((name, value) for name in _VARIABLES if (value := os.environ.get(name)))
-    return _context(named, os.environ.get("SSL_CERT_DIR"), tuple(_folders(host, port)))
-
-
-def unverified() -> ssl.SSLContext:
-    """For a server on this machine, whose certificate nobody signed."""
-    made = ssl.create_default_context()
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_NONE
-    return made
+    return _context(named, os.environ.get("SSL_CERT_DIR"), tuple(_folders(host, port)), verified)
 
 
 def _folders(host: str, port: int) -> Iterator[Path]:
@@ -44,7 +36,9 @@ def _folders(host: str, port: int) -> Iterator[Path]:
 
 
 @lru_cache
-def _context(named: tuple[tuple[str, str], ...], _cert_dir: str | None, folders: tuple[Path, ...]) -> ssl.SSLContext:
+def _context(
+    named: tuple[tuple[str, str], ...], _cert_dir: str | None, folders: tuple[Path, ...], verified: bool
+) -> ssl.SSLContext:
     made = ssl.create_default_context()  # heeds SSL_CERT_FILE and SSL_CERT_DIR, and says nothing of what it cannot read
     if not made.cert_store_stats()["x509_ca"] and not ssl.get_default_verify_paths().capath:
         for bundle in filter(os.path.isfile, _BUNDLES):
@@ -64,4 +58,7 @@ def _context(named: tuple[tuple[str, str], ...], _cert_dir: str | None, folders:
                     made.load_cert_chain(file, file.with_suffix(".key"))
             except OSError as problem:
                 raise RefusedError(f"{file} cannot be used: {shown(str(problem))}") from None
+    if not verified:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
     return made

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aikit_nix.base import console
 from aikit_nix.base.redact import blank, shown
 from aikit_nix.http import address as http_address
-from aikit_nix.http.connection import HttpError, Line, Patience, Trouble, Watch, troubles
+from aikit_nix.http.connection import HttpError, Line, Patience, Trouble, Watch, speaks_tls, troubles
 
 if TYPE_CHECKING:
     import httpx2
@@ -113,6 +113,13 @@ class Client:
             lines = list(self._lines)
         for line in lines:
             line.shut()
+
+    def speaks_tls(self, host: str, port: int) -> bool:
+        """Whether a server on this machine speaks TLS. From then on its certificate, which nobody may have signed, is not asked for."""
+        if not speaks_tls(host, port, self.patience):
+            return False
+        self._unverified.add((host, port))
+        return True
 
     def tries(self) -> Tries:
         """For a caller that repeats something itself."""

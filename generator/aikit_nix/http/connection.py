@@ -115,10 +115,8 @@ class Line:
         try:
             if scheme == "http":
                 trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody: nothing is asked for
-            elif (host, port) in self._unverified:
-                trusted = certificates.unverified()
             else:
-                trusted = certificates.context(host, port)
+                trusted = certificates.context(host, port, verified=(host, port) not in self._unverified)
         except RefusedError as refused:
             raise HttpError(Trouble.REFUSED, str(refused)) from None
         proxy = proxy_for(scheme, host, port)
@@ -214,6 +212,16 @@ def troubles(address: httpx2.URL, watch: Watch, patience: Patience) -> Iterator[
                 raise HttpError(Trouble.INTERRUPTED, f"{where} broke off: {reason}", again=True) from None
             case _:
                 raise HttpError(Trouble.REFUSED, f"{where} cannot be asked for: {reason}") from None
+
+
+def speaks_tls(host: str, port: int, patience: Patience) -> bool:
+    """Whether a server shakes hands, whatever its certificate is."""
+    try:
+        with socket.create_connection((host, port), patience.connect) as plain:
+            certificates.context(host, port, verified=False).wrap_socket(plain, server_hostname=host).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def port_of(address: httpx2.URL) -> int:

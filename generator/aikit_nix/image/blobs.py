@@ -38,7 +38,9 @@ class Opened:
 
 
 @contextmanager
-def opened(target: str, client: Client, *, insecure: bool = False, architecture: str | None = None) -> Iterator[Opened]:
+def opened(
+    target: str, client: Client, *, insecure: bool | None = None, architecture: str | None = None
+) -> Iterator[Opened]:
     """The image at a folder, a file, or a reference in a registry; of an index the one for `architecture`. Raises AikitError."""
     path = Path(target)
     if layout.is_layout(path):
@@ -89,7 +91,7 @@ def _of_file(file: Path) -> Blocks:
         raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
 
 
-def _of_registry(target: str, client: Client, insecure: bool, architecture: str | None) -> Opened:
+def _of_registry(target: str, client: Client, insecure: bool | None, architecture: str | None) -> Opened:
     source = reference.parse(target)
     there = Repository(client, source.registry, source.repository, insecure=insecure)
     manifest = there.manifest(source.reference)

@@ -28,7 +28,7 @@ def layout_of(text: str) -> Layout:
     return Layout(layout.read_layout(folder), folder)
 
 
-def image_of(text: str, *, insecure: bool = False) -> Image:
+def image_of(text: str, *, insecure: bool | None = None) -> Image:
     """The image that a user names: a file that is a docker-archive, a folder with an OCI layout or a flake, or a name in
     a registry, of several there the one for this machine. Raises AikitError.
     """

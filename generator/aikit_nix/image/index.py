@@ -40,7 +40,7 @@ def _entry(found: Layout) -> dict[str, Any]:
 
 
 def push(
-    images: Sequence[Layout], target: Reference, *, insecure: bool = False, **options: Any
+    images: Sequence[Layout], target: Reference, *, insecure: bool | None = None, **options: Any
 ) -> tuple[str, list[Outcome]]:
     """Push every image by its digest, then the index under the tag; its digest, and what was done for each image.
 

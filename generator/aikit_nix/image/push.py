@@ -87,7 +87,7 @@ def push(
     target: Reference,
     *,
     mount_from: Sequence[str] = (),
-    insecure: bool = False,
+    insecure: bool | None = None,
     chunk: int = CHUNK,
     jobs: int = 4,
     patience: Patience | None = None,

@@ -12,12 +12,14 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from aikit_nix.base import redact, strict_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.http.client import Answer, Client, HttpError, Tries, Trouble
+from aikit_nix.http.proxies import is_loopback
 from aikit_nix.registry import challenges, credentials
 
 T = TypeVar("T")
@@ -27,7 +29,6 @@ MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docke
 _ACCEPT = ", ".join((*MANIFEST, *INDEX))
 _LIMIT = 4 << 20  # bytes of a manifest: the specification asks registries to take that much
 _LIMIT_SAID = re.compile(r"quota|exceed|limit|immutab|overwrit|too large|storage", re.IGNORECASE)
-_LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -55,24 +56,34 @@ class Repository:
         name: str,
         *,
         actions: str = "pull",
-        insecure: bool = False,
+        insecure: bool | None = None,
         sources: Sequence[str] = (),
     ) -> None:
-        """`sources` are the registry's other repositories that blobs may be mounted from. `insecure` is plain HTTP."""
+        """`sources` are the registry's other repositories that blobs may be mounted from.
+
+        `insecure` is plain HTTP, its contrary TLS that is verified. Where it is not said, a registry on this machine is
+        asked in TLS first, of whatever certificate, and then in plain HTTP, as docker does; all others in TLS.
+        """
         self.client = client
         self.registry = registry
         self.name = name
         self._reads = actions == "pull"
         self._scopes = [f"repository:{name}:{actions}", *(f"repository:{source}:pull" for source in sources)]
-        host = "registry-1.docker.io" if registry in ("docker.io", "index.docker.io") else registry
-        # As docker and AIKit: a registry on this machine speaks plain HTTP
-        scheme = "http" if insecure or _LOOPBACK.fullmatch(registry) else "https"
-        self._base = f"{scheme}://{host}"
+        self._insecure = insecure
         self._authorization: str | None = None
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.name}"
+
+    @cached_property
+    def _base(self) -> str:
+        there = urlsplit(f"//{self.registry}")
+        insecure = self._insecure
+        if insecure is None and is_loopback(there.hostname or ""):
+            insecure = not self.client.speaks_tls(there.hostname or "", there.port or 443)
+        host = "registry-1.docker.io" if self.registry in ("docker.io", "index.docker.io") else self.registry
+        return f"{'http' if insecure else 'https'}://{host}"
 
     def url(self, path: str) -> str:
         """The address of something in the repository: `manifests/latest`, `blobs/sha256:…`."""
