@@ -80,6 +80,7 @@ let
   # Checks the processor before the server starts, and asks the server whether it is well: there is no shell to do it.
   starter = "/usr/libexec/aikit-nix";
   runtimes = import ./runtimes.nix;
+  inherit (builtins.fromJSON (builtins.readFile ./targets.json)) architectures;
 
   # What follows from the engine alone: its store paths, and in a last layer the image's fixed files and the engine's own
   # (licences, package database). No change of a text touches it.
@@ -111,7 +112,15 @@ let
           exec ${if engine ? layers then "/usr/bin/${engine.name}" else engine.bin}
           for ${runtime}
           needs ${builtins.concatStringsSep " " runtimes.${runtime}.processor}
-          port ${builtins.concatStringsSep " " (map (builtins.elemAt plan.probe) [ 0 2 3 ])}
+          port ${
+            builtins.concatStringsSep " " (
+              map (builtins.elemAt plan.probe) [
+                0
+                2
+                3
+              ]
+            )
+          }
         '';
       }
     ];
@@ -209,12 +218,7 @@ let
     python "${name}-${if blobs then "oci" else "manifest"}" ./image/layout.py {
       inherit (plan.image) name;
       inherit tag;
-      architecture =
-        {
-          x86_64-linux = "amd64";
-          aarch64-linux = "arm64";
-        }
-        .${pkgs.stdenv.hostPlatform.system};
+      architecture = architectures.${pkgs.stdenv.hostPlatform.system};
       created = "1970-01-01T00:00:01Z";
       config = {
         # All settings, so that a user's arguments come on top of them.

@@ -7,6 +7,7 @@
 # processor     the same in the words of /proc/cpuinfo, where a processor without them must be told so
 # env           what the image's environment says
 let
+  processors = (builtins.fromJSON (builtins.readFile ./targets.json)).processors;
   sse = [ "SSE42" ];
   avx = sse ++ [ "AVX" ];
   avx2 = avx ++ [
@@ -20,38 +21,21 @@ in
 {
   avx = {
     instructions = avx;
-    processor = [ "avx" ];
+    processor = processors.avx;
     debian = [ "cpu-sandybridge" ];
     env = { };
   };
 
   avx2 = {
     instructions = avx2;
-    processor = [
-      "avx2"
-      "fma"
-      "f16c"
-      "bmi2"
-      "avx"
-    ];
+    processor = processors.avx2;
     debian = [ "cpu-haswell" ];
     env = { };
   };
 
   avx512 = {
     instructions = avx512;
-    processor = [
-      "avx512f"
-      "avx512cd"
-      "avx512vl"
-      "avx512dq"
-      "avx512bw"
-      "avx2"
-      "fma"
-      "f16c"
-      "bmi2"
-      "avx"
-    ];
+    processor = processors.avx512;
     debian = [ "cpu-skylakex" ];
     env = { };
   };

@@ -23,9 +23,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 
 import gemma
+from aikit_nix.base import targets
 from aikit_nix.base.errors import AikitError
 from aikit_nix.debian import mirror
-from aikit_nix.flakes import cpu
 from aikit_nix.image.rootfs import UnpackError
 from aikit_nix.nix import setup
 from support import container, debian_lock, image, nix_env, tiny_gguf
@@ -230,7 +230,7 @@ def runtime_of_this_machine() -> str:
     """The best runtime that this CPU can run. Raises CannotError where there is none."""
     if platform.machine() != "x86_64":
         raise CannotError(f"the demo's Debian packages are for x86_64 only, this machine is {platform.machine()}")
-    if runtime := cpu.best_runtime():
+    if runtime := targets.best_runtime():
         return runtime
     raise CannotError("this CPU has no AVX, which every runtime of an aikitfile needs")
 

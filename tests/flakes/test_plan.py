@@ -55,6 +55,16 @@ def test_debian_has_arm64_where_the_runtime_is_not_x86s(runtime: str) -> None:
     assert found.get("aarch64-linux") == (None if runtime in ("rocm", "avx2") else arm)
 
 
+def test_any_processor_can_be_asked_for() -> None:
+    found = systems(make(text("runtime: avx2"), replace(DEBIAN, runtime=Runtime.CPU)))
+    assert {system: default for system, (default, _) in found.items()} == {
+        "x86_64-linux": "cpu",
+        "aarch64-linux": "cpu",
+    }
+    with pytest.raises(AikitError, match="any processor, comes from Debian's packages"):
+        make(text(), Options(runtime=Runtime.CPU))
+
+
 @pytest.mark.parametrize("options", [Options(), DEBIAN])
 def test_nvidias_licence_is_named(options: Options) -> None:
     _, (said,) = plan.make(pinned(parse(text("runtime: cuda").encode(), "f")[0]), options)

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import gzip
 import io
-import json
 import os
 import platform
 import shutil
@@ -21,8 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.base import data
-from aikit_nix.flakes import cpu
+from aikit_nix.base import data, targets
 from support.file_server import FileServer
 
 START = data.NIX / "start"
@@ -117,7 +115,7 @@ def in_sandbox(folder: Path, cpuinfo: str, *argv: object) -> subprocess.Complete
 def test_a_processor_that_lacks_something_is_told(
     program: list[str], tmp_path: Path, cpuinfo: str, lacks: str | None
 ) -> None:
-    path = script(tmp_path, f"exec {shutil.which('true')}\nfor avx2\nneeds {' '.join(cpu.FLAGS['avx2'])}\n")
+    path = script(tmp_path, f"exec {shutil.which('true')}\nfor avx2\nneeds {' '.join(targets.FLAGS['avx2'])}\n")
     done = in_sandbox(tmp_path, cpuinfo, *program, "start", path)
     said = (
         f"aikit-nix: this image is made for avx2, and this processor lacks {lacks}: take an image for another runtime\n"
@@ -133,16 +131,6 @@ def test_a_script_that_starts_nothing(program: list[str], tmp_path: Path, text: 
     done = run(*program, "start", script(tmp_path, text))
     assert done.returncode == 1
     assert says in done.stderr
-
-
-def test_the_processors_flags_are_the_generators() -> None:
-    done = subprocess.run(
-        ["nix-instantiate", "--eval", "--strict", "--json", data.NIX / "runtimes.nix"], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip("no Nix")
-    means = json.loads(done.stdout)
-    assert {runtime: tuple(each["processor"]) for runtime, each in means.items() if each["processor"]} == cpu.FLAGS
 
 
 def test_a_probe_asks_for_the_path(program: list[str], files: FileServer) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError
+from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian import mirror as debian_mirror
 from aikit_nix.nix import setup, store
@@ -28,7 +29,7 @@ def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu"
     try:
         mirrors = debian_mirror.mirrors()
         lock = debian.Lock.read(debian.LOCK)
-        own = lock.architectures[debian.ARCHITECTURES[f"{platform.machine()}-linux"]]
+        own = lock.architectures[ARCHITECTURES[f"{platform.machine()}-linux"]]
         gone = debian.missing(lock, mirrors, {*own.builders(), *own.image(runtime)} if runtime else None)
         if not gone:
             prefetch(lock, mirrors[0])

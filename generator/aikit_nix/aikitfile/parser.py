@@ -127,11 +127,11 @@ class Parser(Reader):
         if text.value in schema.REFUSED_RUNTIMES:
             self.error("runtime", f"runtime `{text.value}` {schema.REFUSED_RUNTIMES[text.value]}", text.at)
             return None
-        if text.value not in set(Runtime):
-            known = ", ".join(Runtime)
+        if text.value not in schema.RUNTIMES:
+            known = ", ".join(schema.RUNTIMES)
             self.error(
                 "runtime",
-                f"runtime `{short(text.value)}` is not one of {known}{schema.guess(text.value, Runtime)}",
+                f"runtime `{short(text.value)}` is not one of {known}{schema.guess(text.value, schema.RUNTIMES)}",
                 text.at,
             )
             return None

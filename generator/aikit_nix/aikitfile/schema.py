@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aikit_nix.base.targets import Runtime
+
 TOP = {
     "apiVersion": "Version of this format. The only one is v1alpha1.",
     "debug": "Whether the server prints debug logs.",
@@ -25,7 +27,7 @@ TEMPLATE = {
     "template": "The template: Go's text/template, with LocalAI's fields.",
 }
 
-RUNTIMES = ("avx", "avx2", "avx512", "cuda", "rocm", "vulkan")
+RUNTIMES = tuple(runtime.value for runtime in Runtime if runtime is not Runtime.CPU)
 BACKENDS = ("stablediffusion", "exllama", "exllama2")
 IMPLIED_BACKENDS = ("llama-cpp", "llama")
 REFUSED_BACKENDS = {

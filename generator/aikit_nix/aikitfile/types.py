@@ -7,21 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from aikit_nix.base.errors import Located, Position
+from aikit_nix.base.targets import Runtime
 from aikit_nix.sources import MODELS, Local, Source, several
 from aikit_nix.sources.gguf import Facts
 
 __all__ = ["Aikitfile", "Backend", "Layer", "Located", "Model", "Pin", "PromptTemplate", "Runtime"]
-
-
-class Runtime(StrEnum):
-    """The instruction set or accelerator that the engine is compiled for."""
-
-    AVX = "avx"
-    AVX2 = "avx2"
-    AVX512 = "avx512"
-    CUDA = "cuda"
-    ROCM = "rocm"
-    VULKAN = "vulkan"
 
 
 class Backend(StrEnum):

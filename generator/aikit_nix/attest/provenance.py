@@ -11,7 +11,8 @@ from typing import Any
 
 from aikit_nix import __version__
 from aikit_nix.attest import sbom
-from aikit_nix.flakes.materials import ARCHITECTURES, Recipe
+from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.flakes.materials import Recipe
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"

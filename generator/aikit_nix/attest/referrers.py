@@ -9,8 +9,9 @@ from typing import Any
 
 from aikit_nix.attest import provenance, reproduce, sbom
 from aikit_nix.base.errors import error
+from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import materials as recipe
-from aikit_nix.flakes.materials import ARCHITECTURES, Recipe
+from aikit_nix.flakes.materials import Recipe
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs
 from aikit_nix.nix import command as nix

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aikit_nix import __version__
-from aikit_nix.flakes.materials import ARCHITECTURES, Model, Recipe, Source
+from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.flakes.materials import Model, Recipe, Source
 
 if TYPE_CHECKING:
     from cyclonedx.model import Property

@@ -19,7 +19,8 @@ from typing import Any
 from aikit_nix.attest import reproduce
 from aikit_nix.base import console, files, hashing, strict_json, tar
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.flakes.materials import ARCHITECTURES, Recipe
+from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.flakes.materials import Recipe
 from aikit_nix.image import blobs, diff, layout
 from aikit_nix.image.blobs import Blocks, Opened
 from aikit_nix.image.layout import Image, Layer

@@ -20,7 +20,7 @@ ESCAPES = click.option(
 )
 RUNTIME = click.option(
     "--runtime",
-    type=click.Choice(schema.RUNTIMES),
+    type=click.Choice([*schema.RUNTIMES, "cpu"]),
     help="What to compile for.  [default: the file's runtime, else avx]",
 )
 ENGINE = click.option(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aikit_nix.base import data
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.files import read_bounded
+from aikit_nix.base.targets import ARCHITECTURES
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,9 +31,6 @@ LOCK = data.NIX / "packages/debian/lock.json"
 # The suites that have llama.cpp with one backend a CPU type. sid's fixes come first; testing is whole when sid is
 # in the middle of a transition.
 SUITES = ("sid", "testing")
-
-# Debian's names of the architectures, by Nix system.
-ARCHITECTURES = {"x86_64-linux": "amd64", "aarch64-linux": "arm64"}
 
 # Root packages, whose dependencies follow: what every image holds, what it holds besides for an accelerator, and what
 # builds it (on a machine of that architecture). An architecture that lacks an accelerator's root packages goes without.

@@ -9,6 +9,7 @@ from aikit_nix.aikitfile import localai_config
 from aikit_nix.aikitfile.types import Aikitfile, Model
 from aikit_nix.base import files
 from aikit_nix.base.errors import AikitError, Located
+from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import plan
 from aikit_nix.models import project as pipeline
 from aikit_nix.models.lock import Entry
@@ -46,7 +47,7 @@ def _debian(planned: plan.Plan) -> Iterator[str]:
 
     lock = debian.Lock.read(debian.LOCK)
     for system, platform in planned.systems.items():
-        packages = lock.architectures[debian.ARCHITECTURES[system]].image(platform.default)
+        packages = lock.architectures[ARCHITECTURES[system]].image(platform.default)
         size = sum(package.size for package in packages) / 1e6
         yield f"  debian  {len(packages)} packages of {lock.suite} for {system}, {size:.0f} MB to fetch"
         for component in ("contrib", "non-free"):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix.base import files
+from aikit_nix.base import files, targets
 from aikit_nix.base.errors import AikitError, Diagnostic, error
-from aikit_nix.flakes import choices, cpu, folder, plan
+from aikit_nix.flakes import choices, folder, plan
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.folder import Written
@@ -93,7 +93,7 @@ def write(
     planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))
     report(warnings)
-    report(tuple(cpu.warnings({system: platform.default for system, platform in planned.systems.items()})))
+    report(tuple(targets.warnings({system: platform.default for system, platform in planned.systems.items()})))
     lock = flake.read_debian_lock(debian_lock) if debian_lock and merged.debian_lock else None
     rendered = flake.render(planned, merged, lock)
     if not elsewhere:

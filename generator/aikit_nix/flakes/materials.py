@@ -18,6 +18,7 @@ from urllib.parse import quote
 from aikit_nix.aikitfile.types import Layer, Pin
 from aikit_nix.base import files, strict_json
 from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian.index import Package
 from aikit_nix.flakes.plan import (
@@ -44,7 +45,6 @@ _PINS = "aikit/pins.json"
 _FLAKE_LOCK = "flake.lock"
 _MAX_BYTES = 64 << 20
 # Nix' names of systems → Debian's and OCI's names of architectures, which agree on these
-ARCHITECTURES = {"x86_64-linux": "amd64", "aarch64-linux": "arm64"}
 
 
 @dataclass(frozen=True)

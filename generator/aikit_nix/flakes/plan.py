@@ -202,6 +202,10 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
     runtime, runtime_at = _runtime(aikitfile, options)
     if options.packages is Packages.NIXPKGS and runtime in (Runtime.ROCM, Runtime.VULKAN):
         refuse(f"runtime {runtime} is built from Debian's packages only: use `--packages debian`", runtime_at)
+    if options.packages is Packages.NIXPKGS and runtime is Runtime.CPU:
+        refuse(
+            "runtime cpu, for any processor, comes from Debian's packages: use `--packages debian`, or avx", runtime_at
+        )
     if options.packages is Packages.DEBIAN and engine is Engine.LOCALAI:
         refuse(
             "Debian has no LocalAI: use `--packages nixpkgs`, or `--engine llama-server` with debian",
@@ -246,13 +250,13 @@ def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
     x86 = [Runtime.AVX, Runtime.AVX2, Runtime.AVX512]
     if options.packages is Packages.DEBIAN:
         gpus = (Runtime.CUDA, Runtime.VULKAN)
-        systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, ("cpu", *x86, *gpus, Runtime.ROCM))}
-        if runtime in (None, *gpus):
-            systems["aarch64-linux"] = Platform(runtime or "cpu", ("cpu", *gpus))
+        systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, (Runtime.CPU, *x86, *gpus, Runtime.ROCM))}
+        if runtime in (None, Runtime.CPU, *gpus):
+            systems["aarch64-linux"] = Platform(runtime or Runtime.CPU, (Runtime.CPU, *gpus))
         return systems
     systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, (*x86, Runtime.CUDA))}
     if runtime in (None, Runtime.CUDA):
-        systems["aarch64-linux"] = Platform(runtime or "cpu", ("cpu", Runtime.CUDA))
+        systems["aarch64-linux"] = Platform(runtime or Runtime.CPU, (Runtime.CPU, Runtime.CUDA))
     return systems
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aikit_nix.base.errors import error
+from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 from aikit_nix.nix import command as nix
@@ -37,7 +38,7 @@ def image_of(text: str, *, insecure: bool | None = None) -> Image:
     from aikit_nix.http.client import Client
     from aikit_nix.image import blobs
 
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    architecture = ARCHITECTURES.get(f"{platform.machine()}-linux", platform.machine())
     with Client() as client, blobs.opened(text, client, insecure=insecure, architecture=architecture) as found:
         return found.image
 

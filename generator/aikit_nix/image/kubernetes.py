@@ -7,8 +7,9 @@ from typing import assert_never
 
 from aikit_nix.base import data
 from aikit_nix.base.errors import error
+from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.engines import Engine
-from aikit_nix.flakes.materials import ARCHITECTURES, Recipe
+from aikit_nix.flakes.materials import Recipe
 from aikit_nix.sources import MODELS
 
 _GPUS = {"cuda": "nvidia.com/gpu", "rocm": "amd.com/gpu"}  # what device plugins call a runtime's processor

@@ -24,10 +24,7 @@
 let
   lock = builtins.fromJSON (builtins.readFile ./lock.json);
 
-  architecture = {
-    x86_64-linux = "amd64";
-    aarch64-linux = "arm64";
-  };
+  architecture = (builtins.fromJSON (builtins.readFile ../../targets.json)).architectures;
   pinned = lock.architectures.${architecture.${system}};
 
   builder = import ./builder.nix { inherit lock architecture buildSystem; };

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.flakes import cpu
+from aikit_nix.base import targets
 
 SANDY_BRIDGE = "fpu sse4_2 avx"
 HASWELL = f"{SANDY_BRIDGE} avx2 fma f16c bmi2"
@@ -32,26 +32,26 @@ def cpuinfo(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     indirect=["cpuinfo"],
 )
 def test_what_a_processor_lacks(cpuinfo: Path, best: str | None, lacks: dict[str, list[str]]) -> None:
-    assert cpu.best_runtime(cpuinfo) == best
-    assert {runtime: cpu.missing_flags(runtime, cpuinfo) for runtime in lacks} == lacks
+    assert targets.best_runtime(cpuinfo) == best
+    assert {runtime: targets.missing_flags(runtime, cpuinfo) for runtime in lacks} == lacks
 
 
 @pytest.mark.parametrize("text", ["", "processor\t: 0\nFeatures\t: fp asimd\n"])
 def test_of_another_processor_nothing_is_said(tmp_path: Path, text: str) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     for path in (tmp_path / "cpuinfo", tmp_path / "nothing"):
-        assert cpu.missing_flags("avx512", path) == []
-        assert cpu.best_runtime(path) is None
+        assert targets.missing_flags("avx512", path) == []
+        assert targets.best_runtime(path) is None
 
 
 @pytest.mark.parametrize("cpuinfo", [HASWELL], indirect=True)
 def test_the_warning_names_what_is_missing_and_what_would_run(cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    (said,) = cpu.warnings({"x86_64-linux": "avx512"}, cpuinfo)
+    (said,) = targets.warnings({"x86_64-linux": "avx512"}, cpuinfo)
     assert str(said) == (
         "warning: this machine could not start the image: its processor lacks avx512f, avx512cd, avx512vl, avx512dq,"
         " avx512bw, which avx512 needs; `--runtime avx2` would run here"
     )
-    assert list(cpu.warnings({"x86_64-linux": "avx2"}, cpuinfo)) == []
+    assert list(targets.warnings({"x86_64-linux": "avx2"}, cpuinfo)) == []
     # the image of another system is not started here anyway
-    assert list(cpu.warnings({"aarch64-linux": "avx512"}, cpuinfo)) == []
+    assert list(targets.warnings({"aarch64-linux": "avx512"}, cpuinfo)) == []

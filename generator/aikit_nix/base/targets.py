@@ -1,21 +1,41 @@
-"""What the runtimes ask of a processor, and whether this machine's has it."""
+"""What images are made for: systems, architectures, runtimes, and what a runtime asks of a processor.
+
+nix/targets.json is the table, which Nix reads, too.
+"""
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 
-from aikit_nix.aikitfile.types import Runtime
+from aikit_nix.base import data
 from aikit_nix.base.errors import Diagnostic, Severity
+
+_TABLE = json.loads((data.NIX / "targets.json").read_text(encoding="utf-8"))
+
+# What Debian, Go and OCI call an architecture, by Nix system (`x86_64-linux`).
+ARCHITECTURES: dict[str, str] = _TABLE["architectures"]
 
 # What ggml's CPU types sandybridge, haswell and skylakex ask for (ggml/src/ggml-cpu/CMakeLists.txt of llama.cpp), in
 # the words of /proc/cpuinfo; best first.
-FLAGS: dict[str, tuple[str, ...]] = {
-    Runtime.AVX512: ("avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw", "avx2", "fma", "f16c", "bmi2", "avx"),
-    Runtime.AVX2: ("avx2", "fma", "f16c", "bmi2", "avx"),
-    Runtime.AVX: ("avx",),
-}
+FLAGS: dict[str, tuple[str, ...]] = {runtime: tuple(flags) for runtime, flags in _TABLE["processors"].items()}
+
+
+class Runtime(StrEnum):
+    """The instruction set or accelerator that an image is for. `cpu` is no word of an aikitfile: any processor."""
+
+    AVX = "avx"
+    AVX2 = "avx2"
+    AVX512 = "avx512"
+    CUDA = "cuda"
+    ROCM = "rocm"
+    VULKAN = "vulkan"
+    CPU = "cpu"
+
+
 CPUINFO = Path("/proc/cpuinfo")
 
 
