@@ -62,7 +62,7 @@ BAD = (
 
 @pytest.mark.parametrize("text", GOOD)
 def test_good_templates(text: str) -> None:
-    assert gotemplate.defects(text) == []
+    assert gotemplate.defects(text) == ()
 
 
 @pytest.mark.parametrize("text", BAD)
@@ -96,3 +96,8 @@ def test_what_go_takes_is_never_called_broken(tmp_path: Path) -> None:
     broken = [text for text, valid in verdicts if not valid]
     assert sum(bool(gotemplate.defects(text)) for text in broken) > 0.9 * len(broken)
     assert [text for text, valid in verdicts[-len(BAD) :] if valid] == []
+
+
+def test_a_text_that_aliases_repeat_is_read_once() -> None:
+    text = "{{ end }}"
+    assert gotemplate.defects(text) is gotemplate.defects(text)

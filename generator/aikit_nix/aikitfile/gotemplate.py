@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ _TERMINATORS = " \t\r\n.,|:)("
 _OPENERS = ("if", "range", "with", "block", "define")
 
 
-def defects(text: str) -> list[Defect]:
-    """Everything that Go would refuse, in order; an empty list for a well-formed template."""
+@lru_cache(maxsize=16)  # YAML's aliases repeat a text
+def defects(text: str) -> tuple[Defect, ...]:
+    """Everything that Go would refuse, in order; nothing for a well-formed template."""
     searched = _Text(text)
     found: list[Defect] = []
     unbalanced: list[Defect] = []
@@ -86,7 +88,7 @@ def defects(text: str) -> list[Defect]:
         at = text.find("{{", end)
     unbalanced.extend(Defect(block.offset, f"{{{{{block.word}}}}} has no {{{{end}}}}") for block in blocks)
     # behind an unreadable action, the balance means little
-    return found or unbalanced
+    return tuple(found or unbalanced)
 
 
 def _action(searched: _Text, start: int) -> tuple[list[str], int, Defect | None]:
