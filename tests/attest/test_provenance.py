@@ -58,3 +58,13 @@ def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
         texts.append(provenance.encode(provenance.predicate(materials.read(tmp_path / folder), SYSTEM)))
     assert texts[0] == texts[1]
     assert json.loads(texts[0])["runDetails"]["builder"]["version"].keys() == {"aikit-nix"}  # Nix was not asked
+
+
+def test_the_digest_of_the_aikitfile_is_of_the_file(tmp_path: Path) -> None:
+    """A label says anything: without a file that has that digest, none is stated."""
+    recipes.write(tmp_path)
+    plan = tmp_path / "aikit/plan.json"
+    right = recipes.sha256((tmp_path / "aikitfile.yaml").read_bytes())
+    assert right in plan.read_text()
+    plan.write_text(plan.read_text().replace(right, "5" * 64))
+    assert "5" * 64 not in provenance.encode(provenance.predicate(materials.read(tmp_path), "x86_64-linux"))

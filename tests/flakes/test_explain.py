@@ -72,8 +72,9 @@ def test_explain_does_without_what_is_not_there_yet(tmp_path: Path) -> None:
 def test_explain_shows_what_the_lock_knows_of_the_origin(tmp_path: Path) -> None:
     (tmp_path / "aikit.lock").write_text(
         """{"version": 1, "models": [{"name": "m", "source": "hf://ns/repo/m.gguf",
-        "origin": {"kind": "huggingface", "repository": "ns/repo", "revision": "abc", "license": "mit", "baseModels": ["ns/base"]},
-        "files": [{"path": "/models/m.gguf", "url": "https://h.example/abc/m.gguf", "size": 5,
+        "origin": {"kind": "huggingface", "repository": "ns/repo", "revision": "0123456789012345678901234567890123456789", "license": "mit", "baseModels": ["ns/base"]},
+        "files": [{"path": "/models/m.gguf", "size": 5,
+                   "url": "https://huggingface.co/ns/repo/resolve/0123456789012345678901234567890123456789/m.gguf",
                    "sha256": "1111111111111111111111111111111111111111111111111111111111111111",
                    "gguf": {"chatTemplate": true, "contextLength": 4096}}]}]}"""
     )
@@ -82,10 +83,10 @@ def test_explain_shows_what_the_lock_knows_of_the_origin(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     for line in (
         "size    5 bytes",
-        "at      https://h.example/abc/m.gguf",
-        "origin  ns/repo at abc",
-        "licence mit",
-        "made of ns/base",
+        "at      https://huggingface.co/ns/repo/resolve/0123456789012345678901234567890123456789/m.gguf",
+        "origin  ns/repo at 0123456789012345678901234567890123456789",
+        "licence mit, as its origin says",
+        "made of ns/base, as its origin says",
         "gguf    4096 tokens, a chat template",
     ):
         assert f"  {line}\n" in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -11,6 +12,7 @@ from aikit_nix.aikitfile.types import Layer, Pin
 from aikit_nix.base.errors import AikitError
 from aikit_nix.models import lock
 from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.sources import huggingface
 from aikit_nix.sources.gguf import Facts
 from support.locks import refused, write
 
@@ -22,14 +24,17 @@ FULL = Pin(
     Layer(f"sha256:{'3' * 64}", 4096 + 512 + 1024),
     "https://h.example/m",
     True,
-    "a/m",
+    None,
     Facts(True, 4096, 1),
 )
 
 
-def entry(name: str, pin: Pin = FULL, source: str = "") -> Entry:
+def entry(name: str, pin: Pin = FULL) -> Entry:
     origin = Origin("huggingface", "ns/repo", "4" * 40, "mit", ("up/base",))
-    return Entry(name, source or f"{name}.gguf", origin, ((f"/models/{name}", pin),))
+    pin = replace(pin, url=huggingface.url("ns/repo", "4" * 40, name))
+    return Entry(
+        name, f"https://huggingface.co/ns/repo/resolve/main/{quote(name)}", origin, ((f"/models/{name}", pin),)
+    )
 
 
 def test_what_is_written_is_read_again_in_one_order() -> None:
@@ -45,10 +50,11 @@ def test_a_layer_by_version_1_of_its_rule_is_left_out_of_account() -> None:
 
 
 def test_what_bytes_say_is_filled_in_where_they_are_the_same_bytes() -> None:
-    bare = Lock.of("l", [entry("a", Pin(SHA, 7, url="https://h.example/m"))])
+    bare = Lock.of("l", [entry("a", Pin(SHA, 7))])
     seen = Pin(SHA, 7, "2" * 64, FULL.layer, "https://elsewhere.example/m")
-    ((_, pin),) = bare.filled({"/models/a": seen}).entries["a", "a.gguf"].files
-    assert (pin.blake3, pin.layer, pin.url) == (seen.blake3, seen.layer, "https://h.example/m")
+    (filled,) = bare.filled({"/models/a": seen}).entries.values()
+    ((_, pin),) = filled.files
+    assert (pin.blake3, pin.layer, pin.url) == (seen.blake3, seen.layer, huggingface.url("ns/repo", "4" * 40, "a"))
     assert bare.filled({"/models/a": Pin("0" * 64, 7, "2" * 64), "/models/b": seen}) == bare
 
 

@@ -163,6 +163,5 @@ def test_a_lock_cannot_send_a_login_elsewhere(
     lock_file.write_text(lock_file.read_text().replace(only_file(tmp_path)["url"], f"{files.url}/blob"))
     files.files["/blob"] = model
     files.failures["/blob"] = [Failure(401, {"WWW-Authenticate": 'Basic realm="mine"'})] * 3
-    assert refused(tmp_path, "fetch", env=env)
-    assert files.requests
-    assert not [request for request in files.requests if "authorization" in request.headers]
+    assert "its url is http" in refused(tmp_path, "fetch", env=env)
+    assert not files.requests

@@ -80,8 +80,11 @@ def test_a_renamed_repository(tmp_path: Path, hub: HuggingFace, model: bytes) ->
     hub.moved["ns/repo"] = "ns/new"
     write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
     done(tmp_path, "lock")
-    assert only_file(tmp_path)["url"] == f"https://huggingface.co/ns/new/resolve/{commit}/m.gguf"
+    # By the name that the aikitfile says, which leads there: what is printed of a model is what was asked for
+    assert only_file(tmp_path)["url"] == f"https://huggingface.co/ns/repo/resolve/{commit}/m.gguf"
+    assert locked(tmp_path)[0]["origin"]["repository"] == "ns/repo"
     done(tmp_path, "fetch")
+    assert in_store("m.gguf", model)
 
 
 def test_a_file_that_git_keeps_itself_is_downloaded_once(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
@@ -244,10 +247,9 @@ def test_a_lock_cannot_send_the_token_elsewhere(
     ):
         (tmp_path / "aikit.lock").write_text(text.replace(only_file(tmp_path)["url"], url))
         result = run(tmp_path, "--verbose", "fetch", env={"HF_TOKEN": TOKEN, "HF_ENDPOINT": ""})
-        assert "Traceback" not in result.stderr
+        assert "aikit.lock is no aikit.lock" in result.stderr
         (tmp_path / "aikit.lock").write_text(text)
-    assert files.requests
-    assert not [request for request in files.requests if "authorization" in request.headers]
+    assert not files.requests
     assert huggingface.request("https://huggingface.co.evil.invalid/m.gguf") == (
         "https://huggingface.co.evil.invalid/m.gguf",
         {},
@@ -375,7 +377,6 @@ SAID = {"id": "ns/repo", "sha": "2" * 40, "siblings": [FILE]}
         [],
         {},
         SAID | {"sha": "main"},
-        SAID | {"id": "../../etc"},
         SAID | {"siblings": None},
         SAID | {"siblings": ["m.gguf"]},
         SAID | {"siblings": [FILE | {"size": -1}]},

@@ -27,7 +27,7 @@ def predicate(recipe: Recipe, system: str, nix_version: str | None = None) -> di
         "buildDefinition": {
             "buildType": f"{_TOOL}#build/v1",
             "externalParameters": {
-                "aikitfile": {"digest": {"sha256": recipe.aikitfile_digest}},
+                **({"aikitfile": {"digest": {"sha256": digest}}} if (digest := recipe.aikitfile_digest) else {}),
                 "image": recipe.reference(system),
                 "packages": plan.packages,
                 "engine": plan.engine,

@@ -102,7 +102,7 @@ def _image(recipe: Recipe, system: str) -> Component:
         bom_ref="image",
         properties=_properties(
             {
-                "aikit-nix:aikitfile": f"sha256:{recipe.aikitfile_digest}",
+                "aikit-nix:aikitfile": f"sha256:{digest}" if (digest := recipe.aikitfile_digest) else None,
                 "aikit-nix:engine": recipe.plan.engine,
                 "aikit-nix:packages": recipe.plan.packages,
                 "aikit-nix:runtime": recipe.runtime(system),
@@ -125,6 +125,7 @@ def _model(model: Model) -> Component:
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
     from cyclonedx.model.component import Component, ComponentType, Pedigree
+    from cyclonedx.model.license import LicenseAcknowledgement
 
     origin = model.origin
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=model.file.sha256)]
@@ -144,7 +145,12 @@ def _model(model: Model) -> Component:
         version=origin.revision if origin else None,
         bom_ref=f"model:{model.path}",
         hashes=hashes,
-        licenses=[LicenseFactory().make_from_string(origin.license)] if origin and origin.license else None,
+        # What the origin says: nobody checked it
+        licenses=[
+            LicenseFactory().make_from_string(origin.license, license_acknowledgement=LicenseAcknowledgement.DECLARED)
+        ]
+        if origin and origin.license
+        else None,
         purl=model_purl(model),
         external_references=(
             [ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(model.url))] if model.url else None
@@ -157,6 +163,7 @@ def _model(model: Model) -> Component:
                 "aikit-nix:layer": model.file.layer.digest if model.file.layer else None,
                 "aikit-nix:origin": origin.kind if origin else None,
                 "aikit-nix:repository": origin.repository if origin else None,
+                "aikit-nix:claimed-by-origin": "licence, base models" if origin and origin.repository else None,
             }
         ),
     )

@@ -331,6 +331,7 @@ def table(items: Sequence[Item]) -> Iterator[str]:
 
 def _license(item: Item) -> str:
     if item.kind is Kind.MODEL:
-        return f"{item.license or 'not known, ask its author'}, {item.name}"
+        terms = f"{item.license}, as its origin says" if item.license else "not known, ask its author"
+        return f"{terms}: {item.name}"
     area = (item.license or "").partition(":")[0]
     return f"{area}, in each package usr/share/doc/*/copyright" if area else ""

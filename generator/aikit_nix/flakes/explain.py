@@ -91,9 +91,9 @@ def _origin(entry: Entry | None) -> Iterator[str]:
     if origin and origin.repository:
         yield f"  origin  {origin.repository} at {origin.revision}"
     if origin and origin.license:
-        yield f"  licence {origin.license}"
+        yield f"  licence {origin.license}, as its origin says"
     if origin and origin.base_models:
-        yield f"  made of {', '.join(origin.base_models)}"
+        yield f"  made of {', '.join(origin.base_models)}, as its origin says"
 
 
 def _header(model: Model, folder: Path) -> Iterator[str]:

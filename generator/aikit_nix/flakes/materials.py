@@ -95,9 +95,14 @@ class Recipe:
     nixpkgs: Source | None
 
     @property
-    def aikitfile_digest(self) -> str:
-        """The SHA-256 (hex) of the aikitfile that the plan was made from."""
-        return str(self.plan.image.labels.get("aikit-nix.aikitfile", "")).removeprefix("sha256:")
+    def aikitfile_digest(self) -> str | None:
+        """The SHA-256 (hex) of the aikitfile that the plan was made from; None where that file is not here to be read."""
+        said = self.plan.image.labels.get("aikit-nix.aikitfile", "").removeprefix("sha256:")
+        names = [each.path for each in self.plan.sources] + ["aikitfile.yaml", "../aikitfile.yaml"]
+        for file in (self.folder / name for name in names):
+            if file.is_file() and hashlib.sha256(files.read_bounded(file, _MAX_BYTES)).hexdigest() == said:
+                return said
+        return None
 
     def system(self, wanted: str | None = None) -> str:
         """The system whose image is meant: the wanted one, else this machine's, else the first. Raises AikitError."""

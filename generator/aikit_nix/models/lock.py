@@ -17,6 +17,7 @@ from typing import Any
 from aikit_nix.aikitfile.types import Aikitfile, Layer, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.models import agreement
 from aikit_nix.models.layer import layer_size
 from aikit_nix.sources import MODELS, RefusedError, http
 from aikit_nix.sources.gguf import Facts
@@ -237,7 +238,7 @@ def _entry(value: Mapping[str, Any]) -> Entry:
         raise ValueError(f"the model {value['name']!r} has no files")
     if len({path for path, _ in files}) < len(files):
         raise ValueError(f"the model {value['name']!r} has two files on one path")
-    return Entry(
+    entry = Entry(
         _string(value["name"]),
         _string(value["source"]),
         Origin(
@@ -249,6 +250,8 @@ def _entry(value: Mapping[str, Any]) -> Entry:
         ),
         files,
     )
+    agreement.require(entry)
+    return entry
 
 
 def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:

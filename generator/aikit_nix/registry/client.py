@@ -20,7 +20,7 @@ from aikit_nix.base import redact, strict_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.http.client import Answer, Client, HttpError, Tries, Trouble
 from aikit_nix.http.proxies import is_loopback
-from aikit_nix.registry import challenges, credentials
+from aikit_nix.registry import challenges, credentials, reference
 
 T = TypeVar("T")
 
@@ -82,8 +82,7 @@ class Repository:
         insecure = self._insecure
         if insecure is None and is_loopback(there.hostname or ""):
             insecure = not self.client.speaks_tls(there.hostname or "", there.port or 443)
-        host = "registry-1.docker.io" if self.registry in ("docker.io", "index.docker.io") else self.registry
-        return f"{'http' if insecure else 'https'}://{host}"
+        return f"{'http' if insecure else 'https'}://{reference.host(self.registry)}"
 
     def url(self, path: str) -> str:
         """The address of something in the repository: `manifests/latest`, `blobs/sha256:…`."""

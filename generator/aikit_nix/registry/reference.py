@@ -47,6 +47,11 @@ class Reference:
         return f"{self.registry}/{self.repository}{mark}{self.reference}"
 
 
+def host(registry: str) -> str:
+    """Where a registry is asked, which of Docker Hub has another name."""
+    return "registry-1.docker.io" if registry in ("docker.io", "index.docker.io") else registry
+
+
 def read(text: str) -> Reference:
     """Understand an oci:// address. Raises RefusedError."""
     rest = text.partition("://")[2]

@@ -79,7 +79,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository at a commit, and what it says about itself."""
+    """A repository at a commit, and what it says about itself. `repo` is as it was asked for: an old name leads to the new."""
 
     repo: str
     commit: str
@@ -204,17 +204,17 @@ def describe(repo: str, revision: str, client: Client) -> Repository:
     except HttpError as refused:
         raise _refused(repo, revision, refused) from None
     try:
-        return _repository(said)
+        return _repository(repo, said)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise error(
             f"{repo} on Hugging Face is described in a way that cannot be read: is {blank(endpoint())} Hugging Face?"
         ) from None
 
 
-def _repository(said: Mapping[str, Any]) -> Repository:
+def _repository(repo: str, said: Mapping[str, Any]) -> Repository:
     """Raises ValueError, KeyError, TypeError and AttributeError for a description that is none."""
-    name, commit = str(said["id"]), str(said["sha"])
-    if not re.fullmatch(r"[0-9a-f]{40}", commit) or not _REPO.fullmatch(name):
+    commit = str(said["sha"])
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise ValueError
     files = {}
     for sibling in said["siblings"]:
@@ -226,7 +226,7 @@ def _repository(said: Mapping[str, Any]) -> Repository:
         files[path] = RemoteFile(path, size, sha256)
     card = said.get("cardData") or {}
     is_private = bool(said.get("gated") or said.get("private"))
-    return Repository(name, commit, files, is_private, _text(card.get("license")), _texts(card.get("base_model")))
+    return Repository(repo, commit, files, is_private, _text(card.get("license")), _texts(card.get("base_model")))
 
 
 def _refused(repo: str, revision: str, refused: HttpError) -> AikitError:

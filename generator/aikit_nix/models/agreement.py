@@ -1,0 +1,129 @@
+"""Whether an entry of aikit.lock agrees with itself: source, origin, paths and URLs, of which each follows from the others.
+
+A lock is a text that anybody may edit, and what it calls a model goes into bills of materials and proofs. So the name of a
+repository may only stand beside the addresses of that very repository, and only beside a source that names it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING, assert_never
+from urllib.parse import urlsplit
+
+from aikit_nix import sources
+from aikit_nix.aikitfile.types import Pin
+from aikit_nix.http.proxies import is_loopback
+from aikit_nix.registry import reference
+from aikit_nix.registry.reference import DIGEST
+from aikit_nix.sources import (
+    HubFile,
+    HubRepository,
+    Local,
+    Reference,
+    RefusedError,
+    Source,
+    Web,
+    http,
+    huggingface,
+    names,
+)
+
+if TYPE_CHECKING:
+    from aikit_nix.models.lock import Entry
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+def require(entry: Entry) -> None:
+    """Raises ValueError, which says what of an entry does not follow from its source."""
+    try:
+        _require(entry, sources.read(entry.source))
+    except RefusedError as refused:
+        raise ValueError(f"the source of `{entry.name}` {refused}") from None
+
+
+def _require(entry: Entry, source: Source) -> None:
+    said, origin = _origin(source), entry.origin
+    if (origin.kind, origin.repository) != said:
+        named = f"{origin.kind} {origin.repository or ''}".rstrip()
+        raise ValueError(f"`{entry.name}` comes from {entry.source}, and the origin says {named}")
+    wanted = str(getattr(source, "revision", None) or getattr(source, "reference", ""))
+    pattern = {"huggingface": _COMMIT, "oci": DIGEST}.get(origin.kind)
+    if pattern is None and (origin.revision or origin.license or origin.base_models):
+        raise ValueError(f"the origin of `{entry.name}` can say nothing of a revision, a licence or a base model")
+    if pattern and (
+        not pattern.fullmatch(origin.revision or "") or (pattern.fullmatch(wanted) and wanted != origin.revision)
+    ):
+        raise ValueError(
+            f"`{entry.name}` comes from {entry.source}, and the origin says the revision {origin.revision}"
+        )
+    for path, pin in entry.files:
+        if not _lands(source, entry.name, path):
+            raise ValueError(f"`{entry.name}` comes from {entry.source}, which does not land on {path}")
+        if pin.url != (right := url(source, entry.name, origin.revision or "", path, pin)):
+            raise ValueError(f"`{entry.name}` comes from {entry.source}: its url is {right or 'none'}, not {pin.url}")
+
+
+def _origin(source: Source) -> tuple[str, str | None]:
+    match source:
+        case Local():
+            return "local", None
+        case Web():
+            return "http", None
+        case HubFile() | HubRepository():
+            return "huggingface", source.repo
+        case Reference():
+            return "oci", f"{source.registry}/{source.repository}"
+        case _:
+            assert_never(source)
+
+
+def _lands(source: Source, name: str, path: str) -> bool:
+    """Whether a file of the source can be at a path in the image."""
+    place = sources.destination(source, name)
+    match source:
+        case Reference():
+            return not source.is_ollama or path == place
+        case HubRepository():
+            return path.startswith(f"{place}/")
+        case Local() if path.startswith(f"{place}/"):
+            return True
+        case _:
+            return path == place or _is_shard(path, place)
+
+
+def _is_shard(path: str, first: str) -> bool:
+    return posixpath.dirname(path) == posixpath.dirname(first) and posixpath.basename(path) in names.shards(
+        posixpath.basename(first)
+    )
+
+
+def url(source: Source, name: str, revision: str, path: str, pin: Pin) -> str | None:
+    """Where the file at a path in the image comes from; None for a local one.
+
+    An archive of a registry has another digest than the file in it: its own has to stand there.
+    """
+    place = sources.destination(source, name)
+    match source:
+        case Local():
+            return None
+        case Web():
+            return source.url if path == place else http.beside(source, posixpath.basename(path))
+        case HubFile():
+            own = path == place
+            file = source.path if own else posixpath.join(posixpath.dirname(source.path), posixpath.basename(path))
+            return huggingface.url(source.repo, revision, file)
+        case HubRepository():
+            return huggingface.url(source.repo, revision, path.removeprefix(f"{place}/"))
+        case Reference():
+            digest = f"sha256:{pin.sha256}"
+            if pin.member:
+                said = (pin.url or "").rpartition("/")[2]
+                digest = said if DIGEST.fullmatch(said) else ""
+            # A registry on this machine may speak plain HTTP, no other does
+            host = urlsplit(f"//{source.registry}").hostname or ""
+            scheme = "http" if is_loopback(host) and (pin.url or "").startswith("http:") else "https"
+            return f"{scheme}://{reference.host(source.registry)}/v2/{source.repository}/blobs/{digest}"
+        case _:
+            assert_never(source)
