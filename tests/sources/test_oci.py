@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from aikit_nix.sources import RefusedError, oci
 from support import registry
 from support.artifacts import FILE_PATH, INDEX, MANIFEST, OLLAMA, OLLAMA_CONFIG, TITLE, Layer, Pusher, tar
 from support.file_server import Failure, FileServer, serve
-from support.locks import digest, done, in_store, locked, only_file, refused, write
+from support.locks import digest, done, in_store, locked, only_file, refused, run, write
 from support.logins import log_in
 from support.registry import Registry
 
@@ -146,10 +147,9 @@ def test_kitops_tar_gzip(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
 
 def test_plain_files_of_oras(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
     layers = [
-        Layer("application/vnd.oci.image.layer.v1.tar", model, {TITLE: "m.gguf"}),
+        Layer("application/vnd.oci.image.layer.v1.tar", model, {TITLE: "m.gguf"}),  # oras's word for any file
         Layer("application/json", b"{}", {TITLE: "sub/config.json"}),
     ]
-    layers[0] = Layer("application/octet-stream", model, {TITLE: "m.gguf"})
     pusher.artifact("1b", layers, "application/vnd.oci.empty.v1+json", "application/vnd.unknown.artifact.v1")
     lock(tmp_path, pusher)
     assert paths(tmp_path) == ["/models/m.gguf", "/models/sub/config.json"]
@@ -339,7 +339,6 @@ LAYER = {"mediaType": "x", "digest": f"sha256:{'1' * 64}", "size": 1, "annotatio
             ({"layers": [LAYER | {"annotations": {TITLE: name}}]}, "has a file")
             for name in ("/etc/m.gguf", "a/../../m.gguf", "a\nb", "a\\b", "a/.", ["x"] * 999)
         ),
-        ({"layers": [LAYER | {"mediaType": f"{OLLAMA}"}] * 2}, "holds 2 model files"),
         ({"mediaType": INDEX, "manifests": 7}, "an index of several artifacts"),
         (
             {"mediaType": INDEX, "manifests": [{"digest": "sha256:../x", "platform": 7}]},
@@ -352,6 +351,80 @@ def test_a_manifest_that_is_no_models_is_refused(files: FileServer, manifest: di
     source = oci.read(f"oci://{files.url.removeprefix('http://')}/m:1")
     with Client() as client, pytest.raises(RefusedError, match=message):
         oci.describe(source, client)
+
+
+def table() -> list[tuple[str, str, str]]:
+    """The rows of docs/pins.md: media type, how its file is named in the artifact, what it becomes."""
+    text = (Path(__file__).parents[2] / "docs/pins.md").read_text().partition("### What is in an artifact")[2]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `application/")]
+    return [
+        (kind.strip(" `"), named.strip(" `"), becomes.strip(" `"))
+        for _, kind, named, becomes in (["", *r] for r in rows)
+    ]
+
+
+def described(files: FileServer, *layers: Mapping[str, object]) -> oci.Description:
+    whole = [{"digest": f"sha256:{number:064}", "size": 1, **layer} for number, layer in enumerate(layers)]
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": {"mediaType": "x"}, "layers": whole}
+    files.files["/v2/team/name/manifests/1"] = json.dumps(manifest).encode()
+    with Client() as client:
+        return oci.describe(oci.read(f"oci://{files.url.removeprefix('http://')}/team/name:1"), client)
+
+
+@pytest.mark.parametrize(("kind", "named", "becomes"), table())
+def test_each_row_of_the_table(files: FileServer, kind: str, named: str, becomes: str) -> None:
+    layer: dict[str, object] = {"mediaType": kind}
+    if named != "none":
+        key, _, value = named.partition("=")
+        layer["annotations"] = {key: value}
+    beside = {"mediaType": "application/octet-stream", "annotations": {TITLE: "beside.txt"}}
+    found = described(files, layer, beside)
+    files_of_it = [blob for blob in found.blobs if blob.path != "beside.txt"]
+    match becomes:
+        case "left out":
+            assert (files_of_it, found.left_out) == ([], ())
+        case "left out, and said":
+            assert files_of_it == []
+            assert len(found.left_out) == 1
+        case "its files":
+            assert [blob.is_archive for blob in files_of_it] == [True]
+        case _:
+            assert [(f"/models/{blob.path}", blob.is_archive) for blob in files_of_it] == [(becomes, False)]
+            assert files_of_it[0].is_gguf is (becomes.endswith(".gguf") or kind.endswith("ollama.image.model"))
+
+
+def test_the_table_has_every_kind() -> None:
+    for kind in oci.KINDS:
+        assert any(re.fullmatch(kind.pattern, media_type) for media_type, _, _ in table()), kind.pattern
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("docker.ai.gguf.v3", ["name-00001-of-00003.gguf", "name-00002-of-00003.gguf", "name-00003-of-00003.gguf"]),
+        ("ollama.image.model", ["name-00001-of-00003.gguf", "name-00002-of-00003.gguf", "name-00003-of-00003.gguf"]),
+        ("docker.ai.safetensors", [f"name-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]),
+        ("docker.ai.mmproj", ["mmproj-name-1.gguf", "mmproj-name-2.gguf", "mmproj-name-3.gguf"]),
+        ("ollama.image.adapter", ["name-adapter-1.gguf", "name-adapter-2.gguf", "name-adapter-3.gguf"]),
+    ],
+)
+def test_several_layers_of_one_type(files: FileServer, kind: str, names: list[str]) -> None:
+    """Parts of a model are numbered in the order of the layers, whatever lies between them."""
+    layer = {"mediaType": f"application/vnd.{kind}"}
+    licence = {"mediaType": "application/vnd.docker.ai.license"}
+    found = described(files, layer, licence, layer, layer)
+    assert [blob.path for blob in found.blobs] == names
+    assert [int(blob.sha256) for blob in found.blobs] == [0, 2, 3]
+
+
+def test_dockers_shards(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
+    layers = [Layer("application/vnd.docker.ai.gguf.v3", model + bytes([number])) for number in (1, 2)]
+    layers += [Layer("application/vnd.docker.ai.chat.template.jinja", b"{{ messages }}")]
+    pusher.artifact("1b", layers, "application/vnd.docker.ai.model.config.v0.1+json")
+    write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
+    assert "its chat template of" in run(tmp_path, "lock").stderr
+    name = pusher.repository.rpartition("/")[2]
+    assert paths(tmp_path) == [f"/models/{name}-00001-of-00002.gguf", f"/models/{name}-00002-of-00002.gguf"]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"7", b"[" * 100_000, b'{"layers": ' + b"[" * 999, b'{"a": "\\ud800"}'])

@@ -262,6 +262,9 @@ class _Resolver:
                 return _Draft(model, origin, tuple(self._hub(model, source, repository)))
             case Reference():
                 found = oci.describe(source, self.client)
+                if found.left_out:
+                    said = f"{' and '.join(found.left_out)} of {source.name} stay behind, as with AIKit: `config` can say it"
+                    console.report([Diagnostic(Severity.NOTE, "left-out", said, model.source.at)])
                 origin = Origin("oci", f"{source.registry}/{source.repository}", found.digest)
                 return _Draft(model, origin, tuple(self._artifact(model, source, found)))
             case Local():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,49 @@ def read(text: str) -> Reference:
 
 # --- How it is pinned
 
-_TITLE = "org.opencontainers.image.title"
-_FILE_PATH = "org.cncf.model.filepath"  # ModelPack
+# Where a layer says the path of its file: ModelPack (and Docker), ModelPack before it was CNCF's (and RamaLama), oras
+_PATHS = ("org.cncf.model.filepath", "org.cnai.model.filepath", "org.opencontainers.image.title")
 _UNPACK = "io.deis.oras.content.unpack"  # oras: a folder, as a tar
 _OLLAMA = "application/vnd.ollama.image."
-_OLLAMA_MODEL = _OLLAMA + "model"
-_DOCKER_GGUF = "application/vnd.docker.ai.gguf"
-_ARCHIVE = re.compile(r"\.tar(\+gzip|\+zstd)?$|/tar(\+gzip)?$")
+_TENSORS = _OLLAMA + "tensor"
+# oras calls every file a tar, and says otherwise where it is one; so this is asked of packagers alone that mean it.
+_ARCHIVE = re.compile(
+    r"application/vnd\.(cncf\.model|cnai\.model|kitops\.modelkit|docker\.ai)\..*\.tar(\+(gzip|zstd))?"
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a layer of some media type is, where its file has no path: `name` is the file's; several `parts` are one model.
+
+    A kind without a name is left out; `text` then says what that is, if the model may answer otherwise without it.
+    """
+
+    pattern: str
+    name: str = ""
+    parts: bool = False
+    text: str = ""
+
+
+# Sources: docker/model-runner's pkg/distribution/types/config.go and internal/bundle/unpack.go (parts in the order of the
+# layers), ollama's server/images.go, modelpack's specs-go, kitops' pkg/lib/constants/mediatype. docs/pins.md has the table.
+KINDS = (
+    Kind(r"application/vnd\.ollama\.image\.model", "{name}", parts=True),
+    Kind(r"application/vnd\.ollama\.image\.projector", "mmproj-{name}.gguf"),
+    Kind(r"application/vnd\.ollama\.image\.adapter", "{name}-adapter.gguf"),
+    Kind(r"application/vnd\.ollama\.image\.(template|prompt)", text="its prompt template"),
+    Kind(r"application/vnd\.ollama\.image\.system", text="its system prompt"),
+    Kind(r"application/vnd\.ollama\.image\.params", text="its parameters"),
+    Kind(r"application/vnd\.ollama\.image\.messages", text="its messages"),
+    Kind(r"application/vnd\.ollama\.image\..*"),
+    Kind(r"application/vnd\.docker\.ai\.gguf.*", "{name}.gguf", parts=True),
+    Kind(r"application/vnd\.docker\.ai\.safetensors", "{name}.safetensors", parts=True),
+    Kind(r"application/vnd\.docker\.ai\.dduf", "{name}.dduf"),
+    Kind(r"application/vnd\.docker\.ai\.mmproj", "mmproj-{name}.gguf"),
+    Kind(r"application/vnd\.docker\.ai\.chat\.template.*", text="its chat template"),
+    Kind(r"application/vnd\.docker\.ai\.license"),
+    Kind(r"application/vnd\.(cncf\.model|cnai\.model|kitops\.modelkit)\.dataset\..*", text="a dataset"),
+)
 _MAX_LAYERS = 1000
 
 
@@ -54,10 +91,11 @@ class Blob:
 
 @dataclass(frozen=True)
 class Description:
-    """An artifact at a digest, and its files."""
+    """An artifact at a digest, and its files; `left_out` is what else it has that a server could be told."""
 
     digest: str
     blobs: tuple[Blob, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def repository(source: Reference, client: Client) -> Repository:
@@ -80,10 +118,11 @@ def describe(source: Reference, client: Client) -> Description:
         or len(layers) > _MAX_LAYERS
     ):
         raise RefusedError("is no artifact: its manifest has no list of layers")
-    kinds = [str(layer.get("mediaType")) for layer in layers]
-    # A copy of Ollama's artifact in another registry is one, too
-    is_ollama = source.is_ollama or any(kind.startswith(_OLLAMA) for kind in kinds)
-    blobs = tuple(_ollama(source, layers) if is_ollama else _files(source, layers))
+    blobs = tuple(_files(source, layers))
+    if not blobs and any(str(layer.get("mediaType")) == _TENSORS for layer in layers):
+        raise RefusedError(
+            "holds tensors for Ollama's own engine, no GGUF: choose another tag, or a GGUF from Hugging Face"
+        )
     if not blobs:
         kind = manifest.content.get("artifactType") or _mapping(manifest.content.get("config")).get("mediaType")
         raise RefusedError(f"holds no file of a model (it is {str(kind)[:100]!r}): is it a container image?")
@@ -91,7 +130,7 @@ def describe(source: Reference, client: Client) -> Description:
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise RefusedError(f"has two files that are both called `{twice}`")
-    return Description(manifest.digest, blobs)
+    return Description(manifest.digest, blobs, tuple(dict.fromkeys(_left_out(layers))))
 
 
 def _only_manifest(index: Mapping[str, Any]) -> str:
@@ -115,31 +154,58 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _ollama(source: Reference, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
-    models = [layer for layer in layers if layer.get("mediaType") == _OLLAMA_MODEL]
-    if not models and any(str(layer.get("mediaType")).endswith(".tensor") for layer in layers):
-        raise RefusedError(
-            "holds tensors for Ollama's own engine, no GGUF: choose another tag, or a GGUF from Hugging Face"
-        )
-    if len(models) > 1:
-        raise RefusedError(f"holds {len(models)} model files, where AIKit expects one")
-    for layer in models:
-        yield _blob(source.file, layer, is_gguf=True)
+def _kind(layer: Mapping[str, Any]) -> Kind | None:
+    media_type = str(layer.get("mediaType"))
+    return next((kind for kind in KINDS if re.fullmatch(kind.pattern, media_type)), None)
 
 
 def _files(source: Reference, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
-    for layer in layers:
-        notes = _mapping(layer.get("annotations"))
+    kinds = [_kind(layer) for layer in layers]
+    seen: Counter[Kind] = Counter()
+    for kind, layer in zip(kinds, layers, strict=True):
+        path = _path(layer)
         media_type = str(layer.get("mediaType"))
-        path = notes.get(_FILE_PATH) or notes.get(_TITLE)
-        if not path and media_type.startswith(_DOCKER_GGUF):
-            path = f"{source.file}.gguf"
-        is_archive = bool(_ARCHIVE.search(media_type)) or notes.get(_UNPACK) == "true"
-        if not path and is_archive and ("kitops" in media_type or ".cncf.model." in media_type):
-            path = source.file
-        if path:
-            is_gguf = not is_archive and str(path).lower().endswith(".gguf")
-            yield _blob(relative_path(str(path)), layer, is_archive=is_archive, is_gguf=is_gguf)
+        is_archive = _is_archive(layer)
+        if kind and not kind.name:
+            continue
+        if kind and not path:
+            seen[kind] += 1
+            path = _numbered(kind, source.file, seen[kind], kinds.count(kind))
+        if path or is_archive:
+            is_gguf = not is_archive and (media_type == f"{_OLLAMA}model" or str(path).lower().endswith(".gguf"))
+            yield _blob(relative_path(str(path or source.file)), layer, is_archive=is_archive, is_gguf=is_gguf)
+
+
+def _left_out(layers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for layer in layers:
+        kind = _kind(layer)
+        if kind and kind.text:
+            yield kind.text
+        elif not kind and not _path(layer) and not _is_archive(layer):
+            yield f"a layer without a name ({str(layer.get('mediaType'))[:100]})"
+
+
+def _path(layer: Mapping[str, Any]) -> object:
+    if str(layer.get("mediaType")).startswith(_OLLAMA):
+        return None  # whatever a copy is called: AIKit names the model by its repository
+    notes = _mapping(layer.get("annotations"))
+    return next((notes[name] for name in _PATHS if name in notes), None)
+
+
+def _is_archive(layer: Mapping[str, Any]) -> bool:
+    unpacked = _mapping(layer.get("annotations")).get(_UNPACK) == "true"
+    return unpacked or bool(_ARCHIVE.fullmatch(str(layer.get("mediaType"))))
+
+
+def _numbered(kind: Kind, name: str, number: int, count: int) -> str:
+    """The name of the number-th layer of a kind; parts are named as llama.cpp looks for them."""
+    path = kind.name.format(name=name)
+    if count == 1:
+        return path
+    suffix = kind.name.rpartition("}")[2].rpartition(".")[2] or "gguf"
+    if kind.parts:
+        return f"{name}-{number:05}-of-{count:05}.{suffix}"
+    return f"{path.removesuffix('.' + suffix)}-{number}.{suffix}"
 
 
 def _blob(path: str, layer: Mapping[str, Any], *, is_archive: bool = False, is_gguf: bool = False) -> Blob:
