@@ -44,7 +44,7 @@
         path = ./templates/starter;
         description = "An aikitfile to start from";
         welcomeText = ''
-          Edit `aikitfile.yaml`, then run `aikit-nix gen && nix build`.
+          Edit `aikitfile.yaml`, then run `aikit-nix gen && nix build path:flake`.
         '';
       };
 

@@ -60,13 +60,14 @@ let
     {
       packages = builtins.mapAttrs (_: { image, ... }: image) images // {
         inherit (image)
+          archive
           stream
           oci
           manifest
           models
           config
           ;
-        default = image.image;
+        default = image.oci;
         engine = image.engine.package;
       };
       inherit (image) apps;

@@ -296,9 +296,11 @@ let
   outputs = {
     inherit engine manifest stream;
 
-    image = pkgs.runCommand "${name}.tar" local "${stream} > $out" // outputs;
+    image = outputs.oci // outputs;
 
     oci = layout true;
+
+    archive = pkgs.runCommand "${name}.tar" local "${stream} > $out";
 
     models = tree "models" { links = modelLinks; };
 

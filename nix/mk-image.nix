@@ -4,7 +4,7 @@
 # plan     the parsed plan.json, written for the package set nixpkgs
 # runtime  one of the plan's; its default for the system unless told otherwise
 #
-# Returns { image, stream, oci, manifest, models, config, serves, apps, … }: see image.nix.
+# Returns { image, archive, stream, oci, manifest, models, config, serves, apps, … }: see image.nix.
 {
   pkgs,
   plan,

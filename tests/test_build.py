@@ -27,7 +27,7 @@ def test_from_an_aikitfile_to_an_image(tmp_path: Path, files: FileServer, monkey
     aikitfile = f"apiVersion: v1alpha1\nruntime: avx\nmodels: [{{name: m, source: '{source}'}}]\n"
     (tmp_path / "aikitfile.yaml").write_text(aikitfile)
 
-    build = ("build", "--packages", "debian", "-o", "flake")
+    build = ("build", "--packages", "debian", "--flake", "flake")
     done = aikit_nix(*build, cwd=tmp_path)
     assert done.returncode == 1
     assert "pin it with `aikit-nix lock`" in done.stderr
@@ -38,7 +38,7 @@ def test_from_an_aikitfile_to_an_image(tmp_path: Path, files: FileServer, monkey
     assert done.returncode == 0, done.stderr
     read = image.unpack((tmp_path / "result").resolve(), tmp_path / "root")
     assert (tmp_path / "root/models/model.gguf").read_bytes() == files.files["/model.gguf"]
-    assert "building m-manifest" in done.stderr
+    assert "building m-oci" in done.stderr
 
     seen = files.count("/model.gguf")
     done = aikit_nix(*build, "--package", "manifest", "--out-link", "manifest", "-q", cwd=tmp_path)

@@ -136,7 +136,7 @@ def waiting(folder: Path, before: signal.Handlers) -> Iterator[tuple[subprocess.
     (folder / "nix").write_text(nix)
     (folder / "nix").chmod(0o755)
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
-    argv = [sys.executable, "-m", "aikit_nix.cli", "gen", "--packages", "debian", "-o", "out"]
+    argv = [sys.executable, "-m", "aikit_nix.cli", "gen", "--packages", "debian", "--flake", "out"]
     ours = signal.signal(signal.SIGHUP, before)  # who runs this may have it ignored
     try:
         process = subprocess.Popen(argv, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)

@@ -68,7 +68,7 @@ class Flake:
 def generate(folder: Path, context: int = 512, source: str = "tiny.gguf", more: str = "") -> Flake:
     text = AIKITFILE.format(source=source, template=json.dumps(HOSTILE), context=context)
     (folder / "aikitfile.yaml").write_text(text.replace("    promptTemplates", f"{more}    promptTemplates"))
-    done = aikit_nix("gen", "--packages", "debian", "--escapes", "verbatim", "-o", "flake", cwd=folder)
+    done = aikit_nix("gen", "--packages", "debian", "--escapes", "verbatim", "--flake", "flake", cwd=folder)
     assert done.returncode == 0, done.stderr
     return Flake(folder / "flake")
 
@@ -88,7 +88,7 @@ def flake(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def unpacked(flake: Flake, tmp_path_factory: pytest.TempPathFactory) -> tuple[image.Image, Path]:
     root = tmp_path_factory.mktemp("image") / "root"
-    return image.unpack(flake.build(), root), root
+    return image.unpack(flake.build("archive"), root), root
 
 
 @pytest.mark.usefixtures("bubblewrap")
@@ -109,7 +109,7 @@ def test_two_models_answer_each_for_itself(tmp_path: Path) -> None:
         tiny_gguf.make(tmp_path / f"{name}.gguf", sentence)
         aikitfile += f"  - name: {name}\n    source: {name}.gguf\n"
     (tmp_path / "aikitfile.yaml").write_text(aikitfile)
-    done = aikit_nix("gen", "--packages", "debian", "-o", "flake", cwd=tmp_path)
+    done = aikit_nix("gen", "--packages", "debian", "--flake", "flake", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     read = image.unpack(Flake(tmp_path / "flake").build(), tmp_path / "root")
     with container.start(read, tmp_path / "root") as server:
@@ -143,7 +143,7 @@ def test_texts_arrive_byte_for_byte(unpacked: tuple[image.Image, Path]) -> None:
 
 def test_any_user_can_read_everything(flake: Flake) -> None:
     """Containers run as a user who owns nothing; the runner of these tests could not tell."""
-    with tarfile.open(flake.build()) as archive:
+    with tarfile.open(flake.build("archive")) as archive:
         (manifest,) = json.load(archive.extractfile("manifest.json") or pytest.fail())
         for name in manifest["Layers"]:
             with tarfile.open(fileobj=archive.extractfile(name)) as layer:
@@ -196,12 +196,12 @@ def test_stream_is_the_same_image(flake: Flake, unpacked: tuple[image.Image, Pat
 
 
 def test_oci_is_the_same_image(flake: Flake, unpacked: tuple[image.Image, Path]) -> None:
-    layout = image.unpack(flake.build("oci"))
+    layout = image.unpack(flake.build())
     assert (layout.digest, layout.layers) == (unpacked[0].digest, unpacked[0].layers)
 
 
 @pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
-@pytest.mark.parametrize(("output", "transport"), [("default", "docker-archive"), ("oci", "oci")])
+@pytest.mark.parametrize(("output", "transport"), [("archive", "docker-archive"), ("default", "oci")])
 def test_skopeo_reads_it(
     flake: Flake, unpacked: tuple[image.Image, Path], output: str, transport: str, tmp_path: Path
 ) -> None:
@@ -219,7 +219,7 @@ def test_skopeo_reads_it(
 def test_podmans_storage_takes_it(flake: Flake, unpacked: tuple[image.Image, Path], tmp_path: Path) -> None:
     """What `podman load` does, without podman."""
     target = f"containers-storage:[vfs@{tmp_path}/root+{tmp_path}/run]localhost/tiny:avx"
-    argv = ["skopeo", "--insecure-policy", "copy", "-q", f"docker-archive:{flake.build()}", target]
+    argv = ["skopeo", "--insecure-policy", "copy", "-q", f"docker-archive:{flake.build('archive')}", target]
     subprocess.run(argv, check=True, capture_output=True)
     shown = subprocess.run(["skopeo", "inspect", "--config", "--raw", target], check=True, capture_output=True).stdout
     assert f"sha256:{hashlib.sha256(shown).hexdigest()}" == unpacked[0].digest

@@ -30,7 +30,7 @@ def model(name: str = "m", source: str = "https://example.com/m.gguf", more: str
 
 def gen(folder: Path, *args: str | Path) -> dict[str, Any]:
     """The plan that gen writes."""
-    done = aikit_nix("gen", "--elsewhere", "--forget", *args, "-o", "out", cwd=folder)
+    done = aikit_nix("gen", "--elsewhere", "--forget", *args, "--flake", "out", cwd=folder)
     assert done.returncode == 0, done.stderr
     plan: dict[str, Any] = json.loads((folder / "out/aikit/plan.json").read_text())
     return plan
@@ -72,8 +72,9 @@ def test_it_says_what_it_wrote_and_what_comes_next(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "wrote aikit, flake.nix" in done.stdout
     assert "image m, 1 model, llama-server of debian for avx on x86_64-linux" in done.stdout
+    assert re.match(r"next: (aikit-nix fetch && )?nix build .*path:flake$", done.stdout.splitlines()[-1])
+    done = aikit_nix("gen", "--elsewhere", cwd=tmp_path)
     assert re.search(r"^cost: the first build downloads \d+ MB of Debian packages", done.stdout, re.MULTILINE)
-    assert re.match(r"next: (AIKIT_DEBIAN_MIRROR=\S+ )?nix build", done.stdout.splitlines()[-1])
     done = aikit_nix("gen", "--packages", "nixpkgs", "--elsewhere", cwd=tmp_path)
     assert "wrote aikit, flake.lock, flake.nix" in done.stdout
     assert "image m, 1 model, localai of nixpkgs for avx on x86_64-linux, cpu on aarch64-linux" in done.stdout
@@ -129,7 +130,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(
     tmp_path: Path, text: str, args: list[str], message: str
 ) -> None:
     write(tmp_path, text)
-    done = aikit_nix("gen", *args, "-o", "out", cwd=tmp_path)
+    done = aikit_nix("gen", *args, "--flake", "out", cwd=tmp_path)
     assert done.returncode == (2 if args and ("one of" in message or "No such option" in message) else 1)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -151,5 +152,5 @@ def test_builds_outside_of_a_sandbox_are_warned_of(tmp_path: Path) -> None:
     write(tmp_path, model())
     (tmp_path / "nix.conf").write_text("sandbox = false\nbuild-users-group =\n")
     env = {**os.environ, "NIX_CONF_DIR": str(tmp_path), "NIX_CONFIG": "", "XDG_CONFIG_HOME": str(tmp_path)}
-    done = aikit_nix("gen", "--packages", "debian", "-o", "out", cwd=tmp_path, env=env)
+    done = aikit_nix("gen", "--packages", "debian", "--flake", "out", cwd=tmp_path, env=env)
     assert (done.returncode, "Nix builds without its sandbox here" in done.stderr) == (0, True), done.stderr

@@ -95,7 +95,7 @@ def test_a_debian_lock_that_is_none(tmp_path: Path, data: bytes) -> None:
         f"{HEAD}models: [{{name: m, source: https://h.example/m, sha256: '{'1' * 64}'}}]\n"
     )
     (tmp_path / "l").write_bytes(data)
-    done = aikit_nix("gen", "--packages", "debian", "--debian-lock", "l", "-o", "out", cwd=tmp_path)
+    done = aikit_nix("gen", "--packages", "debian", "--debian-lock", "l", "--flake", "out", cwd=tmp_path)
     assert (done.returncode, "Traceback" in done.stderr, "l is no lock of Debian packages" in done.stderr) == (
         1,
         False,

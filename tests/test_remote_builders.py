@@ -63,7 +63,11 @@ def setup(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
             patch.setenv(name, value)
         if lock := debian_lock.usable(folder, print):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
-        for command in (["lock"], ["gen", "--packages", "debian", "-o", "flake"], ["bundle", "b", "--flake", "flake"]):
+        for command in (
+            ["lock"],
+            ["gen", "--packages", "debian", "--flake", "flake"],
+            ["bundle", "b", "--flake", "flake"],
+        ):
             done = aikit_nix(*command, cwd=folder)
             assert done.returncode == 0, done.stderr
         built = subprocess.run(

@@ -215,7 +215,7 @@ class _Bench:
     def build(self, form: str) -> Cost:
         """A form of the image, whose store path becomes `result`."""
         link = self.folder / "result"
-        output = "default" if form == "image" else form
+        output = "archive" if form == "image" else form
         cost = self.cost(["nix", "build", f"path:{self.flake}#{output}", "--out-link", str(link)])
         self.result = link.resolve()
         link.unlink()

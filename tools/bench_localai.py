@@ -100,7 +100,7 @@ def _flake(folder: Path, nixpkgs: Nixpkgs) -> Path:
     """A generated flake with the tiny model."""
     tiny_gguf.make(folder / "tiny.gguf")
     (folder / "aikitfile.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - {name: tiny, source: tiny.gguf}\n")
-    done = aikit_nix("gen", "-o", "flake", cwd=folder, env={**os.environ, **nixpkgs.env})
+    done = aikit_nix("gen", "--flake", "flake", cwd=folder, env={**os.environ, **nixpkgs.env})
     if done.returncode:
         raise toolchain.UnavailableError(done.stderr)
     return folder / "flake"

@@ -68,7 +68,7 @@ def _empty_registry(folder: Path) -> Iterator[Registry]:
 
 
 def _push(address: str, folder: Path) -> None:
-    argv = [sys.executable, "-m", "aikit_nix.cli", "push", "-q", f"{address}/a/b:1", "--from", str(folder)]
+    argv = [sys.executable, "-m", "aikit_nix.cli", "push", "-q", f"{address}/a/b:1", "--flake", str(folder)]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -94,6 +94,6 @@ def _peak(folder: Path, full: Path) -> float:
         " stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     with _empty_registry(folder) as server:
-        argv = [sys.executable, "-m", "aikit_nix.cli", "push", "-q", f"{server.address}/a/b:1", "--from", str(full)]
+        argv = [sys.executable, "-m", "aikit_nix.cli", "push", "-q", f"{server.address}/a/b:1", "--flake", str(full)]
         done = subprocess.run([sys.executable, "-c", script, json.dumps(argv)], check=True, capture_output=True)
     return int(done.stdout) * 1024 / 1e6

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from rich.table import Table
 import gemma
 from aikit_nix.base import targets
 from aikit_nix.base.errors import AikitError
-from aikit_nix.debian import mirror
+from aikit_nix.image import layout
 from aikit_nix.image.rootfs import UnpackError
 from aikit_nix.nix import setup
 from support import container, debian_lock, image, nix_env, tiny_gguf
@@ -83,7 +83,7 @@ class Demo:
         shutil.rmtree(root, ignore_errors=True)
         try:
             with self.step("unpack the image"), self.progress() as progress:
-                task = progress.add_task("unpacking", total=result.stat().st_size)
+                task = progress.add_task("unpacking", total=layout.read_layout(result).size)
                 read = image.unpack(result, root, lambda count: progress.update(task, advance=count))
             with self.step("start it and ask"):
                 self.ask(read, root, question, model.name != tiny_gguf.FILE)
@@ -129,15 +129,14 @@ class Demo:
         # A later run may have another model: the flake of an earlier one is ours to replace.
         shutil.rmtree(self.flake, ignore_errors=True)
         lock = debian_lock.usable(self.folder, self.say)
-        argv: list[str | Path] = ["aikit-nix", "gen", aikitfile, "-o", self.flake, "--packages", "debian"]
+        argv: list[str | Path] = ["aikit-nix", "gen", "--packages", "debian"]
         self.command([*argv, "--debian-lock", lock] if lock else argv)
 
     def build(self) -> Path:
         """`nix build`: the image."""
-        link = self.folder / "result"
-        environment = mirror.build_environment()
-        self.command(["nix", "build", f"path:{self.flake}", "-o", link, "-L"], environment)
-        return link.resolve()
+        self.command(["aikit-nix", "fetch"])
+        self.command(["nix", "build", "path:flake", "-L"])
+        return (self.folder / "result").resolve()
 
     def ask(self, read: image.Image, root: Path, question: str, examples: bool) -> None:
         """Start the image and print what it answers."""
@@ -168,12 +167,12 @@ class Demo:
         total = time.time() - float(os.environ.get("AIKIT_NIX_STARTED", time.time() - sum(self.times.values())))
         rows = {
             "image": str(result),
-            "name": ", ".join(read.names),
+            "name": layout.read_layout(result).name,
             "digest": read.digest,
             "size": f"{read.size / 1e6:.0f} MB in {len(read.layers)} layers",
             "times": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.times.items()),
             "in all": f"{total:.0f} s, installation included",
-            "run it": f"docker load < {self.folder}/result && docker run -p 8080:8080 {read.names[0]}",
+            "run it": f"aikit-nix load --flake {self.flake}, or here: aikit-nix run --flake {self.flake} --chat",
         }
         self.console.print()
         for name, value in rows.items():
@@ -187,18 +186,17 @@ class Demo:
         yield
         self.times[name] = time.monotonic() - started
 
-    def command(self, argv: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
+    def command(self, argv: Sequence[str | Path]) -> None:
         """Run a command with what it says last beside a spinner. Raises CannotError with its last lines."""
         words = [str(word) for word in argv]
-        shown = " ".join([*(f"{name}={value}" for name, value in (environment or {}).items()), shlex.join(words)])
-        self.console.print(f"  [dim]$ {escape(shown)}[/]", soft_wrap=True)
+        self.console.print(f"  [dim]$ {escape(shlex.join(words))}[/]", soft_wrap=True)
         said: list[str] = []
         quiet = words[0] == "nix"
         with (
             self.console.status(words[0]) as status,
             subprocess.Popen(
                 words,
-                env={**os.environ, **(environment or {})},
+                cwd=self.folder,
                 text=True,
                 errors="replace",
                 stdin=subprocess.DEVNULL,

@@ -16,7 +16,7 @@ from support.image_fixtures import manifest_digest
 SLSA = "https://slsa.dev/provenance/v1"
 
 
-@pytest.mark.parametrize("output", ["oci", "default", "manifest"])
+@pytest.mark.parametrize("output", ["default", "archive", "manifest"])
 def test_what_nix_built_differs_in_nothing(tiny_project: Project, output: str) -> None:
     done = tiny_project.run("verify", tiny_project.build(output))
     assert done.returncode == 0, done.stderr

@@ -113,10 +113,10 @@ def test_a_lock_of_other_bytes_says_nothing_of_these(tmp_path: Path) -> None:
 
 
 def test_the_commands(tmp_path: Path) -> None:
-    recipes.write(tmp_path)
+    recipes.write(tmp_path / "flake")
     done = aikit_nix("sbom", "--system", SYSTEM, "-o", "sbom.json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "wrote sbom.json\n"), done.stderr
-    assert json.loads((tmp_path / "sbom.json").read_text()) == bill(tmp_path)
+    assert json.loads((tmp_path / "sbom.json").read_text()) == bill(tmp_path / "flake")
     done = aikit_nix("sbom", "--flake", "aikit", cwd=tmp_path)
     assert done.returncode == 1
     assert "holds no flake of aikit-nix: run `aikit-nix gen`" in done.stderr

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import lzma
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.debian import archive as debian_archive
 from aikit_nix.debian import lock as debian
+from aikit_nix.debian.index import Package
 from aikit_nix.http import client as http
 from support import file_server
 from support.debian_archive import ENGINE, INDEX, Archive, renew
@@ -150,3 +154,31 @@ def test_what_a_mirror_has_is_asked_once_where_it_does_not_answer(archive: Archi
     assert debian_archive.having(archive.mirror, wanted) == set()
     paths = {request.path for request in archive.server.requests[asked:]}
     assert paths == {f"/debian/{wanted[0].filename}"}
+
+
+@pytest.mark.usefixtures("nix")
+def test_debs_come_from_the_first_mirror_that_has_them_and_are_what_the_lock_says(tmp_path: Path) -> None:
+    """Into the very store paths that the flake's derivations look for; what was changed on the way never."""
+    contents = [os.urandom(3000) for _ in range(3)]
+    packages = [
+        Package(f"p{n}", "1:1~1", f"pool/main/p/p{n}_1~1_amd64.deb", hashlib.sha256(content).hexdigest(), len(content))
+        for n, content in enumerate(contents)
+    ]
+    with file_server.serve() as one, file_server.serve() as other:
+        one.files["/debian/pool/main/p/p0_1~1_amd64.deb"] = contents[0]
+        for package, content in zip(packages, contents, strict=True):
+            other.files[f"/debian/{package.filename}"] = content
+        other.failures["/debian/pool/main/p/p1_1~1_amd64.deb"] = [file_server.Failure(), file_server.Failure(cut=10)]
+        mirrors = [f"{one.url}/debian/", f"{other.url}/debian"]
+        debian_archive.bring(mirrors, packages[:2], tmp_path)
+        assert one.count("/debian/pool/main/p/p0_1~1_amd64.deb") == other.count(f"/debian/{packages[0].filename}") + 2
+        assert [package.store_path.read_bytes() for package in packages[:2]] == contents[:2]
+        assert packages[0].store_path.name.endswith("-p0_1-1_amd64.deb")
+        other.files[f"/debian/{packages[2].filename}"] = os.urandom(3000)
+        with pytest.raises(AikitError, match="p2_1-1_amd64"):
+            debian_archive.bring(mirrors, packages[2:], tmp_path)
+        assert not packages[2].store_path.exists()
+        del other.files[f"/debian/{packages[2].filename}"]
+        with pytest.raises(AikitError, match=r"no mirror has pool/main/p/p2_1~1_amd64.deb: name one in AIKIT_DEB"):
+            debian_archive.bring(mirrors, packages[2:], tmp_path)
+    subprocess.run(["nix-store", "--delete", *(package.store_path for package in packages[:2])], check=False)

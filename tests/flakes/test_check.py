@@ -96,7 +96,7 @@ def test_check_and_gen_refuse_the_same_at_the_same_place(
 ) -> None:
     write(folder, HEAD + MODEL + SECOND + more)
     checked = aikit_nix("check", *options, cwd=folder)
-    generated = aikit_nix("gen", "-o", "flake", *options, cwd=folder)
+    generated = aikit_nix("gen", "--flake", "flake", *options, cwd=folder)
     for done in (checked, generated):
         assert (done.returncode, "Traceback" in done.stderr) == (1, False)
         assert f"error: aikitfile.yaml:{place}: " in done.stderr

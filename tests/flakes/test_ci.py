@@ -44,7 +44,7 @@ def origin(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
         git(folder, "init", "-q")
         for command in (
             ["lock"],
-            ["gen", "--packages", "debian", "-o", "flake"],
+            ["gen", "--packages", "debian", "--flake", "flake"],
             ["fetch", "--flake", "flake"],
             ["ci", "github", "--flake", "flake", "--install", INSTALL, "-o", ".github/workflows/image.yml"],
             ["ci", "gitlab", "--flake", "flake", "--install", INSTALL, "-o", ".gitlab-ci.yml"],

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
-import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -197,52 +195,34 @@ def test_two_at_once_leave_one_of_the_two(tmp_path: Path) -> None:
         assert lock in (None, NIXPKGS.lock)
 
 
-# --- git
+# --- What Nix sees
 
 
-def git(top: Path, *args: str) -> str:
-    return subprocess.run(["git", *args], cwd=top, check=True, capture_output=True, text=True).stdout
+def test_nix_gets_the_flakes_own_files_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "a #?%é" / "flake"
+    folder.write(DEBIAN, out)
+    for name in ("model.gguf", "cosign.key", ".git/config", "deep/other", "aikit/__pycache__/x.pyc"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("secret")
+    with folder.staged(out) as staged:
+        assert (staged.reference, staged.folder and staged.folder.is_dir()) == ("path:.", True)
+        assert staged.folder
+        assert tree(staged.folder) == whole(DEBIAN)
+    assert not staged.folder.exists()
 
 
-def test_in_a_git_repository_nix_sees_the_files(tmp_path: Path) -> None:
-    git(tmp_path, "init", "-q")
-    (tmp_path / ".gitignore").write_text("*.json\n")
-    done = folder.write(DEBIAN, tmp_path / "image")
-    (said,) = folder.show_to_git(tmp_path / "image", done.written)
-    assert "told git of aikit, flake.nix" in said.message
-    assert set(git(tmp_path, "ls-files").split()) == {f"image/{path}" for path in DEBIAN.content}
-    assert git(tmp_path, "diff", "--cached", "--name-only") == ""
-    assert folder.show_to_git(tmp_path / "image", done.written) == ()
+def test_a_flake_that_cannot_be_written_to_is_as_good(tmp_path: Path) -> None:
+    folder.write(DEBIAN, tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    (tmp_path / "out").chmod(0o555)
+    with folder.staged(tmp_path / "out") as staged:
+        assert staged.folder
+        assert tree(staged.folder) == whole(DEBIAN)
 
 
-def test_outside_of_git_there_is_nothing_to_show(tmp_path: Path) -> None:
-    assert folder.show_to_git(tmp_path, ["aikit"]) == ()
-
-
-def test_a_machine_without_git_is_warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flake is written then, and no error may end what follows."""
-    git(tmp_path, "init", "-q")
-    done = folder.write(DEBIAN, tmp_path)
-    with (tmp_path / "large.gguf").open("wb") as model:
-        model.truncate(60_000_000)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    (said,) = folder.show_to_git(tmp_path, done.written)
-    assert "run `git add`" in said.message
-    assert folder.copied_models(tmp_path, []) == ()
-
-
-def test_a_model_inside_the_flake_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "_LARGE_BYTES", 3)
-    (tmp_path / "big.gguf").write_bytes(b"1234")
-    (tmp_path / "small.gguf").write_bytes(b"1")
-    (tmp_path / "link.gguf").symlink_to("big.gguf")
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep/other").write_bytes(b"1234")
-    (tmp_path / "elsewhere").mkdir()
-
-    def warned(top: Path) -> list[str]:
-        found = folder.copied_models(top, [tmp_path / "deep/other", tmp_path / "link.gguf"])
-        return [re.findall(r"\S+", diagnostic.message)[0] for diagnostic in found]
-
-    assert warned(tmp_path) == [str(tmp_path / "big.gguf"), str(tmp_path / "deep/other")]
-    assert warned(tmp_path / "elsewhere") == []
+@pytest.mark.parametrize("plan", ["", "[]", '{"sources": [{"path": "/dev/zero", "sha256": "0"}]}', '{"sources": 1}'])
+def test_a_plan_may_say_anything_of_what_it_was_made_from(tmp_path: Path, plan: str) -> None:
+    folder.write(DEBIAN, tmp_path)
+    (tmp_path / "aikit/plan.json").write_text(plan)
+    folder.refuse_stale(tmp_path)

@@ -68,7 +68,7 @@ def test_what_is_damaged_is_named_and_not_imported(what: str, bundle: Bundle, tm
     shutil.copytree(bundle.folder, damaged, copy_function=os.link)
     damage(damaged / where(bundle))
     machine = tmp_path / "nix"
-    done = fresh.aikit_nix(machine, "unbundle", damaged, "-o", "flake", cwd=tmp_path)
+    done = fresh.aikit_nix(machine, "unbundle", damaged, "--flake", "flake", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert name in done.stderr
@@ -114,7 +114,7 @@ def test_a_full_disk_is_said(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_empty_stays_as_it_is(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("mine")
-    done = aikit_nix("unbundle", bundle.folder, "-o", "mine", cwd=tmp_path)
+    done = aikit_nix("unbundle", bundle.folder, "--flake", "mine", cwd=tmp_path)
     assert done.returncode == 1
     assert "not empty" in done.stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]

@@ -29,7 +29,7 @@ def test_the_examples_work(tiny_flake: Path, tmp_path: Path, monkeypatch: pytest
             _, command, *arguments = shlex.split(line.replace("ghcr.io", server.address))
             if command in ("load", "run"):  # see their own tests
                 continue
-            ran = aikit_nix(command, *arguments, cwd=tiny_flake)
+            ran = aikit_nix(command, *arguments, cwd=tiny_flake.parent)
             assert ran.returncode == 0, ran.stderr
             done.add(command)
     assert done == {"push", "inspect", "diff"}

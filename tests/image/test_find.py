@@ -11,7 +11,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.image import find, index, layout
 from aikit_nix.nix import command as nix
 from aikit_nix.registry import reference
-from support import layouts
+from support import layouts, recipes
 from support.fake_registry import FakeRegistry
 from support.pushes import PATH
 
@@ -44,9 +44,9 @@ def test_of_several_in_a_registry_it_is_the_one_for_this_machine(
 def test_a_flake_is_built_without_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `inspect` and `push` want to know must need no model on this machine."""
     folder = layouts.make(tmp_path / "image", {PATH: b"weights"})
-    built: list[tuple[str, str]] = []
+    built: list[tuple[nix.Flake, str]] = []
 
-    def build(flake: str, output: str, _: object) -> Path:
+    def build(flake: nix.Flake, output: str, _: object) -> Path:
         built.append((flake, output))
         return folder
 
@@ -56,8 +56,27 @@ def test_a_flake_is_built_without_its_models(tmp_path: Path, monkeypatch: pytest
     assert find.layout_of(str(tmp_path / "flake")).image == layout.read_layout(folder)
     assert find.layout_of("github:me/images").folder == folder
     assert find.stream_of(str(tmp_path / "flake"))[1] == folder
-    own = nix.flake_reference(tmp_path / "flake")
-    assert built == [(own, "manifest"), ("github:me/images", "manifest"), (own, "manifest"), (own, "stream")]
+    own, far = nix.Flake(".", tmp_path / "flake"), nix.Flake("github:me/images")
+    assert built == [(own, "manifest"), (far, "manifest"), (own, "manifest"), (own, "stream")]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "nothing is not there: write the flake with `aikit-nix gen`, or name its folder with --flake"),
+        ("project", "holds neither a flake nor an OCI layout: write one with `aikit-nix gen`, or name project/flake"),
+        ("archive", "archive is a file, and no flake"),
+        ("layout", "is an OCI layout, which no container engine loads: name the flake"),
+    ],
+)
+def test_what_is_no_flake_is_said_and_never_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    recipes.write(tmp_path / "project/flake")
+    layouts.archive(layouts.make(tmp_path / "layout", {}), tmp_path / "archive")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AikitError, match=said):
+        find.stream_of(name)
 
 
 def test_a_layout_is_nothing_to_load(tmp_path: Path) -> None:

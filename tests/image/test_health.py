@@ -19,7 +19,7 @@ SECONDS = 60
 
 @pytest.fixture(scope="module")
 def archive(tiny_flake: Path) -> Path:
-    return flakes.build(tiny_flake)
+    return flakes.build(tiny_flake, "archive")
 
 
 @pytest.fixture

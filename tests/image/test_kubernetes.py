@@ -143,14 +143,16 @@ def test_the_schema_of_kubernetes_takes_them(tmp_path: Path, server: str | None)
 
 
 def test_the_command(tmp_path: Path) -> None:
-    recipes.write(tmp_path)
+    recipes.write(tmp_path / "flake")
     done = aikit_nix("k8s", REFERENCE, "-o", "pod.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "wrote pod.yaml\n"), done.stderr
-    assert (tmp_path / "pod.yaml").read_text() == kubernetes.manifests(materials.read(tmp_path), None, REFERENCE)
+    assert (tmp_path / "pod.yaml").read_text() == kubernetes.manifests(
+        materials.read(tmp_path / "flake"), None, REFERENCE
+    )
 
 
 def test_what_no_file_can_hold_is_refused(tmp_path: Path) -> None:
-    recipes.write(tmp_path)
+    recipes.write(tmp_path / "flake")
     for args in (["\udcff"], ["--server", "\udcff"]):
         done = aikit_nix("k8s", *args, "-o", "pod.yaml", cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n"), "is no UTF-8" in done.stderr) == (1, 1, True), done.stderr

@@ -38,7 +38,7 @@ def test_podman_has_the_image_afterwards(tiny_flake: Path, tmp_path: Path) -> No
         (tmp_path / "podman").write_text(f'#!/bin/sh\nexec {" ".join(["/usr/bin/podman", *engine.argv[1:]])} "$@"\n')
         (tmp_path / "podman").chmod(0o755)
         env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        done = aikit_nix("load", "--with", "podman", "--from", tiny_flake, cwd=tmp_path, env=env)
+        done = aikit_nix("load", "--with", "podman", "--flake", tiny_flake, cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
         assert engine.run("image", "inspect", "--format", "sha256:{{.Id}}", "tiny:avx").strip() == digest(tiny_flake)
     assert "next: podman run" in done.stdout
@@ -51,7 +51,7 @@ def test_docker_and_containerd_have_the_image_afterwards(
         return subprocess.run(argv, env=docker, check=True, capture_output=True, text=True).stdout
 
     for program in ("docker", "ctr"):
-        done = aikit_nix("load", "--with", program, "--from", tiny_flake, cwd=tmp_path, env=docker)
+        done = aikit_nix("load", "--with", program, "--flake", tiny_flake, cwd=tmp_path, env=docker)
         assert done.returncode == 0, done.stderr
     assert said("docker", "image", "inspect", "--format", "{{.Id}}", "tiny:avx").strip() == digest(tiny_flake)
     assert "docker.io/library/tiny:avx" in said("ctr", "images", "ls", "-q").split()
@@ -59,7 +59,7 @@ def test_docker_and_containerd_have_the_image_afterwards(
 
 def test_the_engine_that_works_gets_the_whole_image(tiny_flake: Path, tmp_path: Path) -> None:
     env = install(tmp_path, "nerdctl", f"exec cat > {tmp_path}/image.tar")
-    done = aikit_nix("load", "--from", tiny_flake, cwd=tmp_path, env=env)
+    done = aikit_nix("load", "--flake", tiny_flake, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert "loaded tiny:avx into nerdctl" in done.stdout
     assert unpack(tmp_path / "image.tar").digest == digest(tiny_flake)
@@ -68,17 +68,17 @@ def test_the_engine_that_works_gets_the_whole_image(tiny_flake: Path, tmp_path: 
 @pytest.mark.parametrize("load", ["echo no room left; exit 3", "cat > /dev/null; echo no room left; exit 3"])
 def test_what_the_engine_says_is_said(tiny_flake: Path, tmp_path: Path, load: str) -> None:
     env = install(tmp_path, "docker", load)
-    done = aikit_nix("load", "--from", tiny_flake, cwd=tmp_path, env=env)
+    done = aikit_nix("load", "--flake", tiny_flake, cwd=tmp_path, env=env)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == "error: `docker` failed with status 3: no room left"
 
 
 def test_without_an_engine_it_says_so(tiny_flake: Path, tmp_path: Path) -> None:
     env = install(tmp_path, "podman", "exit 0", info=1)
-    done = aikit_nix("load", "--from", tiny_flake, cwd=tmp_path, env=env)
+    done = aikit_nix("load", "--flake", tiny_flake, cwd=tmp_path, env=env)
     assert done.returncode == 1
     assert "error: no container engine: docker does not work (`docker info` says why); podman does" in done.stderr
-    done = aikit_nix("load", "--with", "podman", "--from", tiny_flake, cwd=tmp_path, env=env)
+    done = aikit_nix("load", "--with", "podman", "--flake", tiny_flake, cwd=tmp_path, env=env)
     assert "error: podman does not work (`podman info` says why)" in done.stderr
 
 
@@ -86,7 +86,7 @@ def test_without_an_engine_it_says_so(tiny_flake: Path, tmp_path: Path) -> None:
 def test_killed_in_mid_load_nothing_is_left(tiny_flake: Path, tmp_path: Path, signal: int) -> None:
     """The engine reads a part and waits; it gets the end of a torn archive, and whoever wrote it a broken pipe."""
     env = install(tmp_path, "podman", f"head -c 100000 > {tmp_path}/part; sleep 1; exec cat > {tmp_path}/rest")
-    argv = [sys.executable, "-m", "aikit_nix.cli", "load", "--from", str(tiny_flake)]
+    argv = [sys.executable, "-m", "aikit_nix.cli", "load", "--flake", str(tiny_flake)]
     process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     part = tmp_path / "part"
     while not (part.exists() and part.stat().st_size == 100000):

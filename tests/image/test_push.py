@@ -15,13 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.base.errors import AikitError
-from aikit_nix.http.client import Client, Patience
+from aikit_nix.http.client import Patience
 from aikit_nix.image import layout, push
 from aikit_nix.nix import store
 from aikit_nix.registry import reference
-from aikit_nix.registry.blob import Blob
-from aikit_nix.registry.client import Repository
 from support import layouts, podman, registry, wire
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry
@@ -160,7 +157,7 @@ def test_a_registry_with_a_login(tmp_path: Path) -> None:
         assert f"docker login {server.address}" in refused(full, f"{server.address}/a:1")
         auth = tmp_path / "auth.json"
         auth.write_text(json.dumps({"auths": {server.address: {"auth": "bWU6YSBzZWNyZXQgd29yZA=="}}}))
-        done = aikit_nix("push", f"{server.address}/a:1", f"{server.address}/b:2", "--from", full, "-v", cwd=tmp_path)
+        done = aikit_nix("push", f"{server.address}/a:1", f"{server.address}/b:2", "--flake", full, "-v", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert server.tags("a") == ["1"]
         assert server.tags("b") == ["2"]
@@ -232,7 +229,7 @@ def test_a_registry_that_is_gone_publishes_nothing(server: registry.Registry, ta
 def test_interrupted_it_ends_at_once(server: registry.Registry, tap: Wire, tmp_path: Path) -> None:
     full = layouts.make(tmp_path / "full", {PATH: os.urandom(40 * MIB)}, blobs=True)
     tap.hold_after = 20 * MIB
-    argv = [sys.executable, "-m", "aikit_nix.cli", "push", f"{tap.address}/a:1", "--from", str(full)]
+    argv = [sys.executable, "-m", "aikit_nix.cli", "push", f"{tap.address}/a:1", "--flake", str(full)]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         while tap.sent < 20 * MIB:
@@ -252,35 +249,11 @@ def test_what_is_asked_for_wrongly_is_said(tmp_path: Path) -> None:
         ((), "Missing argument"),
         (("tiny",), "names no registry"),
         (("localhost:1/A:1",), "names no repository"),
-        (("localhost:1/a:1", "--from", tmp_path), "neither a flake nor an OCI layout"),
+        (("localhost:1/a:1", "--flake", tmp_path), "neither a flake nor an OCI layout"),
         (("localhost:1/a@sha256:" + "0" * 64,), "the image has the digest sha256:"),
         (("user:word@localhost/a:1",), "use `docker login`"),
     ):
-        done = aikit_nix("push", "--from", full, *arguments, cwd=tmp_path)
+        done = aikit_nix("push", "--flake", full, *arguments, cwd=tmp_path)
         assert done.returncode in (1, 2)
         assert expected in done.stderr
         assert "Traceback" not in done.stderr
-
-
-# --- Blobs of any kind
-
-
-def test_the_same_bytes_under_two_names_are_sent_once(fake: FakeRegistry) -> None:
-    blobs = [Blob.of(b"here", name) for name in ("one", "two")]
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        assert push.bring(repository, blobs, None, chunk=MIB, jobs=2) == len(b"here")
-    assert fake.count("POST") == 1
-
-
-def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) -> None:
-    here, absent = Blob.of(b"here", "the text"), Blob("sha256:" + "0" * 64, 1, "the model", None)
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        with pytest.raises(AikitError, match=r"^error: the model is neither in .*/a/x nor on this machine"):
-            push.bring(repository, [here, absent], None, chunk=MIB, jobs=2)
-    assert (fake.blobs, fake.manifests, fake.count("POST")) == ({}, {}, 0)
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        fake.blobs["a/x", absent.digest] = b"x"
-        assert push.bring(repository, [here, absent], None, chunk=MIB, jobs=2) == len(b"here")

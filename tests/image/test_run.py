@@ -72,7 +72,7 @@ def gone(pids: list[int]) -> bool:
 @pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_it_answers_and_stops_when_told(tiny_flake: Path, how: signal.Signals) -> None:
-    with running("--from", tiny_flake) as (process, url):
+    with running("--flake", tiny_flake) as (process, url):
         assert ask(url) == tiny_gguf.SENTENCE
         children = descendants(process.pid)
         assert len(children) > 1
@@ -84,7 +84,7 @@ def test_it_answers_and_stops_when_told(tiny_flake: Path, how: signal.Signals) -
 
 @pytest.mark.usefixtures("bubblewrap")
 def test_many_ask_at_once_and_its_memory_stays_as_it_is(tiny_flake: Path) -> None:
-    with running("--from", tiny_flake) as (process, url):
+    with running("--flake", tiny_flake) as (process, url):
 
         def ask_together(count: int) -> int:
             """The bytes that the server has in memory afterwards."""
@@ -107,7 +107,7 @@ def test_many_ask_at_once_and_its_memory_stays_as_it_is(tiny_flake: Path) -> Non
 def test_a_chat_through_pipes(tiny_flake: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "aikit_nix.cli", "run", "--chat", "--port", "0", "--with", "bubblewrap"]
     done = subprocess.run(
-        [*argv, "--from", str(tiny_flake), "--", "--ctx-size", "256"],
+        [*argv, "--flake", str(tiny_flake), "--", "--ctx-size", "256"],
         input="Hello\n\nGrüß Gott 你好\n",
         capture_output=True,
         text=True,
@@ -120,7 +120,7 @@ def test_a_chat_through_pipes(tiny_flake: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bubblewrap")
 def test_what_cannot_start_is_said(tiny_flake: Path, tmp_path: Path) -> None:
-    run = ("run", "--with", "bubblewrap", "--from", tiny_flake)
+    run = ("run", "--with", "bubblewrap", "--flake", tiny_flake)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = aikit_nix(*run, "--port", str(taken.getsockname()[1]), cwd=tmp_path)
     assert done.returncode == 1
@@ -130,7 +130,7 @@ def test_what_cannot_start_is_said(tiny_flake: Path, tmp_path: Path) -> None:
     assert "--no-such-option" in done.stderr
     assert "before it was ready" in done.stderr.splitlines()[-1]
     thin = layouts.make(tmp_path / "thin", {"/models/x.gguf": os.urandom(10)})
-    done = aikit_nix("run", "--with", "bubblewrap", "--from", thin, "--port", "0", cwd=tmp_path)
+    done = aikit_nix("run", "--with", "bubblewrap", "--flake", thin, "--port", "0", cwd=tmp_path)
     assert "/models/x.gguf is not on this machine: `aikit-nix fetch` brings it" in done.stderr
 
 
@@ -138,7 +138,7 @@ def test_an_engine_that_starts_no_container_is_not_the_only_way(tiny_flake: Path
     (tmp_path / "podman").write_text("#!/bin/sh\ncase $1 in info|image) ;; run) exit 126 ;; esac\ncat > /dev/null\n")
     (tmp_path / "podman").chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = aikit_nix("run", "--with", "podman", "--from", tiny_flake, "--port", "0", cwd=tmp_path, env=env)
+    done = aikit_nix("run", "--with", "podman", "--flake", tiny_flake, "--port", "0", cwd=tmp_path, env=env)
     assert done.returncode == 1
     assert "podman starts no container here (status 126): `--with bubblewrap` does without it" in done.stderr
 
@@ -161,7 +161,7 @@ esac
     )
     (tmp_path / "podman").chmod(0o755)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    argv = [sys.executable, "-m", "aikit_nix.cli", "run", "--port", "0", "--from", str(tiny_flake)]
+    argv = [sys.executable, "-m", "aikit_nix.cli", "run", "--port", "0", "--flake", str(tiny_flake)]
     process = subprocess.Popen([*argv, "--", "--threads", "2"], env=env, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout

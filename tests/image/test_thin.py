@@ -32,7 +32,7 @@ folder, flake, name = sys.argv[1:]
 server = registry.Registry(Path(folder))
 server.start()
 try:
-    argv = [sys.executable, "-m", "aikit_nix.cli", "push", f"{server.address}/{name}", "--from", flake]
+    argv = [sys.executable, "-m", "aikit_nix.cli", "push", f"{server.address}/{name}", "--flake", flake]
     sys.exit(subprocess.run(argv).returncode)
 finally:
     server.kill()
@@ -120,7 +120,7 @@ def test_a_changed_line_costs_less_than_a_mebibyte(
             flake = generate(tmp_path)
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{number}"))
             before = wire.total
-            done = aikit_nix("push", f"{wire.address}/a/tiny:{number}", "--from", flake, cwd=tmp_path, env=None)
+            done = aikit_nix("push", f"{wire.address}/a/tiny:{number}", "--flake", flake, cwd=tmp_path, env=None)
             assert done.returncode == 0, done.stderr
             if number:
                 assert wire.total - before < 100_000

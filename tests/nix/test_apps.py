@@ -53,7 +53,7 @@ def flake(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     (folder / "aikitfile.yaml").write_text(AIKITFILE)
     with pytest.MonkeyPatch.context() as patch:
         flakes.environment(folder, patch)
-        done = aikit_nix("gen", "--packages", "debian", "-o", "flake", cwd=folder)
+        done = aikit_nix("gen", "--packages", "debian", "--flake", "flake", cwd=folder)
         assert done.returncode == 0, done.stderr
         yield Flake(folder / "flake")
 
@@ -89,7 +89,7 @@ def test_load_takes_the_engine_that_works(flake: Flake, engines: Engines) -> Non
     done = flake.app("load", **engines.env)
     assert done.returncode == 0, done.stderr
     assert engines.calls == ["docker info", "podman info", "podman load"]
-    assert unpack(engines.folder / "image.tar") == unpack(flake.build("default"))
+    assert unpack(engines.folder / "image.tar") == unpack(flake.build("archive"))
 
 
 def test_load_takes_the_engine_that_is_named(flake: Flake, engines: Engines) -> None:

@@ -94,7 +94,7 @@ def test_builds_outside_of_a_sandbox_are_warned_of(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     warned = nix.sandbox_warning()
     assert [said in warning.message for warning in warned] == ([True] if said else [])
-    command = nix.build_command(tmp_path, {})
+    command = nix.build_command(tmp_path)
     assert ("--extra-experimental-features" in command) == ("flakes" not in lines)
 
 
@@ -108,7 +108,7 @@ def test_the_command_that_builds_finds_the_flake(tmp_path: Path, monkeypatch: py
     for folder in (Path(name), tmp_path / "c" / name):
         folder.mkdir(parents=True)
         (folder / "flake.nix").write_text("{ outputs = _: { }; }\n")
-        command = nix.build_command(folder, {"X": "a b"}).replace("nix build", "nix flake metadata")
+        command = nix.build_command(folder).replace("nix build", "nix flake metadata")
         seen = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (seen.returncode, "Resolved URL" in seen.stdout) == (0, True), (command, seen.stderr)
     assert not (tmp_path / "x").exists()
@@ -117,10 +117,10 @@ def test_the_command_that_builds_finds_the_flake(tmp_path: Path, monkeypatch: py
 @pytest.mark.usefixtures("nix")
 def test_the_command_that_builds_is_short_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    nix_build = nix.build_command(tmp_path, {})
-    assert nix_build.startswith("nix build")
-    assert nix.build_command(Path("image"), {}) == f"{nix_build} ./image"
-    assert nix.build_command(tmp_path / "image", {"A": "$x"}) == f"A='$x' {nix_build} {tmp_path}/image"
+    nix_build = nix.build_command(Path(), "--offline").removesuffix(" path:.")
+    assert nix_build.startswith("nix build --offline")
+    assert nix.build_command(Path("flake"), "--offline") == f"{nix_build} path:flake"
+    assert nix.build_command(tmp_path / "flake", "--offline") == f"{nix_build} path:{tmp_path}/flake"
 
 
 # --- What a derivation is made of

@@ -50,7 +50,7 @@ def folder(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 
 def unpacked(folder: Path, runtime: str, root: Path, system: str = "x86_64-linux") -> image.Image:
     """The image of a runtime, unpacked into `root`."""
-    done = aikit_nix("gen", "--packages", "debian", "-o", f"flake-{runtime}", cwd=folder)
+    done = aikit_nix("gen", "--packages", "debian", "--flake", f"flake-{runtime}", cwd=folder)
     assert done.returncode == 0, done.stderr
     argv = ["nix", "build", f"path:{folder}/flake-{runtime}#packages.{system}.image-{runtime}", "--no-link", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

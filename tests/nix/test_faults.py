@@ -66,7 +66,7 @@ def test_a_flipped_bit_in_a_model_ends_the_stream(library: Library, known: Known
     status, error = said(script)
     assert status == 1
     assert error.startswith(f"error: the image is not complete: /models/tiny.gguf ({known.path}) gives sha256:")
-    done = library.try_build("default", models=[known.plan])
+    done = library.try_build("archive", models=[known.plan])
     assert done.returncode != 0
     assert "the image is not complete: /models/tiny.gguf" in done.stderr
     assert "hash mismatch" in library.try_build("oci", models=[known.plan]).stderr
@@ -135,9 +135,9 @@ def test_a_full_disk_in_mid_build(library: Library, known: Known, tmp_path: Path
     if os.geteuid() != 0:
         pytest.skip("a disk of 20 MB needs root")
     plan = {"models": [known.plan]}
-    argv = library.argv("nix-instantiate", "default", **plan)
+    argv = library.argv("nix-instantiate", "archive", **plan)
     drv = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-    ours = library.build("default", **plan)
+    ours = library.build("archive", **plan)
     argv = ["nix-store", "--query", "--references", drv]
     references = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
     argv = ["nix-store", "--realise", *(path for path in references if path.endswith(".drv"))]

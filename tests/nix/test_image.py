@@ -58,7 +58,7 @@ def test_a_layer_that_the_plan_gets_wrong_is_refused(library: Library, tmp_path:
     right = model(tmp_path, os.urandom(64))
     wrong = right | {"layer": right["layer"] | {"digest": f"sha256:{'1' * 64}"}}
     assert "hash mismatch" in library.try_build("oci", models=[wrong]).stderr
-    done = library.try_build("default", models=[wrong])
+    done = library.try_build("archive", models=[wrong])
     assert done.returncode != 0
     assert "the image is not complete: /models/tiny.gguf" in done.stderr
 
@@ -114,7 +114,7 @@ def test_a_plan_of_another_format_is_refused(library: Library) -> None:
     assert "reads plans of format 2" in done.stderr
 
 
-@pytest.mark.parametrize("output", ["manifest", "oci", "stream", "default"])
+@pytest.mark.parametrize("output", ["manifest", "oci", "stream", "archive"])
 def test_a_second_build_gives_the_same(library: Library, tmp_path: Path, output: str) -> None:
     models = [model(tmp_path, b"again")]
     library.build(output, models=models)

@@ -139,7 +139,7 @@ def built(
     folder = tmp_path_factory.mktemp(name)
     tiny_gguf.make(folder / "tiny.gguf")
     (folder / "aikitfile.yaml").write_text(AIKITFILE + (PICTURE if name == "stablediffusion" else ""))
-    argv = ["gen", "--engine", engine, "--cuda-capability", "9.0", "-o", "flake"]
+    argv = ["gen", "--engine", engine, "--cuda-capability", "9.0", "--flake", "flake"]
     done = aikit_nix(*argv, cwd=folder, env={**os.environ, **cuda_nixpkgs.env})
     assert done.returncode == 0, done.stderr
     archive = cuda_nixpkgs.build(folder / "flake", "default")

@@ -62,7 +62,7 @@ def build(nixpkgs: Nixpkgs, output: str, **changes: Any) -> Path:
 def test_every_form_is_the_same_image(debian_nixpkgs: Nixpkgs, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"models": [model(tmp_path, debian_nixpkgs, known=True)]}
     manifest, oci, image, stream = (
-        build(debian_nixpkgs, output, **changes) for output in ("manifest", "oci", "image", "stream")
+        build(debian_nixpkgs, output, **changes) for output in ("manifest", "oci", "archive", "stream")
     )
     assert (manifest / "index.json").read_bytes() == (oci / "index.json").read_bytes()
     layout, archive = unpack(oci), unpack(image, tmp_path / "root")

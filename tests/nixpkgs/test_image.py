@@ -55,7 +55,7 @@ def generate(nixpkgs: Nixpkgs, folder: Path, context: int) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in nixpkgs.env.items():
             patch.setenv(name, value)
-        done = aikit_nix("gen", "--engine", "llama-server", "-o", "flake", cwd=folder)
+        done = aikit_nix("gen", "--engine", "llama-server", "--flake", "flake", cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "flake"
 

@@ -73,7 +73,7 @@ def test_every_image_that_gen_plans_instantiates(nixpkgs: Nixpkgs, tmp_path: Pat
         f"  - {{name: m, source: 'https://example.com/m.gguf', sha256: '{'0' * 64}'}}\n"
         "config: '[{name: m, parameters: {model: m.gguf}}]'\n"
     )
-    done = aikit_nix("gen", "-o", "flake", cwd=tmp_path, env={**os.environ, **nixpkgs.env})
+    done = aikit_nix("gen", "--flake", "flake", cwd=tmp_path, env={**os.environ, **nixpkgs.env})
     assert done.returncode == 0, done.stderr
     plan = (tmp_path / "flake/aikit/plan.json").read_text()
     attributes = [f"packages.{system}.default" for system in json.loads(plan)["systems"]]

@@ -101,7 +101,7 @@ def built(localai_nixpkgs: Nixpkgs, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("image")
     tiny_gguf.make(folder / "tiny.gguf")
     (folder / "aikitfile.yaml").write_text(AIKITFILE)
-    done = aikit_nix("gen", "-o", "flake", cwd=folder, env={**os.environ, **localai_nixpkgs.env})
+    done = aikit_nix("gen", "--flake", "flake", cwd=folder, env={**os.environ, **localai_nixpkgs.env})
     assert done.returncode == 0, done.stderr
     archive = localai_nixpkgs.build(folder / "flake", "default")
     yield Built(unpack(archive, folder / "root"), folder / "root")

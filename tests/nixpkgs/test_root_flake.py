@@ -92,7 +92,7 @@ def test_what_no_image_can_be_made_of_is_refused(nixpkgs: Nixpkgs, changes: dict
 @pytest.mark.parametrize("engine", ["localai", "llama-server"])
 def test_the_template_becomes_an_image(nixpkgs: Nixpkgs, tmp_path: Path, engine: str) -> None:
     starter = REPOSITORY / "templates/starter/aikitfile.yaml"
-    done = aikit_nix("gen", starter, "--engine", engine, "-o", "out", cwd=tmp_path, env=dict(nixpkgs.env))
+    done = aikit_nix("gen", starter, "--engine", engine, "--flake", "out", cwd=tmp_path, env=dict(nixpkgs.env))
     assert done.returncode == 0, done.stderr
     plan = (tmp_path / "out/aikit/plan.json").read_text()
     (drv,) = nixpkgs.instantiate(plans.OUTPUTS, "packages.x86_64-linux.default", plan=plan)

@@ -127,7 +127,7 @@ def test_a_whole_repository_says_which_files_it_takes(tmp_path: Path, hub: Huggi
     ]
     done(tmp_path, "fetch")
     done(tmp_path, "gen", "--elsewhere")
-    plan = json.loads((tmp_path / "aikit/plan.json").read_text())
+    plan = json.loads((tmp_path / "flake/aikit/plan.json").read_text())
     assert [file["path"] for file in plan["models"]] == [file["path"] for file in locked(tmp_path)[0]["files"]]
 
 
@@ -288,9 +288,9 @@ def test_nix_build_of_a_gated_model_says_what_brings_it(
     write(tmp_path, ("m", "huggingface://ns/gated/m.gguf"))
     done(tmp_path, "lock")
     done(tmp_path, "gen", "--packages", "debian")
-    plan = json.loads((tmp_path / "aikit/plan.json").read_text())
+    plan = json.loads((tmp_path / "flake/aikit/plan.json").read_text())
     assert plan["models"][0]["url"] is None
-    build = ["nix", "build", f"path:{tmp_path}#models", "--no-link"]
+    build = ["nix", "build", f"path:{tmp_path}/flake#models", "--no-link"]
     failed = subprocess.run(build, capture_output=True, text=True, check=False)
     assert failed.returncode != 0
     assert "Run `aikit-nix fetch` beside the aikitfile" in failed.stderr

@@ -32,7 +32,7 @@ def test_local_files_and_folders(tmp_path: Path, model: bytes) -> None:
         "exl2": ["/models/exl2/config.json", "/models/exl2/sub/output.safetensors"],
     }
     done(tmp_path, "gen", "--elsewhere")
-    plan = (tmp_path / "aikit/plan.json").read_bytes()
+    plan = (tmp_path / "flake/aikit/plan.json").read_bytes()
     done(tmp_path, "explain")
     assert "no mistakes found" in done(tmp_path, "check")
 
@@ -49,7 +49,7 @@ def test_local_files_and_folders(tmp_path: Path, model: bytes) -> None:
     (tmp_path / "exl2/config.json").unlink()
     (tmp_path / "m.gguf").unlink()
     done(tmp_path, "gen", "--elsewhere")
-    assert (tmp_path / "aikit/plan.json").read_bytes() == plan
+    assert (tmp_path / "flake/aikit/plan.json").read_bytes() == plan
 
 
 def test_the_plan_is_the_same_with_and_without_the_file(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_the_plan_is_the_same_with_and_without_the_file(tmp_path: Path) -> None:
     plans = []
     for _ in range(2):
         done(tmp_path, "gen", "--packages", "debian", "--elsewhere")
-        plans.append((tmp_path / "aikit/plan.json").read_text())
+        plans.append((tmp_path / "flake/aikit/plan.json").read_text())
         (tmp_path / "base.gguf").unlink(missing_ok=True)
     assert plans[0] == plans[1]
     assert "chat-template-file" in plans[0]
@@ -75,7 +75,7 @@ def test_the_plan_knows_the_head_of_a_remote_file(tmp_path: Path, hub: HuggingFa
     write(tmp_path, ("base", "huggingface://ns/repo/base.gguf"), more=config)
     done(tmp_path, "lock")
     done(tmp_path, "gen", "--packages", "debian", "--elsewhere")
-    assert "chat-template-file" in (tmp_path / "aikit/plan.json").read_text()
+    assert "chat-template-file" in (tmp_path / "flake/aikit/plan.json").read_text()
     said = done(tmp_path, "check")
     assert "context_size 9999 is more than the 4096 tokens that base.gguf was trained for" in said
 

@@ -71,7 +71,7 @@ def test_ollamas_model_is_pinned_by_its_digest(tmp_path: Path, pusher: Pusher, m
     assert in_store(name, model)
     assert only_file(tmp_path)["layer"]
     done(tmp_path, "gen", "--elsewhere")
-    plan = json.loads((tmp_path / "aikit/plan.json").read_text())
+    plan = json.loads((tmp_path / "flake/aikit/plan.json").read_text())
     assert [file["path"] for file in plan["models"]] == [f"/models/{name}"]
     assert "aikit-nix fetch" in plan["models"][0]["fetch"]
 

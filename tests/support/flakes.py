@@ -28,16 +28,20 @@ AIKITFILE = "apiVersion: v1alpha1\nruntime: avx2\nmodels:\n  - {name: tiny, sour
 
 @dataclass(frozen=True)
 class Project:
-    """`folder` has aikitfile.yaml, aikit.lock, the model and the flake."""
+    """`folder` has aikitfile.yaml, aikit.lock, the model and the flake's folder."""
 
     folder: Path
+
+    @property
+    def flake(self) -> Path:
+        return self.folder / "flake"
 
     def run(self, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
         """`aikit-nix ARGUMENTS` in the folder."""
         return aikit_nix(*arguments, cwd=self.folder, env={**os.environ, **env} if env else None)
 
     def build(self, output: str) -> Path:
-        return build(self.folder, output)
+        return build(self.flake, output)
 
 
 def build(flake: Path, output: str = "default") -> Path:

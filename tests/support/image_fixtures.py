@@ -103,6 +103,6 @@ def manifest_digest(project: Project) -> str:
 
 def generate(folder: Path, *options: str) -> Path:
     """The flake of the folder's aikitfile."""
-    done = aikit_nix("gen", "--packages", "debian", "-o", "flake", *options, cwd=folder, env=dict(os.environ))
+    done = aikit_nix("gen", "--packages", "debian", "--flake", "flake", *options, cwd=folder, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     return folder / "flake"

@@ -11,6 +11,8 @@ from aikit_nix import __version__
 from aikit_nix.base import files, process
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.debian import mirror
+from aikit_nix.flakes import folder as folders
+from aikit_nix.flakes import inputs
 from aikit_nix.flakes.materials import Recipe
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.image import layout
@@ -28,7 +30,7 @@ def built(recipe: Recipe, system: str) -> Image:
 
 def build(recipe: Recipe, system: str) -> Path:
     """The layout of that image. Raises AikitError."""
-    return nix.build(nix.flake_reference(recipe.folder), f"packages.{system}.manifest", mirror.build_environment())
+    return inputs.build(recipe.folder, f"packages.{system}.manifest")
 
 
 def build_again(recipe: Recipe, system: str) -> int:
@@ -37,12 +39,12 @@ def build_again(recipe: Recipe, system: str) -> int:
     With Debian's packages that is everything; with nixpkgs the engine and the image, not the compilers below them. Raises
     AikitError with what came out otherwise.
     """
-    reference = nix.flake_reference(recipe.folder)
-    manifest = nix.evaluate(reference, f"packages.{system}.manifest.drvPath")
-    if recipe.plan.packages is Packages.DEBIAN:
-        wanted = nix.built_here(manifest)
-    else:
-        wanted = [nix.evaluate(reference, f"packages.{system}.engine.drvPath"), manifest]
+    with folders.staged(recipe.folder) as flake:
+        manifest = nix.evaluate(flake, f"packages.{system}.manifest.drvPath")
+        if recipe.plan.packages is Packages.DEBIAN:
+            wanted = nix.built_here(manifest)
+        else:
+            wanted = [nix.evaluate(flake, f"packages.{system}.engine.drvPath"), manifest]
     process.run(["nix-store", "--realise", *wanted], env=mirror.build_environment())
     process.run(["nix-store", "--realise", "--check", "--keep-going", *wanted], env=mirror.build_environment())
     return len(wanted)

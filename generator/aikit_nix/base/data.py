@@ -1,4 +1,4 @@
-"""Where the files that aikit-nix ships lie: the Nix library and the templates."""
+"""Where files lie: what aikit-nix ships, the Nix library and the templates, and what a user has."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries them under data/; a checkout has them beside generator/.
 _ROOT = _PACKAGE / "data" if (_PACKAGE / "data").is_dir() else _PACKAGE.parents[1]
+
+# What commands look for in the current folder
+AIKITFILE = Path("aikitfile.yaml")
+FLAKE = Path("flake")
 
 NIX = _ROOT / "nix"
 TEMPLATES = _ROOT / "templates"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aikit_nix.aikitfile import schema as language
-from aikit_nix.base import console
+from aikit_nix.base import console, data
 from aikit_nix.base.console import report, say
 from aikit_nix.commands import options
 
@@ -55,7 +55,7 @@ def check(
     from aikit_nix.base.errors import AikitError, Diagnostic, Severity
     from aikit_nix.flakes import check as checker
 
-    paths = files or (options.DEFAULT,)
+    paths = files or (data.AIKITFILE,)
     found: list[Diagnostic] = []
     for path in paths:
         try:
@@ -129,7 +129,7 @@ def _chosen(
     here = choices.Choices(
         runtime=runtime, engine=engine, packages=packages, escapes=escapes, drop_settings=drop_settings
     )
-    return here.over(choices.read(aikitfile.parent))
+    return here.over(choices.read(aikitfile.parent / data.FLAKE))
 
 
 @click.command()
@@ -147,7 +147,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
     from aikit_nix.aikitfile import fmt as formatter
 
     changed = 0
-    for path in files or (options.DEFAULT,):
+    for path in files or (data.AIKITFILE,):
         change = formatter.plan(path, unescape=unescape)
         if change is None:
             continue
@@ -178,7 +178,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
     "--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, which then is not downloaded to compute it."
 )
 @click.option(
-    "-o", "--output", type=options.FILE, default=options.DEFAULT, show_default=True, help="The aikitfile to write."
+    "-o", "--output", type=options.FILE, default=data.AIKITFILE, show_default=True, help="The aikitfile to write."
 )
 @click.option("--force", is_flag=True, help="Overwrite the aikitfile.")
 def init(

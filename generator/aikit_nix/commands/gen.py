@@ -47,7 +47,7 @@ from aikit_nix.commands import options
 def gen(
     aikitfile: Path,
     lock_path: Path | None,
-    output: Path,
+    flake: Path,
     runtime: str | None,
     engine: str | None,
     packages: str | None,
@@ -84,7 +84,7 @@ def gen(
     )
     done = generate.write(
         aikitfile,
-        output,
+        flake,
         chosen,
         lock_path=lock_path,
         debian_lock=debian_lock,
@@ -111,7 +111,7 @@ def gen(
     metavar="NAME",
     default="default",
     show_default=True,
-    help="What of the flake is built: `stream`, `oci`, `image-avx2`, `manifest` (which needs no model) ...",
+    help="What of the flake is built: `archive`, `stream`, `image-avx2`, `manifest` (which needs no model) ...",
 )
 @click.option(
     "--out-link", type=click.Path(path_type=Path), default=Path("result"), show_default=True, help="The link to it."
@@ -120,7 +120,7 @@ def gen(
 def build(
     aikitfile: Path,
     lock_path: Path | None,
-    output: Path,
+    flake: Path,
     runtime: str | None,
     engine: str | None,
     packages: str | None,
@@ -134,11 +134,10 @@ def build(
     That is `fetch` of what is missing, `gen` and `nix build`. Every model has to be pinned, in the file or in
     aikit.lock.
     """
-    from aikit_nix.flakes import generate
+    from aikit_nix.flakes import generate, inputs
     from aikit_nix.flakes.choices import Choices
     from aikit_nix.models import locking
     from aikit_nix.models import project as pipeline
-    from aikit_nix.nix import command as nix
 
     if attribute != "manifest":
         project = pipeline.read(aikitfile, lock_path=lock_path)
@@ -147,7 +146,7 @@ def build(
         say(*(f"added {file} to the Nix store" for file in added))
         locking.bring(pinned, project.lock, jobs)
     chosen = Choices(packages=packages, engine=engine, runtime=runtime, drop_settings=drop_settings)
-    done = generate.write(aikitfile, output, chosen, lock_path=lock_path, report=report)
+    done = generate.write(aikitfile, flake, chosen, lock_path=lock_path, report=report)
     say(*(line for line in done.lines() if not line.startswith("next: ")))
-    built = nix.build(nix.flake_reference(output), attribute, done.environment, out_link=out_link)
+    built = inputs.build(flake, attribute, out_link=out_link)
     say(f"built {out_link} -> {built}")

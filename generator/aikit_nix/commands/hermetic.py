@@ -11,11 +11,9 @@ import click
 from aikit_nix.base import console
 from aikit_nix.commands import options
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
-
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.argument("folder", metavar="DIR", type=options.FOLDER)
 @options.FLAKE
 @options.LOCK
 @options.SYSTEM
@@ -53,14 +51,14 @@ def bundle(
     console.say(
         f"wrote {folder}: all that {index.image} for {index.system} is built of, {console.size(copied)} of it new"
     )
-    console.say(f"next, on a machine without network: aikit-nix unbundle {shlex.quote(str(folder))} -o flake")
+    console.say(f"next, on a machine without network: aikit-nix unbundle {shlex.quote(str(folder))} --flake flake")
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("-o", "--output", type=_FOLDER, help="Also write the flake, into this new folder.")
+@click.argument("folder", metavar="DIR", type=options.FOLDER)
+@options.NEW_FLAKE
 @click.option("--public-key", metavar="NAME:KEY", help="The bundle must be signed with this key.")
-def unbundle(folder: Path, output: Path | None, public_key: str | None) -> None:
+def unbundle(folder: Path, flake: Path | None, public_key: str | None) -> None:
     """Bring what `bundle` wrote into DIR into the Nix store.
 
     No network is used. Of a signed bundle the signature is checked before anything is written. Nix checks every hash:
@@ -68,6 +66,7 @@ def unbundle(folder: Path, output: Path | None, public_key: str | None) -> None:
     damaged or missing is named, and the rest can be brought again.
     """
     from aikit_nix.flakes import unbundle as bundles
+    from aikit_nix.nix import command as nix
 
     found = bundles.read(folder, public_key)
     content = bundles.content(found)
@@ -75,9 +74,9 @@ def unbundle(folder: Path, output: Path | None, public_key: str | None) -> None:
     count = bundles.bring(found, content, public_key)
     paths = len(found.index.paths)
     console.say(f"all {paths} store paths of {found.index.image} are in the Nix store, {count} of them new ({signed})")
-    if output:
-        bundles.write_flake(content, output)
-        console.say(f"wrote {output}", f"next: nix build --offline path:{shlex.quote(str(output.resolve()))}")
+    if flake:
+        bundles.write_flake(content, flake)
+        console.say(f"wrote {flake}", f"next: {nix.build_command(flake, '--offline')}")
 
 
 @click.command()

@@ -6,30 +6,21 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from aikit_nix.base import console
+from aikit_nix.base import console, data
 from aikit_nix.base.errors import error
+from aikit_nix.commands import options
 from aikit_nix.commands.options import INSECURE
 
-if TYPE_CHECKING:
-    from aikit_nix.image.supply import Supply
-
-FROM = click.option(
-    "--from",
-    "source",
-    default=".",
-    metavar="FLAKE|LAYOUT",
-    help="Folder or reference of the flake, or an OCI layout.  [default: the current folder]",
-)
 FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
 
 @click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
-@FROM
+@options.IMAGE
 @click.option("--mount-from", metavar="REPOSITORY", multiple=True, help="Another repository there that has some of it.")
 @INSECURE
 @click.option(
@@ -45,7 +36,7 @@ FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"])
 @click.option("--modelpack", is_flag=True, help="The models alone, as a ModelPack artifact.")
 def push(
     references: tuple[str, ...],
-    source: str,
+    flake: str,
     mount_from: tuple[str, ...],
     insecure: bool | None,
     chunk: int,
@@ -55,86 +46,88 @@ def push(
 ) -> None:
     """Bring the flake's image to registries.
 
-    REF is REGISTRY/REPOSITORY:TAG. Only what a registry lacks is sent, and nothing is stored here: a model comes from
-    the Nix store, from its file beside the aikitfile, or straight from its origin. Logins are those of docker and podman.
+    REF is REGISTRY/REPOSITORY:TAG. Only what a registry lacks is sent, a model straight from the Nix store: where the
+    registry has the models, this machine needs none of them. Logins are those of docker and podman.
     """
     from aikit_nix.base.errors import AikitError, Diagnostic
-    from aikit_nix.image import find, supply
+    from aikit_nix.image import find
     from aikit_nix.image import push as pushing
     from aikit_nix.registry import reference
 
-    how: dict[str, Any] = {"insecure": insecure, "chunk": chunk << 20, "jobs": jobs}
-    with supply.opened(source) as models:
-        if modelpack:
-            return _push_models(references, source, models, **how)
-        models.learn(reference.parse(references[0]), **how)
-        how |= {"elsewhere": models, "mount_from": mount_from}
-        if all_systems:
-            return _push_index(references, source, **how)
-        found = find.layout_of(source)
-        tag = found.image.name.rpartition(":")[2] or "latest"
-        targets = [reference.parse(text, tag) for text in references]
-        problems: list[Diagnostic] = []
-        for target in targets:
-            try:
-                done = pushing.push(found.image, found.folder, target, **how)
-            except AikitError as failed:
-                problems += failed.diagnostics
-                continue
-            console.say(str(done), err=True)
-            console.show(f"{done.reference}@{done.digest}")
+    if modelpack:
+        return _push_models(references, flake, insecure)
+    if all_systems:
+        return _push_index(references, flake, insecure, mount_from=mount_from, chunk=chunk << 20, jobs=jobs)
+    found = find.layout_of(flake)
+    tag = found.image.name.rpartition(":")[2] or "latest"
+    targets = [reference.parse(text, tag) for text in references]
+    problems: list[Diagnostic] = []
+    for target in targets:
+        try:
+            done = pushing.push(
+                found.image,
+                found.folder,
+                target,
+                mount_from=mount_from,
+                insecure=insecure,
+                chunk=chunk << 20,
+                jobs=jobs,
+            )
+        except AikitError as failed:
+            problems += failed.diagnostics
+            continue
+        console.say(str(done), err=True)
+        console.show(f"{done.reference}@{done.digest}")
     if problems:
         raise AikitError(*problems)
     return None
 
 
-def _push_index(references: tuple[str, ...], source: str, **options: Any) -> None:
+def _push_index(references: tuple[str, ...], flake: str, insecure: bool | None, **options: Any) -> None:
     from aikit_nix.flakes import materials
     from aikit_nix.image import index
     from aikit_nix.image.find import Layout, build
     from aikit_nix.image.layout import read_layout
     from aikit_nix.registry import reference
 
-    systems = sorted(materials.read(Path(source)).plan.systems)
-    folders = [build(source, f"packages.{system}.manifest") for system in systems]
+    systems = sorted(materials.read(Path(flake)).plan.systems)
+    folders = [build(flake, f"packages.{system}.manifest") for system in systems]
     images = [Layout(read_layout(folder), folder) for folder in folders]
     tag = images[0].image.name.rpartition(":")[2] or "latest"
     for text in references:
         target = reference.parse(text, tag)
-        digest, done = index.push(images, target, **options)
+        digest, done = index.push(images, target, insecure=insecure, **options)
         for system, each in zip(systems, done, strict=True):
             console.say(f"{system}: {each}", err=True)
         console.show(f"{target.name}@{digest}")
 
 
-def _push_models(
-    references: tuple[str, ...], source: str, models: Supply, insecure: bool | None, chunk: int, jobs: int
-) -> None:
+def _push_models(references: tuple[str, ...], flake: str, insecure: bool | None) -> None:
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
     from aikit_nix.image import modelpack
     from aikit_nix.registry import reference
     from aikit_nix.registry.client import Repository
 
-    found = materials.read(Path(source))
+    found = materials.read(Path(flake))
     with Client() as client:
         for text in references:
             target = reference.parse(text)
             repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
-            digest, sent = modelpack.push(found, repository, target.reference, models, chunk=chunk, jobs=jobs)
+            digest, sent = modelpack.push(found, repository, target.reference)
             console.say(f"{console.size(sent)} sent", err=True)
             console.show(f"{target.name}@{digest}")
 
 
 @click.command()
-@FROM
+@options.IMAGE
 @click.option(
     "--with",
     "program",
     type=click.Choice(["docker", "podman", "nerdctl", "ctr"]),
     help="The container engine.  [default: the first of these that works]",
 )
-def load(source: str, program: str | None) -> None:
+def load(flake: str, program: str | None) -> None:
     """Load the flake's image into docker, podman or containerd.
 
     Nothing stores a copy of it on the way.
@@ -147,7 +140,7 @@ def load(source: str, program: str | None) -> None:
         raise error(
             f"no container engine: {containers.none_works(tuple(containers.ENGINES.values()))}", code="no-engine"
         )
-    image, stream = find.stream_of(source)
+    image, stream = find.stream_of(flake)
     loading.load(image, stream, engine)
     console.say(f"loaded {image.name} into {engine.program}")
     if engine.gpu:
@@ -156,14 +149,14 @@ def load(source: str, program: str | None) -> None:
 
 
 @click.command()
-@click.argument("image", metavar="[FLAKE|LAYOUT|ARCHIVE|REF]", default=".")
+@click.argument("image", metavar="[FLAKE|LAYOUT|ARCHIVE|REF]", default=str(data.FLAKE))
 @FORMAT
 @click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Draw the layers into a file.")
 @INSECURE
 def inspect(image: str, format_: str, svg: Path | None, insecure: bool | None) -> None:
     """Show what is in an image, and how it is run.
 
-    Of the flake in the current folder, unless another one, an OCI layout, a docker-archive or a name in a registry is
+    Of the flake in ./flake, unless another one, an OCI layout, a docker-archive or a name in a registry is
     given. No model is needed for it. It is what the image says of itself, which nobody judges: `verify` does.
     """
     from aikit_nix.base import files
@@ -218,7 +211,7 @@ def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool | None) -
 
 @click.command()
 @click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1)
-@FROM
+@options.IMAGE
 @click.option(
     "--with",
     "program",
@@ -229,7 +222,7 @@ def diff(a: str, b: str, format_: str, exit_code: bool, insecure: bool | None) -
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port here; 0: any free one."
 )
 @click.option("--chat", is_flag=True, help="Answer the lines of standard input, then stop.")
-def run(arguments: tuple[str, ...], source: str, program: str | None, port: int, chat: bool) -> None:
+def run(arguments: tuple[str, ...], flake: str, program: str | None, port: int, chat: bool) -> None:
     """Run the flake's image until Ctrl-C.
 
     ARGUMENTs are the server's. Without a container engine it runs in bubblewrap: no network but one port of this
@@ -238,7 +231,7 @@ def run(arguments: tuple[str, ...], source: str, program: str | None, port: int,
     from aikit_nix.image import chat as chatting
     from aikit_nix.image import run as running
 
-    with running.serve(source, program=program, port=port, arguments=arguments, quiet=chat) as server:
+    with running.serve(flake, program=program, port=port, arguments=arguments, quiet=chat) as server:
         if chat:
             keys = " (Ctrl-C ends an answer, Ctrl-D the chat)" if sys.stdin.isatty() else ""
             console.say(f"ready: {server.url}{keys}", err=True)

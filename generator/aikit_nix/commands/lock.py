@@ -80,9 +80,9 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     sources, or Debian's packages. Interrupted downloads go on where they were. What the lock did not know yet of the
     models' bytes is added to it.
     """
-    from aikit_nix.flakes import generate
-    from aikit_nix.flakes import write as flakes
+    from aikit_nix.flakes import generate, inputs
     from aikit_nix.flakes.choices import Choices
+    from aikit_nix.flakes.materials import PLAN
     from aikit_nix.models import fetch as fetcher
     from aikit_nix.models import locking
     from aikit_nix.models import project as pipeline
@@ -100,10 +100,10 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     if has_changed and was_current:
         generate.write(aikitfile, flake, Choices(), lock_path=lock_path)
         console.say(f"wrote the flake in {flake.resolve()} anew, which knows it now")
-    if not (flake / "flake.nix").is_file():
+    if not (flake / PLAN).is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return
-    count = flakes.fetch_inputs(flake, generate.environment())
+    count = inputs.bring(flake)
     console.say(f"what the flake in {flake.resolve()} downloads is in the Nix store, {count} files of it new")
 
 

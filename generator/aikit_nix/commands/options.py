@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import click
 
 from aikit_nix.aikitfile import schema
+from aikit_nix.base import data
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-DEFAULT = Path("aikitfile.yaml")
-AIKITFILE = click.argument("aikitfile", type=FILE, default=DEFAULT)
+AIKITFILE = click.argument("aikitfile", type=FILE, default=data.AIKITFILE)
 FILES = click.argument("files", metavar="[FILE]...", type=FILE, nargs=-1)
 LOCK = click.option("--lock", "lock_path", type=FILE, help="The lock.  [default: aikit.lock beside the aikitfile]")
 ESCAPES = click.option(
@@ -39,18 +40,49 @@ DROP = click.option(
     default=None,
     help="Leave out, with a warning, what of the config changes the answers and only LocalAI does.",
 )
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class _Flake(click.Option):
+    """`--flake`; what it was called before is taken, too, and not shown."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        shown = copy(self)
+        shown.opts = ["--flake"]
+        return super(_Flake, shown).get_help_record(ctx)
+
+
+FLAKE = click.option(
+    "--flake", type=FOLDER, default=data.FLAKE, show_default=True, metavar="DIR", help="The flake's folder."
+)
 INTO = click.option(
+    "--flake",
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Folder of the flake.  [default: the current folder]",
+    cls=_Flake,
+    type=FOLDER,
+    default=data.FLAKE,
+    show_default=True,
+    metavar="DIR",
+    help="Folder to write the flake to.",
 )
-FLAKE = click.option(
+NEW_FLAKE = click.option(
     "--flake",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Folder that `gen` wrote.  [default: the current folder]",
+    "-o",
+    "--output",
+    cls=_Flake,
+    type=FOLDER,
+    metavar="DIR",
+    help="Also write the flake, into this new folder.",
+)
+IMAGE = click.option(
+    "--flake",
+    "--from",
+    cls=_Flake,
+    default=str(data.FLAKE),
+    show_default=True,
+    metavar="DIR|REF|LAYOUT",
+    help="The flake's folder, a flake reference, or an OCI layout.",
 )
 SYSTEM = click.option(
     "--system",

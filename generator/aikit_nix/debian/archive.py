@@ -216,3 +216,41 @@ def _has(client: http.Client, mirror: str, package: Package) -> bool:
         raise
     # Another host's file is there as far as this one says.
     return answer.status >= 300 or answer.headers.get("Content-Length") in (None, str(package.size))
+
+
+def bring(mirrors: Iterable[str], packages: Iterable[Package], scratch: Path) -> None:
+    """Bring .debs into the Nix store, under the paths that a flake looks for, each from the first mirror that has it.
+
+    What is half-done stays in the folder `scratch` for the next time. Raises AikitError for what cannot be had.
+    """
+    from aikit_nix.models import download, partial
+    from aikit_nix.models.download import Download, Fetched
+    from aikit_nix.nix import store
+    from aikit_nix.nix.stream import StoreStream
+
+    def item(package: Package, mirror: str) -> Download:
+        return Download(
+            f"{mirror.rstrip('/')}/{quote(package.filename)}",
+            scratch / package.sha256,
+            package.store_path.name[33:],
+            size=package.size,
+            sha256=package.sha256,
+            sink=lambda: StoreStream(package.store_path.name[33:]),
+        )
+
+    def then(fetched: Fetched) -> None:
+        if fetched.sunk is None:
+            store.add(fetched.file, fetched.download.name, fetched.digests.sha256)
+        partial.discard(fetched.file)
+
+    left = list(packages)
+    with http.Client() as client:
+        for mirror in mirrors:
+            here = having(mirror, left) if left else set()
+            download.fetch_all([item(package, mirror) for package in left if package in here], client, then=then)
+            left = [package for package in left if package not in here]
+    if left:
+        raise error(
+            f"no mirror has {left[0].filename}{f' and {len(left) - 1} more' if left[1:] else ''}: name one in"
+            " AIKIT_DEBIAN_MIRROR, or pin today's versions with `aikit-nix debian-lock`, then `aikit-nix gen --debian-lock`"
+        )

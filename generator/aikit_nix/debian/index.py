@@ -10,9 +10,11 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from aikit_nix.aikitfile.reader import short
 from aikit_nix.base.errors import error
+from aikit_nix.nix import store
 
 
 def stanzas(text: str) -> Iterator[dict[str, str]]:
@@ -130,6 +132,11 @@ class Package:
     def component(self) -> str:
         """The part of the archive: main, contrib (free, but needs what is not) or non-free."""
         return self.filename.split("/")[1]
+
+    @property
+    def store_path(self) -> Path:
+        """Where the flake's derivations have it in the Nix store (nix/packages/debian/builder.nix)."""
+        return store.store_path(store.name(self.filename.rpartition("/")[2]), self.sha256)
 
     def to_json(self) -> dict[str, str | int]:
         return {

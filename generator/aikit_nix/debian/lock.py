@@ -266,14 +266,13 @@ def _snapshot(date: datetime) -> str:
     return (date + timedelta(hours=12)).strftime("%Y%m%dT%H%M%SZ")
 
 
-def download_size(lock: Lock, system: str, runtime: str, builder: str = "x86_64-linux") -> int:
-    """How many bytes a first build of a runtime's image for a Nix system downloads: the image's packages and the tools."""
+def needed(lock: Lock, system: str, runtime: str, builder: str = "x86_64-linux") -> set[Package]:
+    """What a build of a runtime's image for a Nix system downloads: the image's packages and the tools."""
     tools = lock.architectures[ARCHITECTURES[builder]]
-    packages = {
+    return {
         *lock.architectures[ARCHITECTURES[system]].image(runtime),
         *(tools.packages[name] for name in tools.tools),
     }
-    return sum(package.size for package in packages)
 
 
 # --- What is still there

@@ -106,6 +106,13 @@ def _apt_sources(file: Path) -> list[_Source]:
 
 def mirrors(given: Iterable[str] = ()) -> list[str]:
     """The mirrors to ask: those given, or AIKIT_DEBIAN_MIRROR's, or apt's. Raises AikitError if there is none."""
+    if not (found := known(given)):
+        raise error(f"this machine has no Debian mirror in /etc/apt: set {MIRROR} or --mirror (http://MIRROR/debian)")
+    return found
+
+
+def known(given: Iterable[str] = ()) -> list[str]:
+    """The same, where none is no error. Raises AikitError for one with a password."""
     found = list(given) or os.environ.get(MIRROR, "").split()
     if not found and (own := machine_mirror()):
         found = [own]
@@ -114,6 +121,4 @@ def mirrors(given: Iterable[str] = ()) -> list[str]:
             "a mirror with a user or a password in its address cannot be used: what fetches the packages would show it "
             "to every user of this machine. Name one that needs none, or a proxy that adds it (http_proxy)"
         )
-    if not found:
-        raise error(f"this machine has no Debian mirror in /etc/apt: set {MIRROR} or --mirror (http://MIRROR/debian)")
     return found

@@ -22,6 +22,8 @@ from aikit_nix.base import console, files, process
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.redact import shown
 from aikit_nix.debian import mirror
+from aikit_nix.flakes import folder as folders
+from aikit_nix.flakes import inputs as flake_inputs
 from aikit_nix.flakes import materials
 from aikit_nix.flakes.materials import Recipe
 from aikit_nix.nix import command as nix
@@ -93,24 +95,20 @@ def collect(found: Recipe, system: str, *, built: bool) -> list[Item]:
     With `built` the image is built first, but for its models' bytes, and what that took and made is in the list: then
     sources that nothing was built from here are not.
     """
-    reference = nix.flake_reference(found.folder)
-    inputs = nix.inputs(reference)
-    image = nix.evaluate(reference, f"packages.{system}.default.drvPath")
-    outside = nix.fixed_outputs(image)
+    with folders.staged(found.folder) as flake:
+        inputs = nix.inputs(flake)
+        outside = nix.fixed_outputs(nix.evaluate(flake, f"packages.{system}.default.drvPath"))
+        manifest = nix.evaluate(flake, f"packages.{system}.manifest.drvPath") if built else ""
     models = {str(store.store_path(each.file.name, each.file.sha256)): each for each in found.models}
     made: list[str] = []
     if built:
-        manifest = nix.evaluate(reference, f"packages.{system}.manifest.drvPath")
         process.run(["nix-store", "--realise", manifest], env=mirror.build_environment())
         made = _built(manifest, outside)
         outside = {path: outside[path] for path in outside if path in models} | {
             path: outside[path] for path in set(outside) - set(nix.invalid(outside))
         }
-    _bring(outside, models)
-    debs = {
-        str(store.store_path(_deb_name(package.filename), package.sha256)): package
-        for package in [*found.debs(system), *found.tools()]
-    }
+    _bring(found.folder, outside, models)
+    debs = {str(package.store_path): package for package in [*found.debs(system), *found.tools()]}
 
     def origin(path: str) -> tuple[Kind, str | None]:
         if model := models.get(path):
@@ -129,11 +127,7 @@ def collect(found: Recipe, system: str, *, built: bool) -> list[Item]:
     ]
 
 
-def _deb_name(filename: str) -> str:
-    return re.sub("[~:%]", "-", filename.rpartition("/")[2])
-
-
-def _bring(outside: Mapping[str, str], models: Mapping[str, materials.Model]) -> None:
+def _bring(folder: Path, outside: Mapping[str, str], models: Mapping[str, materials.Model]) -> None:
     missing = nix.invalid(outside)
     if lacking := [models[path] for path in missing if path in models and not models[path].file.url]:
         raise AikitError(
@@ -146,8 +140,7 @@ def _bring(outside: Mapping[str, str], models: Mapping[str, materials.Model]) ->
                 for each in lacking
             )
         )
-    for some in nix.chunks([outside[path] for path in missing]):
-        process.run(["nix-store", "--realise", *some], env=mirror.build_environment())
+    flake_inputs.realise(folder, outside)
 
 
 def _built(derivation: str, outside: Mapping[str, str]) -> list[str]:
@@ -184,7 +177,9 @@ def _fill(
 ) -> tuple[Index, int]:
     scratch = folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
-    own = _copy_flake(found, scratch / FLAKE)
+    folders.refuse_stale(found.folder)
+    digests = folders.copy(found.folder, scratch / FLAKE)
+    own = {f"{FLAKE}/{name}": digest for name, digest in digests.items()}
     # From here on the copy counts: whatever it lacks is noticed now, not on a machine without network
     items = collect(materials.read(scratch / FLAKE, lock_path or _lock_of(found)), system, built=built)
     if (scratch / FLAKE / "flake.lock").exists() and "flake/flake.lock" not in own:
@@ -283,19 +278,6 @@ def plain(folder: Path) -> Path:
             f"{shown(str(whole))} has blanks or one of ? % # & in it, which Nix does not take: use another folder"
         )
     return whole
-
-
-def _copy_flake(found: Recipe, to: Path) -> dict[str, str]:
-    """The files of a flake that its build reads, copied with their modes; their SHA-256, by their names in the bundle."""
-    digests = {}
-    inside = [each.path for each in found.plan.sources if is_own(each.path) and (found.folder / each.path).is_file()]
-    for name in sorted({*found.inputs, *inside}):
-        content = materials.own_file(found.folder / name)
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        (to / name).write_bytes(content)
-        shutil.copymode(found.folder / name, to / name)
-        digests[f"{FLAKE}/{name}"] = hashlib.sha256(content).hexdigest()
-    return digests
 
 
 def is_own(name: str) -> bool:

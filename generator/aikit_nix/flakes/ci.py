@@ -29,11 +29,6 @@ def pipeline(vendor: str, install: str, aikitfile: Path, lock_path: Path | None,
 
     `install` is what pipx installs: a wheel, a folder, or `git+https://…@COMMIT`.
     """
-    if found.folder.resolve() == Path.cwd():
-        raise error(
-            "the flake lies at the top of the repository, and Nix would copy all of it into its store, bundle included:"
-            " write it into a folder of its own (`aikit-nix gen -o flake`) and name that with --flake"
-        )
     system = found.system("x86_64-linux" if "x86_64-linux" in found.plan.systems else None)
     return data.template(
         f"ci/{vendor}.yml.j2",

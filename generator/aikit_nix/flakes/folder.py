@@ -1,4 +1,4 @@
-"""A flake's folder: it holds the old flake or the new one, whatever fails; and git and Nix see it.
+"""A flake's folder: it holds the old flake or the new one, whatever fails; and what of it Nix sees.
 
 What changes at a `gen` is the folder aikit/, exchanged in one step, and flake.nix where it is ours. flake.lock is the
 user's: it is written where there is none. A run that was killed in between leaves parts that a build refuses by name (see
@@ -8,24 +8,26 @@ nix/default.nix) and the next run puts right.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import itertools
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix.base import files, process
-from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.base import files
+from aikit_nix.base.errors import AikitError, error
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.write import AIKIT, Files
+from aikit_nix.nix import command as nix
 
 _TEMPORARY = ".aikit-nix-flake-"
 _MAX_BYTES = 16 << 20  # of a file that may be ours
-_MODEL_SUFFIXES = (".gguf", ".safetensors", ".bin")
-_LARGE_BYTES = 50_000_000
+_MAX_PLAN = 64 << 20
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -46,7 +48,7 @@ def write(new: Files, folder: Path, *, force: bool = False) -> Written:
     not set.
     """
     if folder.exists() and not folder.is_dir():
-        raise error(f"{folder} is no folder: name another one with -o")
+        raise error(f"{folder} is no folder: name another one with --flake")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with files.alone(folder):
@@ -55,7 +57,7 @@ def write(new: Files, folder: Path, *, force: bool = False) -> Written:
             foreign = present.foreign(folder)
             if foreign and not force:
                 raise error(
-                    f"{foreign} was not written by aikit-nix: name another folder with -o, or set it aside with --force",
+                    f"{foreign} was not written by aikit-nix: name another folder with --flake, or set it aside with --force",
                     code="foreign-files",
                 )
             with _temporary(folder) as scratch:
@@ -201,70 +203,67 @@ def _temporary(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-# --- What git and Nix see
+# --- What Nix sees
 
 
-def show_to_git(folder: Path, parts: Iterable[str]) -> tuple[Diagnostic, ...]:
-    """In a git repository a flake sees only files that git knows: tell it of them, as `nix flake init` does.
+def own_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of a folder that are its flake's, by name, and what they hold; what else lies there is not Nix's business.
 
-    Returns a note that says so, or a warning where git could not do it.
+    Raises AikitError for a link, which leads to what is not the flake's, and for what is too large to be.
     """
-    if not git_root(folder):
-        return ()
+    inside = (path for path in (folder / AIKIT).rglob("*") if "__pycache__" not in path.parts)
+    for path in sorted([folder / "flake.nix", folder / "flake.lock", folder / AIKIT, *inside], key=str):
+        if path.is_symlink():
+            raise error(
+                f"{path} is a link, and a flake of aikit-nix has none: put the file there, or run `aikit-nix gen`"
+            )
+        if path.exists() and not path.is_dir():
+            yield path.relative_to(folder).as_posix(), files.read_bounded(path, _MAX_PLAN)
+
+
+def copy(folder: Path, to: Path) -> dict[str, str]:
+    """Copy the flake's files with their modes, and nothing else, into a new folder; their SHA-256 by their names."""
+    digests = {}
+    for name, content in own_files(folder):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes(content)
+        shutil.copymode(folder / name, to / name)
+        digests[name] = hashlib.sha256(content).hexdigest()
+    return digests
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[nix.Flake]:
+    """A flake as our commands hand it to Nix: a copy of its own files.
+
+    Nix copies all of the folder that it is told of into its store, where everybody may read it. Inputs that it pins are
+    pinned in the folder, too, where that can be written to. Raises AikitError for a flake that is behind its aikitfile.
+    """
+    refuse_stale(folder)
+    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch:
+        to = Path(scratch) / "flake"
+        pinned = copy(folder, to).get("flake.lock")
+        yield nix.Flake("path:.", to)
+        lock = to / "flake.lock"
+        if lock.exists() and hashlib.sha256(content := lock.read_bytes()).hexdigest() != pinned:
+            with suppress(AikitError):
+                files.write_atomic(folder / "flake.lock", content, 0o644)
+
+
+def refuse_stale(folder: Path) -> None:
+    """Raises AikitError where the aikitfile or its lock has changed since the flake in a folder was written."""
+    for path, sha256 in made_from(folder):
+        file = folder.resolve() / path
+        if file.is_file() and hashlib.sha256(files.read_bounded(file, _MAX_BYTES)).hexdigest() != sha256:
+            raise error(
+                f"{os.path.normpath(folder / path)} has changed since this flake was written: run `aikit-nix gen`"
+            )
+
+
+def made_from(folder: Path) -> list[tuple[str, str]]:
+    """What the flake in a folder was made from: paths relative to it, and their SHA-256; nothing where it does not say."""
     try:
-        unknown = [part for part in sorted(parts) if not _is_tracked(part, folder)]
-        process.run(["git", "add", "--intent-to-add", "--force", "--", *sorted(parts)], cwd=folder)
-    except AikitError as failed:
-        text = f"in a git repository Nix sees only files that git knows: run `git add` ({failed})"
-        return (Diagnostic(Severity.WARNING, "git-add", text),)
-    if not unknown:
-        return ()
-    text = f"told git of {', '.join(unknown)} (git add --intent-to-add): Nix sees only files that git knows"
-    return (Diagnostic(Severity.NOTE, "git-add", text),)
-
-
-def _is_tracked(path: str | Path, folder: Path) -> bool:
-    return process.succeeds(["git", "ls-files", "--error-unmatch", "--", path], cwd=folder)
-
-
-def git_root(folder: Path) -> Path | None:
-    """The git repository that a folder is in."""
-    folder = folder.resolve()
-    return next((parent for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
-
-
-def copied_models(folder: Path, sources: Iterable[Path]) -> tuple[Diagnostic, ...]:
-    """A warning for each model file that Nix would copy into the store together with the flake.
-
-    Outside of git that is every file of the folder; inside, what git tracks. A symlink is copied as a link.
-    """
-    folder = folder.resolve()
-    root = git_root(folder)
-    base = root or folder
-    if root and not shutil.which("git"):
-        return ()  # `show_to_git` says so
-    candidates = {path.absolute() for path in sources}
-    candidates |= {path for path in folder.iterdir() if path.suffix in _MODEL_SUFFIXES}
-    large = sorted(
-        path
-        for path in candidates
-        if path.is_relative_to(base)
-        and path.is_file()
-        and not path.is_symlink()
-        and path.stat().st_size > _LARGE_BYTES
-        and (root is None or _is_tracked(path, base))
-    )
-    mend = (
-        "keep it out of git"
-        if root
-        else "write the flake elsewhere with -o, or keep the model elsewhere behind a symlink"
-    )
-    return tuple(
-        Diagnostic(
-            Severity.WARNING,
-            "model-in-flake",
-            f"{path} ({path.stat().st_size / 1e9:.1f} GB) lies in the flake's source, "
-            f"which Nix copies at each build: {mend}",
-        )
-        for path in large
-    )
+        sources = json.loads(files.read_bounded(folder / "aikit/plan.json", _MAX_PLAN))["sources"]
+        return [(str(source["path"]), str(source["sha256"])) for source in sources]
+    except (AikitError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix.base import files, targets
-from aikit_nix.base.errors import AikitError, Diagnostic, error
+from aikit_nix.base import data, targets
+from aikit_nix.base.errors import Diagnostic, error
 from aikit_nix.flakes import choices, folder, plan
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.choices import Choices
@@ -21,13 +20,15 @@ from aikit_nix.models import fetch
 from aikit_nix.models import project as pipeline
 from aikit_nix.nix import command as nix
 
-_MAX_PLAN = 64 << 20
 Report = Callable[[tuple[Diagnostic, ...]], object]
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A flake that was written into `output`; `kept` are earlier choices that were kept to."""
+    """A flake that was written into `output`; `kept` are earlier choices that were kept to.
+
+    `missing` are the bytes of Debian's packages that a build downloads, `fetch` the command that does it as this user.
+    """
 
     output: Path
     plan: Plan
@@ -35,13 +36,14 @@ class Generated:
     kept: Choices
     written: Written
     added: tuple[Path, ...]
-    environment: Mapping[str, str]
+    missing: int
+    fetch: tuple[str, ...]
     elsewhere: bool
 
     def lines(self) -> Iterator[str]:
         """What a person wants to know."""
         for file in self.added:
-            yield f"added {file} to the Nix store, for `nix build` (`push` alone does without: gen --elsewhere)"
+            yield f"added {file} to the Nix store"
         for path in self.written.set_aside:
             yield f"kept what was there as {path}"
         for path in self.written.kept:
@@ -50,7 +52,8 @@ class Generated:
             yield f"as chosen before: {shlex.join(words)} (--forget drops that)"
         parts = ", ".join(self.written.written)
         yield f"wrote {parts} to {self.output.resolve()}: {self.plan.summary()}"
-        yield f"cost: {_cost(self.plan)}"
+        if cost := _cost(self.plan, self.missing):
+            yield f"cost: {cost}"
         if (
             self.plan.packages is Packages.NIXPKGS
             and self.choices.nixpkgs
@@ -58,7 +61,8 @@ class Generated:
         ):
             yield f"{self.choices.nixpkgs} is not pinned yet: `nix build` pins it in flake.lock, which is to be committed"
         if not self.elsewhere:
-            yield f"next: {nix.build_command(self.output, self.environment)}"
+            fetch = f"{shlex.join(self.fetch)} && " if self.missing else ""
+            yield f"next: {fetch}{nix.build_command(self.output)}"
 
 
 def write(
@@ -100,25 +104,37 @@ def write(
         nix.require(planned.packages.minimum_nix)
         report(nix.sandbox_warning())
 
+    for file in (project.path, *(file for _, file in local)):
+        if file.resolve().is_relative_to(output.resolve()):
+            raise error(
+                f"{file} lies in the flake's folder {output}, all of which Nix copies into its store: name a folder of the"
+                " flake's own with --flake, or leave that out (./flake)",
+                code="flake-folder",
+            )
     if not elsewhere:
         added += fetch.add_local(local)
     written = folder.write(rendered, output, force=force)
-    report(folder.show_to_git(output, written.written))
-    report(folder.copied_models(output, (file for _, file in local)))
     kept = earlier if any(earlier.words()) else Choices()
+    words = ["aikit-nix", "fetch", *([] if aikitfile == data.AIKITFILE else [str(aikitfile)])]
+    words += ["--lock", str(lock_path)] if lock_path else []
+    words += [] if output == data.FLAKE else ["--flake", str(output)]
     return Generated(
-        output, planned, merged, _kept(kept, merged, chosen), written, tuple(added), environment(planned), elsewhere
+        output,
+        planned,
+        merged,
+        _kept(kept, merged, chosen),
+        written,
+        tuple(added),
+        _missing(planned, output, elsewhere=elsewhere),
+        tuple(words),
+        elsewhere,
     )
 
 
 def made_from(output: Path, file: Path) -> bool:
     """Whether the flake in a folder was made from a file (an aikitfile, a lock) as it is now."""
-    try:
-        sources = json.loads(files.read_bounded(output / "aikit/plan.json", _MAX_PLAN))["sources"]
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        return {"path": os.path.relpath(file.resolve(), output.resolve()), "sha256": digest} in sources
-    except (AikitError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return (os.path.relpath(file.resolve(), output.resolve()), digest) in folder.made_from(output)
 
 
 def _kept(earlier: Choices, merged: Choices, chosen: Choices) -> Choices:
@@ -131,39 +147,44 @@ def _kept(earlier: Choices, merged: Choices, chosen: Choices) -> Choices:
     return Choices(**{name: getattr(earlier, name) for name in names})
 
 
-def environment(planned: Plan | None = None) -> Mapping[str, str]:
-    """What `nix build` needs in its environment here."""
-    if planned and planned.packages is not Packages.DEBIAN:
-        return {}
-    from aikit_nix.debian import mirror
+def _missing(planned: Plan, output: Path, *, elsewhere: bool) -> int:
+    """The bytes of Debian's packages that a build of the first system's image downloads, as far as is known here."""
+    if planned.packages is not Packages.DEBIAN:
+        return 0
+    from aikit_nix.debian import lock as debian
 
-    return mirror.build_environment()
+    own = output / flake.DEBIAN_LOCK
+    system, platform = next(iter(planned.systems.items()))
+    needed = debian.needed(debian.Lock.read(own if own.is_file() else debian.LOCK), system, platform.default)
+    lacking = set(map(str, (package.store_path for package in needed)))
+    if not elsewhere:
+        lacking = set(nix.invalid(lacking))
+    return sum(package.size for package in needed if str(package.store_path) in lacking)
 
 
 def _sources(project: pipeline.Project, output: Path) -> Iterator[SourceFile]:
-    """The aikitfile and its lock, where the flake's source may hold them: in its folder, or in the same git repository."""
+    """The aikitfile and its lock, where they lie in a folder above the flake's, or in the same git repository."""
     there = output.resolve()
-    root = folder.git_root(output) if output.exists() else folder.git_root(output.parent)
-    for path, data in (
+    root = next((parent for parent in (there, *there.parents) if (parent / ".git").exists()), None)
+    for path, read in (
         (project.path, project.aikitfile.data),
         *([(Path(project.lock.file), None)] if project.lock else []),
     ):
         file = path.resolve()
-        if file.is_relative_to(there) or (root and file.is_relative_to(root)):
-            content = data if data is not None else file.read_bytes()
+        if there.is_relative_to(file.parent) or (root and file.is_relative_to(root)):
+            content = read if read is not None else file.read_bytes()
             name = os.path.relpath(file, there)
             if any("\ud800" <= character <= "\udfff" for character in name):
                 raise error(f"{path}: the name {name!r} is no UTF-8, which the plan has to be: rename it")
             yield SourceFile(name, hashlib.sha256(content).hexdigest())
 
 
-def _cost(planned: Plan) -> str:
-    """What the first build takes, roughly: measured on 2 cores."""
+def _cost(planned: Plan, missing: int) -> str:
+    """What the first build takes, roughly: measured on 2 cores; nothing where all is here."""
     if planned.packages is Packages.DEBIAN:
-        from aikit_nix.debian import lock as debian
-
-        system, platform = next(iter(planned.systems.items()))
-        size = debian.download_size(debian.Lock.read(debian.LOCK), system, platform.default) / 1e6
+        if not missing:
+            return ""
+        size = missing / 1e6
         time = "seconds" if size < 50 else "a minute" if size < 400 else "minutes"
         return f"the first build downloads {size:.0f} MB of Debian packages and takes {time}"
     gpu = any(platform.default == "cuda" for platform in planned.systems.values())

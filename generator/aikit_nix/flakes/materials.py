@@ -21,6 +21,7 @@ from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian.index import Package
+from aikit_nix.flakes.folder import own_files
 from aikit_nix.flakes.plan import (
     FORMAT_VERSION,
     Engine,
@@ -316,20 +317,4 @@ def _model(file: ModelFile, entry: Entry | None, pin: Pin | None) -> Model:
 
 
 def _inputs(folder: Path) -> dict[str, str]:
-    """Of the flake's own files, sorted: what Nix reads, and nothing else that may lie there.
-
-    Raises AikitError for a link, which leads to what is not the flake's, and for what is too large to be.
-    """
-    inside = [path for path in (folder / "aikit").rglob("*") if "__pycache__" not in path.parts]
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(own_file(path)).hexdigest()
-        for path in sorted([folder / "flake.nix", folder / _FLAKE_LOCK, folder / "aikit", *inside], key=str)
-        if path.is_symlink() or (path.exists() and not path.is_dir())
-    }
-
-
-def own_file(path: Path) -> bytes:
-    """The bytes of a file of a flake. Raises AikitError for a link, and for what is no file or too large."""
-    if path.is_symlink():
-        raise error(f"{path} is a link, and a flake of aikit-nix has none: put the file there, or run `aikit-nix gen`")
-    return files.read_bounded(path, _MAX_BYTES)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in own_files(folder)}

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix.base import data, files, process
+from aikit_nix.base import data, files
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.flakes import library
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.plan import Packages, Plan
-from aikit_nix.nix import command as nix
 
 AIKIT = "aikit"
 _PLAN = f"{AIKIT}/plan.json"
@@ -121,14 +120,3 @@ def read_debian_lock(file: Path) -> bytes:
     from aikit_nix.debian.lock import Lock
 
     return Lock.read(file).to_json().encode()
-
-
-def fetch_inputs(folder: Path, environment: Mapping[str, str]) -> int:
-    """Realise every fixed output that the flake's default image is made of; the number of those that were missing.
-
-    Nix downloads them with its own means, in its own order. Raises AikitError.
-    """
-    missing = nix.missing_fixed_outputs(nix.evaluate(nix.flake_reference(folder), "default.drvPath"))
-    if missing:
-        process.run(["nix-store", "--realise", *missing], env=environment)
-    return len(missing)

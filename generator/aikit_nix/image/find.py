@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.debian import mirror
+from aikit_nix.flakes import inputs
+from aikit_nix.flakes.materials import PLAN
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 from aikit_nix.nix import command as nix
@@ -50,8 +54,6 @@ def stream_of(text: str) -> tuple[Image, Path]:
 
 def build(text: str, output: str) -> Path:
     """An output of a flake: of a folder that has one, or by a reference as Nix takes it. Raises AikitError."""
-    from aikit_nix.debian import mirror
-
     folder = Path(text)
     if layout.is_layout(folder):
         raise error(
@@ -59,7 +61,18 @@ def build(text: str, output: str) -> Path:
             f" --with bubblewrap, or copy it with `skopeo copy oci:{folder} docker-daemon:NAME:TAG`",
             code="layout",
         )
-    if folder.is_dir() and not (folder / "flake.nix").is_file():
-        raise error(f"{folder.resolve()} holds neither a flake nor an OCI layout: write one with `aikit-nix gen`")
-    reference = nix.flake_reference(folder) if folder.is_dir() else text
-    return nix.build(reference, output, mirror.build_environment())
+    if (folder / PLAN).is_file():
+        return inputs.build(folder, output)
+    if (folder / "flake.nix").is_file():
+        # Somebody's own, of which Nix takes what it takes
+        return nix.build(nix.Flake(".", folder), output, mirror.build_environment())
+    if folder.is_dir():
+        where = f", or name {folder / 'flake'}" if (folder / "flake" / PLAN).is_file() else ""
+        raise error(
+            f"{folder.resolve()} holds neither a flake nor an OCI layout: write one with `aikit-nix gen`{where}"
+        )
+    if folder.exists():
+        raise error(f"{text} is a file, and no flake: name the folder that `aikit-nix gen` wrote")
+    if not re.match(r"[a-z][a-z0-9+.-]*:", text):
+        raise error(f"{text} is not there: write the flake with `aikit-nix gen`, or name its folder with --flake")
+    return nix.build(nix.Flake(text), output, mirror.build_environment())

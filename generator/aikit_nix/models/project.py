@@ -229,7 +229,9 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
         _check(model, path, digests.sha256)
         if added is not None and streams and not store.present([(name, digests.sha256)])[0] and streams[0].finish():
             added.append(file)
-    return Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=gguf.of_file(file))
+    known = model.pin if model.is_locked else None
+    facts = known.gguf if known else gguf.of_file(file)
+    return Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=facts)
 
 
 def _check(model: Model, path: str, sha256: str) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,29 +69,30 @@ def _dotted(numbers: tuple[int, int]) -> str:
     return ".".join(map(str, numbers))
 
 
-def flake_reference(folder: Path) -> str:
-    """How Nix is told of the flake in a folder."""
-    return f"path:{folder.resolve()}"
+@dataclass(frozen=True)
+class Flake:
+    """How Nix is told of a flake: by a reference that counts from a folder, as no Nix takes every folder's name in one."""
+
+    reference: str
+    folder: Path | None = None
 
 
-def evaluate(reference: str, attribute: str) -> str:
+def evaluate(flake: Flake, attribute: str) -> str:
     """A text that a flake's package of this system has. Raises AikitError."""
     ready()
-    return process.run([*_NIX, "eval", "--raw", f"{reference}#{attribute}"]).strip()
+    return process.run([*_NIX, "eval", "--raw", f"{flake.reference}#{attribute}"], cwd=flake.folder).strip()
 
 
-def build(
-    reference: str, attribute: str, env: Mapping[str, str] | None = None, *, out_link: Path | None = None
-) -> Path:
+def build(flake: Flake, attribute: str, env: Mapping[str, str] | None = None, *, out_link: Path | None = None) -> Path:
     """The store path of one of a flake's packages of this system, built if it is not there. Raises AikitError.
 
     What Nix does meanwhile is shown; `out_link` keeps the result from being collected as garbage.
     """
     ready()
     log = Log()
-    argv = [*_NIX, "build", "--json", "--log-format", "internal-json", f"{reference}#{attribute}"]
-    argv += ["--out-link", str(out_link)] if out_link else ["--no-link"]
-    with console.status(log.status), process.start(argv, env=env, stderr=subprocess.PIPE) as nix:
+    argv = [*_NIX, "build", "--json", "--log-format", "internal-json", f"{flake.reference}#{attribute}"]
+    argv += ["--out-link", str(out_link.absolute())] if out_link else ["--no-link"]
+    with console.status(log.status), process.start(argv, env=env, cwd=flake.folder, stderr=subprocess.PIPE) as nix:
         assert nix.stdout and nix.stderr  # noqa: S101 (pipes, by start)
         for line in nix.stderr:
             for news in log.take(line.decode(errors="replace").rstrip("\n"), time.monotonic()):
@@ -142,12 +144,6 @@ def _outputs(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
             yield _whole(path), output
 
 
-def missing_fixed_outputs(derivation: str) -> list[str]:
-    """The derivations below one whose output has a known hash and is not in the store: what has to be downloaded."""
-    outputs = fixed_outputs(derivation)
-    return sorted(outputs[path] for path in invalid(outputs))
-
-
 def invalid(paths: Iterable[str]) -> list[str]:
     """Those of some store paths that are not in the store."""
     return [
@@ -171,7 +167,7 @@ def sizes(paths: Sequence[str]) -> list[tuple[str, int]]:
     return list(zip(ask("--hash"), map(int, ask("--size")), strict=True))
 
 
-def inputs(reference: str) -> list[str]:
+def inputs(flake: Flake) -> list[str]:
     """The store paths of all inputs of a flake, brought there if they are not. Raises AikitError."""
 
     def below(node: Mapping[str, Any]) -> Iterator[str]:
@@ -179,7 +175,9 @@ def inputs(reference: str) -> list[str]:
             yield each["path"]
             yield from below(each)
 
-    return sorted(set(below(json.loads(process.run([*_NIX, "flake", "archive", "--json", reference])))))
+    return sorted(
+        set(below(json.loads(process.run([*_NIX, "flake", "archive", "--json", flake.reference], cwd=flake.folder))))
+    )
 
 
 def built_here(derivation: str) -> list[str]:
@@ -203,19 +201,19 @@ def _whole(path: str) -> str:
     return path if path.startswith("/") else f"/nix/store/{path}"
 
 
-def build_command(folder: Path, environment: Mapping[str, str]) -> str:
-    """The command line that builds the flake in a folder, as a user types it on this machine."""
-    words = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
-    words += ["nix", "build"]
+def build_command(folder: Path, *options: str) -> str:
+    """The command line that builds the flake in a folder, as a user types it on this machine.
+
+    As `path:`, which is that folder: in a git repository Nix would take all that git tracks there.
+    """
+    words = ["nix", "build", *options]
     if not {"nix-command", "flakes"} <= _experimental_features():
         words += ["--extra-experimental-features", shlex.quote("nix-command flakes")]
-    if folder.resolve() == Path.cwd():
-        return " ".join(words)
-    place = str(folder) if folder.is_absolute() else f"./{folder}"
-    if re.fullmatch(r"[A-Za-z0-9/._+-]*", place):
-        return " ".join([*words, place])
+    if re.fullmatch(r"[A-Za-z0-9/._+-]*", str(folder)):
+        return " ".join([*words, f"path:{folder}"])
     # Nix takes the path for a URL; escaped as one, Nix 2.8 does not find it
-    return f"cd {shlex.quote(place)} && {' '.join(words)}"
+    place = str(folder) if folder.is_absolute() else f"./{folder}"
+    return f"cd {shlex.quote(place)} && {' '.join([*words, 'path:.'])}"
 
 
 def sandbox_warning() -> tuple[Diagnostic, ...]:

@@ -43,7 +43,7 @@ def build(folder: Path, config: str, templates: str = "") -> tuple[image.Image, 
     (folder / "aikitfile.yaml").write_text(
         f"apiVersion: v1alpha1\nmodels:\n  - name: base\n    source: base.gguf\n{templates}config: |\n{config}"
     )
-    done = aikit_nix("gen", "--packages", "debian", "--escapes", "verbatim", "-o", "flake", cwd=folder)
+    done = aikit_nix("gen", "--packages", "debian", "--escapes", "verbatim", "--flake", "flake", cwd=folder)
     assert done.returncode == 0, done.stderr
     return image.unpack(nix_build(folder, "default"), folder / "root"), folder / "root"
 

@@ -1,0 +1,55 @@
+"""What a generated flake is evaluated from and built of: its own files handed to Nix, and what it downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aikit_nix.base import files, process
+from aikit_nix.debian import mirror
+from aikit_nix.debian.lock import SNAPSHOT, Lock
+from aikit_nix.flakes import folder as folders
+from aikit_nix.flakes.write import DEBIAN_LOCK
+from aikit_nix.nix import command as nix
+from aikit_nix.nix import setup
+
+
+def build(folder: Path, attribute: str, *, out_link: Path | None = None) -> Path:
+    """The store path of one of the packages of a folder's flake, built if it is not there. Raises AikitError."""
+    with folders.staged(folder) as flake:
+        is_blind = (folder / DEBIAN_LOCK).is_file() and setup.daemon()
+        if is_blind and nix.invalid([nix.evaluate(flake, attribute)]):
+            outputs = nix.fixed_outputs(nix.evaluate(flake, f"{attribute}.drvPath"))
+            _bring_debs(folder, nix.invalid(outputs))
+        return nix.build(flake, attribute, mirror.build_environment(), out_link=out_link)
+
+
+def bring(folder: Path) -> int:
+    """Bring all that a folder's flake downloads for its default image; the number of what was not there. Raises AikitError."""
+    with folders.staged(folder) as flake:
+        return realise(folder, nix.fixed_outputs(nix.evaluate(flake, "default.drvPath")))
+
+
+def realise(folder: Path, outputs: Mapping[str, str]) -> int:
+    """Bring outputs whose hash is known into the store, each with its derivation; the number of what was not there.
+
+    Debian's packages by our own means, as this user: a Nix daemon does not see which mirror is meant. The rest by Nix's.
+    Raises AikitError.
+    """
+    missing = nix.invalid(outputs)
+    for some in nix.chunks([outputs[path] for path in _bring_debs(folder, missing)]):
+        process.run(["nix-store", "--realise", *some], env=mirror.build_environment())
+    return len(missing)
+
+
+def _bring_debs(folder: Path, missing: list[str]) -> list[str]:
+    """Bring those of the missing store paths that are .debs of the flake's own lock; gives the others."""
+    from aikit_nix.debian import archive
+
+    if missing and (folder / DEBIAN_LOCK).is_file():
+        lock = Lock.read(folder / DEBIAN_LOCK)
+        debs = {str(package.store_path): package for package in lock.packages()}
+        places = [*mirror.known(), f"{SNAPSHOT}/{lock.snapshot}"]
+        archive.bring(places, [debs[path] for path in missing if path in debs], files.cache_folder() / "downloads")
+        return [path for path in missing if path not in debs]
+    return missing
