@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-import posixpath
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -113,9 +112,9 @@ def _found(files: Sequence[str], sha256: str | None, header: gguf.Header) -> Fou
 def _url(client: Client, url: str, sha256: str | None) -> Found:
     match source := _readable(url):
         case HubRepository():
-            return _repository(client, source.repo, None, source.revision, sha256)
+            return _repository(client, source.repo, source.folder and f"{source.folder}/*", source.revision, sha256)
         case HubFile():
-            repository = huggingface.describe(source.repo, source.revision, client)
+            repository = huggingface.describe(source.repo, source.revision, client, source.path)
             try:
                 (chosen,) = huggingface.chosen(source, repository)
             except sources.RefusedError as refused:
@@ -211,8 +210,7 @@ def _later_shard(path: str) -> bool:
 
 
 def _some(paths: Sequence[str]) -> str:
-    names = [posixpath.basename(path) for path in paths]
-    return ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
+    return ", ".join(paths[:8]) + (" …" if len(paths) > 8 else "")
 
 
 def _readable(text: str) -> sources.Source:

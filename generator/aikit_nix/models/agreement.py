@@ -84,7 +84,9 @@ def _lands(source: Source, name: str, path: str) -> bool:
     place = sources.destination(source, name)
     match source:
         case Reference():
-            return not source.is_ollama or path == place
+            folder, file = posixpath.split(path)
+            # beside Ollama's model, its projector and adapters
+            return not source.is_ollama or (folder == sources.MODELS and source.file in file)
         case HubRepository():
             return path.startswith(f"{place}/")
         case Local() if path.startswith(f"{place}/"):

@@ -180,7 +180,7 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) ->
             for model in models
             if isinstance(source := model.source.value, HubFile | HubRepository)
         }
-        described = _together(repositories, lambda key, _: huggingface.describe(*key, client))
+        described = _together(repositories, lambda key, model: huggingface.describe(*key, client, _path(model)))
         resolver = _Resolver(listed, described, client)
         far = {index: model for index, model in enumerate(models) if not model.is_local}
         drafts = _together(far, lambda _, model: resolver.draft(model))
@@ -287,7 +287,8 @@ class _Resolver:
                 places = [(f"{model.path}/{file.path}", file)]
             else:
                 places = [(path, self._shard(repository, file, path)) for path in _completed(model, self.listed)]
-            for path, each in places:
+            for path, said in places:
+                each = huggingface.complete(said, repository, self.client)
                 if model.sha256 and path == model.path and each.sha256 and each.sha256 != model.sha256.value:
                     raise error(
                         f"the sha256 here is {model.sha256.value}, Hugging Face says {each.sha256}: correct it, or name"
@@ -327,6 +328,12 @@ class _Resolver:
                 is_archive=blob.is_archive,
                 is_gguf=blob.is_gguf,
             )
+
+
+def _path(model: Model) -> str:
+    """What a model is of its repository on Hugging Face, if it is one file."""
+    source = model.source.value
+    return source.path if isinstance(source, HubFile) else ""
 
 
 def _completed(model: Model, listed: set[str]) -> list[str]:

@@ -10,7 +10,7 @@ import posixpath
 from typing import TypeAlias
 
 from aikit_nix.registry.reference import Reference
-from aikit_nix.sources import http, huggingface, local, oci
+from aikit_nix.sources import http, huggingface, local, oci, pages
 from aikit_nix.sources.http import Web
 from aikit_nix.sources.huggingface import HubFile, HubRepository
 from aikit_nix.sources.local import Local
@@ -45,7 +45,7 @@ def read(text: str) -> Source:
         case None:
             return local.read(text)
         case "http:" | "https:":
-            return huggingface.read_page(text) or http.read(text)
+            return pages.read(text) or http.read(text)
         case "huggingface:" | "hf:":
             return huggingface.read(text)
         case "oci:":

@@ -12,12 +12,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from aikit_nix.base import files
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.redact import blank
-from aikit_nix.sources import http
 from aikit_nix.sources.names import RefusedError, file_name, relative_path, unprintable
 
 if TYPE_CHECKING:
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     from aikit_nix.http.client import Client, HttpError
 
 ADDRESS = "https://huggingface.co"
+_MOST_IN_GIT = 10 << 20  # bytes: Hugging Face keeps what is larger elsewhere, by its SHA-256
 _TOKEN_LIMIT = 1 << 16  # bytes
-_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-_REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+REPO = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 # What AIKit v0.21 leaves out of a whole repository, and what no server reads.
 LEFT_OUT = (".gitattributes", ".gitignore", "README.md", "LICENSE")
 
@@ -56,11 +55,12 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubRepository:
-    """All files of a repository. `file` is the folder below /models: AIKit's, the repository's own name."""
+    """All files of a repository, or of a folder in it. `file` is the folder below /models: AIKit's, the repository's own name."""
 
     text: str
     repo: str
     revision: str
+    folder: str = ""
 
     @property
     def file(self) -> str:
@@ -70,10 +70,13 @@ class HubRepository:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository, as Hugging Face describes it. `sha256` is None for a small one, kept in git itself."""
+    """A file of a repository, as Hugging Face describes it. `sha256` is None for a small one, kept in git itself.
+
+    Mirrors may say neither that nor the size.
+    """
 
     path: str
-    size: int
+    size: int | None
     sha256: str | None
 
 
@@ -143,7 +146,7 @@ def read(text: str) -> HubFile | HubRepository:
     repo, mark, revision = repo.replace(":", "@").partition("@")
     if any(part in (".", "..") for part in parts) or re.search(r"[\s\\%#]", rest):
         raise RefusedError("is no huggingface:// address: write huggingface://NAMESPACE/REPO/FILE")
-    if not _REPO.fullmatch(f"{namespace}/{repo}"):
+    if not REPO.fullmatch(f"{namespace}/{repo}"):
         raise RefusedError(f"names no repository: `{namespace}/{repo}`")
     if len(parts) == 2:
         return HubRepository(text, f"{namespace}/{repo}", revision or "main")
@@ -162,23 +165,6 @@ def read(text: str) -> HubFile | HubRepository:
     )
 
 
-def read_page(text: str) -> HubFile | HubRepository | None:
-    """Understand an address on huggingface.co; None where it is none of a model's. Raises RefusedError."""
-    address = http.clean(text)
-    parts = urlsplit(address)
-    if parts.netloc.lower() not in _HOSTS:
-        return None
-    found = re.fullmatch(r"/([^/]+/[^/]+)(?:/?|/(resolve|blob|raw|tree)/([^/]+)(?:/(.*))?)", parts.path)
-    if found is None or not _REPO.fullmatch(repo := unquote(found[1])) or repo.startswith(("datasets/", "spaces/")):
-        return None
-    revision, path = unquote(found[3] or "main"), unquote(found[4] or "")
-    if found[2] in ("resolve", "blob", "raw") and path:
-        return HubFile(text, repo, revision, path, file_name(http.base_name(parts.path)), folders=True)
-    if found[2] in (None, "tree") and not path.strip("/"):
-        return HubRepository(text, repo, revision)
-    return None
-
-
 def note(source: HubFile) -> str | None:
     """What becomes of the author's text where that is not obvious."""
     if source.folders and "/resolve/" in source.text:
@@ -189,8 +175,8 @@ def note(source: HubFile) -> str | None:
 # --- How it is pinned
 
 
-def describe(repo: str, revision: str, client: Client) -> Repository:
-    """What Hugging Face says of a repository at a revision: one request, no weights.
+def describe(repo: str, revision: str, client: Client, path: str = "") -> Repository:
+    """What Hugging Face says of a repository at a revision: one request, no weights. `path` is what is wanted of it.
 
     Raises AikitError where it is not there, not open to this user, or Hugging Face does not answer.
     """
@@ -202,6 +188,12 @@ def describe(repo: str, revision: str, client: Client) -> Repository:
     try:
         said = client.get_json(address, headers=headers)
     except HttpError as refused:
+        if refused.headers.get("X-Error-Code") == "RevisionNotFound" and path and revision != "main":
+            inner = f"{revision}/{path}"
+            if inner in describe(repo, "main", client).files:
+                raise error(
+                    f"{repo} on Hugging Face has no branch, tag or commit {revision!r}, but a folder: write {url(repo, 'main', inner)}"
+                ) from None
         raise _refused(repo, revision, refused) from None
     try:
         return _repository(repo, said)
@@ -220,8 +212,9 @@ def _repository(repo: str, said: Mapping[str, Any]) -> Repository:
     for sibling in said["siblings"]:
         path, lfs = str(sibling["rfilename"]), sibling.get("lfs")
         sha256 = str(lfs["sha256"]) if lfs else None
-        size = sibling["size"]
-        if (sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256)) or type(size) is not int or not 0 <= size < 1 << 50:
+        size = sibling.get("size")
+        known = size is None or (type(size) is int and 0 <= size < 1 << 50)
+        if (sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256)) or not known:
             raise ValueError
         files[path] = RemoteFile(path, size, sha256)
     card = said.get("cardData") or {}
@@ -258,26 +251,58 @@ def _refused(repo: str, revision: str, refused: HttpError) -> AikitError:
     return error(f"{where} cannot be asked: {refused.message}")
 
 
+def complete(file: RemoteFile, repository: Repository, client: Client) -> RemoteFile:
+    """A file with what its own address says of it, where the description left that out. Raises HttpError."""
+    if file.size is not None and (file.sha256 or file.size <= _MOST_IN_GIT):
+        return file
+    address, headers = request(url(repository.repo, repository.commit, file.path))
+    said = client.head(address, headers={**headers, "Accept-Encoding": "identity"}).headers
+    digest = said.get("X-Linked-Etag", "").strip('"')
+    size = said.get("X-Linked-Size") or said.get("Content-Length") or ""
+    return RemoteFile(
+        file.path,
+        int(size) if re.fullmatch(r"[0-9]{1,15}", size) else file.size,
+        digest if re.fullmatch(r"[0-9a-f]{64}", digest) else file.sha256,
+    )
+
+
 def chosen(source: HubFile | HubRepository, repository: Repository) -> tuple[RemoteFile, ...]:
     """The files of a repository that a source means. Raises RefusedError."""
+    there = repository.files
+    ggufs = [path for path in there if path.lower().endswith(".gguf")]
     if isinstance(source, HubFile):
-        if source.path not in repository.files:
-            near = [path for path in repository.files if path.lower().endswith(".gguf")] or list(repository.files)
-            some = ", ".join(map(posixpath.basename, near[:8])) + (" …" if len(near) > 8 else "")
-            raise RefusedError(f"is not in the repository, which has: {some or 'nothing'}")
-        return (repository.files[source.path],)
-    ggufs = [path for path in repository.files if path.lower().endswith(".gguf")]
+        if source.path in there:
+            return (there[source.path],)
+        same = [path for path in there if posixpath.basename(path) == source.file]
+        near = same or ggufs or list(there)
+        some = ", ".join(_written(source, path) if same else path for path in near[:8]) + (
+            " …" if len(near) > 8 else ""
+        )
+        raise RefusedError(f"is not in the repository, which has: {some or 'nothing'}")
+    if source.folder in there:
+        raise RefusedError(f"is a file, no folder: write {_written(source, source.folder)}")
+    below = f"{source.folder}/" if source.folder else ""
+    ggufs = [path for path in ggufs if path.startswith(below)]
     if len(ggufs) > 1 and len({_stem(path) for path in ggufs}) > 1:
         raise RefusedError(
             f"is a repository of {len(ggufs)} GGUF files, alternatives of one another: name one,"
-            f" as huggingface://{source.repo}/{posixpath.basename(ggufs[0])}"
+            f" as {_written(source, ggufs[0])}"
         )
-    found = tuple(file for path, file in sorted(repository.files.items()) if path not in LEFT_OUT)
+    found = tuple(file for path, file in sorted(there.items()) if path not in LEFT_OUT and path.startswith(below))
     if not found:
-        raise RefusedError("is a repository without any file of a model")
+        folders = sorted({posixpath.dirname(path) for path in there} - {""})
+        more = f": it has the folders {', '.join(folders[:8])}" if source.folder and folders else ""
+        raise RefusedError(f"is a {'folder' if source.folder else 'repository'} without any file of a model{more}")
     for file in found:
         relative_path(file.path)
     return found
+
+
+def _written(source: HubFile | HubRepository, path: str) -> str:
+    """How an aikitfile names a file of the same repository."""
+    if "/" in path or source.revision != "main":
+        return url(source.repo, source.revision, path)
+    return f"huggingface://{source.repo}/{path}"
 
 
 def pinned(source: HubFile, commit: str) -> HubFile:
