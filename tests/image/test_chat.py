@@ -102,7 +102,7 @@ def test_events_are_read_however_they_are_cut(size: int) -> None:
 
 TALK = """
 import signal, sys
-from aikit_nix import process
+from aikit_nix.base import process
 from aikit_nix.image import chat
 def told(*_): raise process.Terminated
 signal.signal(signal.SIGTERM, told)

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.http.client import Patience
+from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Client, Patience
 from aikit_nix.image import layout, push
 from aikit_nix.nix import store
 from aikit_nix.registry import reference
+from aikit_nix.registry.blob import Blob
+from aikit_nix.registry.client import Repository
 from support import layouts, podman, registry, wire
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry
@@ -257,3 +260,27 @@ def test_what_is_asked_for_wrongly_is_said(tmp_path: Path) -> None:
         assert done.returncode in (1, 2)
         assert expected in done.stderr
         assert "Traceback" not in done.stderr
+
+
+# --- Blobs of any kind
+
+
+def test_the_same_bytes_under_two_names_are_sent_once(fake: FakeRegistry) -> None:
+    blobs = [Blob.of(b"here", name) for name in ("one", "two")]
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        assert push.bring(repository, blobs, None, chunk=MIB, jobs=2) == len(b"here")
+    assert fake.count("POST") == 1
+
+
+def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) -> None:
+    here, absent = Blob.of(b"here", "the text"), Blob("sha256:" + "0" * 64, 1, "the model", None)
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        with pytest.raises(AikitError, match=r"^error: the model is neither in .*/a/x nor on this machine"):
+            push.bring(repository, [here, absent], None, chunk=MIB, jobs=2)
+    assert (fake.blobs, fake.manifests, fake.count("POST")) == ({}, {}, 0)
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        fake.blobs["a/x", absent.digest] = b"x"
+        assert push.bring(repository, [here, absent], None, chunk=MIB, jobs=2) == len(b"here")

@@ -289,10 +289,10 @@ def test_several_at_a_time(server: FileServer, tmp_path: Path) -> None:
 FETCH = """
 import sys
 from pathlib import Path
-from aikit_nix import console
-from aikit_nix.download import Download, fetch_all
-from aikit_nix.hashing import Frame
-from aikit_nix.http import Client
+from aikit_nix.base import console
+from aikit_nix.base.hashing import Frame
+from aikit_nix.http.client import Client
+from aikit_nix.models.download import Download, fetch_all
 
 url, folder, size, sha256 = sys.argv[1:]
 downloads = [

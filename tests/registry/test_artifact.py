@@ -13,7 +13,6 @@ from aikit_nix.http.client import Client
 from aikit_nix.image import layout, push
 from aikit_nix.registry import artifact, reference
 from aikit_nix.registry.artifact import Referrer
-from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
 from support import fake_registry, layouts
 from support.fake_registry import FakeRegistry
@@ -64,23 +63,3 @@ def test_a_tag_that_could_not_be_written_again_is_said(fake: FakeRegistry) -> No
         fake.manifests["a/x", tag] = b'{"manifests": [{"digest": "\\ud800"}]}'
         with pytest.raises(AikitError, match=f"{tag} is no manifest"):
             artifact.attach(repository, subject, [Referrer("text/x", b"said", {})])
-
-
-def test_the_same_bytes_under_two_names_are_sent_once(fake: FakeRegistry) -> None:
-    blobs = [Blob.of(b"here", name) for name in ("one", "two")]
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        assert artifact.publish(repository, blobs, b"{}", "1", "x") == len(b"here")
-    assert fake.count("POST") == 1
-
-
-def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) -> None:
-    here, absent = Blob.of(b"here", "the text"), Blob("sha256:" + "0" * 64, 1, "the model", None)
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        with pytest.raises(AikitError, match=r"^error: the model: neither in .*/a/x nor on this machine"):
-            artifact.publish(repository, [here, absent], b"{}", "1", "x")
-        assert (fake.blobs, fake.manifests, fake.count("POST")) == ({}, {}, 0)
-        fake.blobs["a/x", absent.digest] = b"x"
-        assert artifact.publish(repository, [here, absent], b"{}", "1", "x") == len(b"here")
-    assert fake.manifests["a/x", "1"] == b"{}"

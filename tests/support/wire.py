@@ -18,9 +18,9 @@ class Wire:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.sent = 0  # bytes from clients
         self.received = 0  # bytes to them
-        self.cut_after: int | None = (
-            None  # bytes from clients, counted from the beginning: then, once, the connection is cut
-        )
+        self.cut_after: int | None = None  # bytes from clients, counted from the beginning: then the connection is cut
+        self.cuts = 1  # so many, each after `cut_every` bytes more
+        self.cut_every = 0
         self.hold_after: int | None = None  # the same, then nothing passes any more
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -63,7 +63,8 @@ class Wire:
                     self.received += len(data) * (not outward)
                     cut = outward and self.cut_after is not None and self.sent > self.cut_after
                     if cut:
-                        self.cut_after = None
+                        self.cuts -= 1
+                        self.cut_after = self.sent + self.cut_every if self.cuts else None
                 if cut:
                     break
                 if outward and self.hold_after is not None and self.sent > self.hold_after:

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from aikit_nix.base import console, data
 from aikit_nix.base.errors import error
 from aikit_nix.commands import options
 from aikit_nix.commands.options import INSECURE
+
+if TYPE_CHECKING:
+    from aikit_nix.image.supply import Supply
 
 FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
@@ -46,44 +49,40 @@ def push(
 ) -> None:
     """Bring the flake's image to registries.
 
-    REF is REGISTRY/REPOSITORY:TAG. Only what a registry lacks is sent, a model straight from the Nix store: where the
-    registry has the models, this machine needs none of them. Logins are those of docker and podman.
+    REF is REGISTRY/REPOSITORY:TAG. Only what a registry lacks is sent, and nothing is stored here: a model comes from
+    the Nix store, from its file beside the aikitfile, or straight from its origin. Logins are those of docker and podman.
     """
     from aikit_nix.base.errors import AikitError, Diagnostic
-    from aikit_nix.image import find
+    from aikit_nix.image import find, supply
     from aikit_nix.image import push as pushing
     from aikit_nix.registry import reference
 
-    if modelpack:
-        return _push_models(references, flake, insecure)
-    if all_systems:
-        return _push_index(references, flake, insecure, mount_from=mount_from, chunk=chunk << 20, jobs=jobs)
-    found = find.layout_of(flake)
-    tag = found.image.name.rpartition(":")[2] or "latest"
-    targets = [reference.parse(text, tag) for text in references]
-    problems: list[Diagnostic] = []
-    for target in targets:
-        try:
-            done = pushing.push(
-                found.image,
-                found.folder,
-                target,
-                mount_from=mount_from,
-                insecure=insecure,
-                chunk=chunk << 20,
-                jobs=jobs,
-            )
-        except AikitError as failed:
-            problems += failed.diagnostics
-            continue
-        console.say(str(done), err=True)
-        console.show(f"{done.reference}@{done.digest}")
+    how: dict[str, Any] = {"insecure": insecure, "chunk": chunk << 20, "jobs": jobs}
+    with supply.opened(flake) as models:
+        if modelpack:
+            return _push_models(references, flake, models, **how)
+        models.learn(reference.parse(references[0]), **how)
+        how |= {"elsewhere": models, "mount_from": mount_from}
+        if all_systems:
+            return _push_index(references, flake, **how)
+        found = find.layout_of(flake)
+        tag = found.image.name.rpartition(":")[2] or "latest"
+        targets = [reference.parse(text, tag) for text in references]
+        problems: list[Diagnostic] = []
+        for target in targets:
+            try:
+                done = pushing.push(found.image, found.folder, target, **how)
+            except AikitError as failed:
+                problems += failed.diagnostics
+                continue
+            console.say(str(done), err=True)
+            console.show(f"{done.reference}@{done.digest}")
     if problems:
         raise AikitError(*problems)
     return None
 
 
-def _push_index(references: tuple[str, ...], flake: str, insecure: bool | None, **options: Any) -> None:
+def _push_index(references: tuple[str, ...], flake: str, **options: Any) -> None:
     from aikit_nix.flakes import materials
     from aikit_nix.image import index
     from aikit_nix.image.find import Layout, build
@@ -96,13 +95,15 @@ def _push_index(references: tuple[str, ...], flake: str, insecure: bool | None, 
     tag = images[0].image.name.rpartition(":")[2] or "latest"
     for text in references:
         target = reference.parse(text, tag)
-        digest, done = index.push(images, target, insecure=insecure, **options)
+        digest, done = index.push(images, target, **options)
         for system, each in zip(systems, done, strict=True):
             console.say(f"{system}: {each}", err=True)
         console.show(f"{target.name}@{digest}")
 
 
-def _push_models(references: tuple[str, ...], flake: str, insecure: bool | None) -> None:
+def _push_models(
+    references: tuple[str, ...], flake: str, models: Supply, insecure: bool | None, chunk: int, jobs: int
+) -> None:
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
     from aikit_nix.image import modelpack
@@ -114,7 +115,7 @@ def _push_models(references: tuple[str, ...], flake: str, insecure: bool | None)
         for text in references:
             target = reference.parse(text)
             repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
-            digest, sent = modelpack.push(found, repository, target.reference)
+            digest, sent = modelpack.push(found, repository, target.reference, models, chunk=chunk, jobs=jobs)
             console.say(f"{console.size(sent)} sent", err=True)
             console.show(f"{target.name}@{digest}")
 

@@ -43,7 +43,7 @@ class Generated:
     def lines(self) -> Iterator[str]:
         """What a person wants to know."""
         for file in self.added:
-            yield f"added {file} to the Nix store"
+            yield f"added {file} to the Nix store, for `nix build` (`push` alone does without: gen --elsewhere)"
         for path in self.written.set_aside:
             yield f"kept what was there as {path}"
         for path in self.written.kept:

@@ -16,7 +16,6 @@ from typing import Any
 
 from aikit_nix.base import files, strict_json
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.models import layer as model_layer
 from aikit_nix.nix import store
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -196,12 +195,6 @@ def blob_path(folder: Path, digest: str) -> Path:
 def digest_of(data: bytes) -> str:
     """A digest as OCI writes it."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def model_parts(path: str, file: Path) -> tuple[bytes, Path, bytes]:
-    """A model's layer: what stands before the file, the file, what stands behind it. Raises OSError and ValueError."""
-    size = file.stat().st_size
-    return model_layer.header(path, size), file, model_layer.trailer(size)
 
 
 def configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aikit_nix.base.errors import error
 from aikit_nix.flakes.materials import Model, Recipe
 from aikit_nix.image import layout
+from aikit_nix.image import push as pushing
+from aikit_nix.image.push import Elsewhere
 from aikit_nix.registry import artifact
-from aikit_nix.registry.blob import Blob
+from aikit_nix.registry.blob import Blob, Part
 from aikit_nix.registry.client import Repository
+from aikit_nix.registry.upload import CHUNK
 from aikit_nix.sources import MODELS
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
@@ -36,12 +40,12 @@ class Pack:
     models: tuple[Blob, ...]
 
 
-def make(recipe: Recipe) -> Pack:
+def make(recipe: Recipe, elsewhere: Elsewhere | None = None) -> Pack:
     """The artifact of a recipe's models. Raises AikitError where nobody has said how large a model is."""
     if not recipe.models:
         raise error("the plan has no models to push", code="no-models")
     models = sorted(recipe.models, key=lambda model: model.path)
-    blobs = tuple(_blob(model) for model in models)
+    blobs = tuple(_blob(model, elsewhere) for model in models)
     config = Blob.of(artifact.encode(_config(recipe, blobs)), "the model's configuration")
     layers = [
         artifact.descriptor(_media_type(model.path), blob, annotations=_annotations(model))
@@ -57,21 +61,31 @@ def make(recipe: Recipe) -> Pack:
     return Pack(artifact.encode(manifest), config, blobs)
 
 
-def push(recipe: Recipe, repository: Repository, reference: str) -> tuple[str, int]:
+def push(
+    recipe: Recipe,
+    repository: Repository,
+    reference: str,
+    elsewhere: Elsewhere | None = None,
+    *,
+    chunk: int = CHUNK,
+    jobs: int = 4,
+) -> tuple[str, int]:
     """Bring the models into a repository; the manifest's digest and the bytes that were sent. Raises AikitError."""
-    pack = make(recipe)
-    sent = artifact.publish(repository, [pack.config, *pack.models], pack.manifest, reference, layout.MANIFEST)
-    return layout.digest_of(pack.manifest), sent
+    pack = make(recipe, elsewhere)
+    sent = pushing.bring(repository, [pack.config, *pack.models], elsewhere, chunk=chunk, jobs=jobs)
+    return repository.put_manifest(reference, layout.MANIFEST, pack.manifest), sent
 
 
-def _blob(model: Model) -> Blob:
+def _blob(model: Model, elsewhere: Elsewhere | None) -> Blob:
     if model.file.size is None:
         raise error(
             f"{model.path}: nobody has said how large it is: run `aikit-nix lock`, then `aikit-nix gen`", code="lock"
         )
     file = model.store_file
-    parts = (file,) if file.is_file() else None
-    return Blob(f"sha256:{model.file.sha256}", model.file.size, model.path, parts)
+    content: Path | Part | None = file if file.is_file() else None
+    if content is None and elsewhere:
+        content = elsewhere.find(model.path, model.file.sha256)
+    return Blob(f"sha256:{model.file.sha256}", model.file.size, model.path, (content,) if content else None, file)
 
 
 def _annotations(model: Model) -> dict[str, str]:

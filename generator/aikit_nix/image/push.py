@@ -1,7 +1,7 @@
-"""An image into a repository: what is not there is taken from another repository, or sent from where it lies here.
+"""An image into a repository: what is not there is taken from another repository, or sent from where it is.
 
-A model's layer is never on this disk: it is made of the model's file in the Nix store on its way. The manifest goes last,
-so that a tag never names an image that is not whole.
+A model's layer is never on this disk: it is made of the model's bytes on their way. The manifest goes last, so that a tag
+never names an image that is not whole.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.http.client import Client, Patience
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
+from aikit_nix.models import layer as model_layer
 from aikit_nix.registry import upload
-from aikit_nix.registry.blob import Blob
+from aikit_nix.registry.blob import Blob, Part
 from aikit_nix.registry.client import Repository
 from aikit_nix.registry.reference import Reference
 from aikit_nix.registry.upload import CHUNK, Upload
@@ -27,6 +30,16 @@ from aikit_nix.registry.upload import CHUNK, Upload
 _REPOSITORIES = 32  # that are remembered of a registry
 _SOURCES = 4  # repositories that are asked for blobs to mount
 _MEMORY = 4 << 20  # bytes of what is remembered
+
+
+class Elsewhere(Protocol):
+    """Where models are that the Nix store lacks."""
+
+    def find(self, path: str, sha256: str) -> Path | Part | None:
+        """A model's bytes, by its path in the image and its sha256 in hex."""
+
+    def abort(self) -> None:
+        """Break off what other threads are reading: for Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -50,35 +63,48 @@ class Outcome:
         return f"{self.there + self.mounted + self.uploaded} blobs: {', '.join(parts)}{size}"
 
 
-def blobs(image: Image, folder: Path) -> list[Blob]:
-    """The image's blobs, each once, and where they are on this machine, if they are: in the layout or in the Nix store.
+def blobs(image: Image, folder: Path, elsewhere: Elsewhere | None = None) -> list[Blob]:
+    """The image's blobs, each once, and where they are: in the layout or the Nix store, a model perhaps `elsewhere`.
 
     Raises AikitError for a file that cannot be the one.
     """
-    found = {layer.digest: _layer(image, index, folder) for index, layer in enumerate(image.layers)}
+    found = {layer.digest: _layer(image, index, folder, elsewhere) for index, layer in enumerate(image.layers)}
     config = layout.blob_path(folder, image.config_digest)
     found[image.config_digest] = Blob(image.config_digest, image.config_size, "the configuration", (config,))
     return list(found.values())
 
 
-def _layer(image: Image, index: int, folder: Path) -> Blob:
+def _layer(image: Image, index: int, folder: Path, elsewhere: Elsewhere | None) -> Blob:
     layer = image.layers[index]
     in_layout = layout.blob_path(folder, layer.digest)
     name = layer.model or f"the layer {layer.digest[:19]}…"
     if in_layout.is_file():
         return Blob(layer.digest, layer.size, name, (in_layout,))
-    file = image.model_file(layer.model) if layer.model else None
-    if not layer.model or file is None or not file.is_file():
+    sha256 = image.models().get(layer.model) if layer.model else None
+    if not layer.model or not sha256:
+        return Blob(layer.digest, layer.size, name, None)
+    file = image.model_file(layer.model)
+    content: Path | Part | None = file if file and file.is_file() else None
+    if content is None and elsewhere:
+        content = elsewhere.find(layer.model, sha256)
+    if content is None:
         return Blob(layer.digest, layer.size, name, None, file)
-    try:
-        parts = layout.model_parts(layer.model, file)
-        size = len(parts[0]) + file.stat().st_size + len(parts[2])
-    except (OSError, ValueError) as bad:
-        raise error(f"{name} ({file}) cannot be read: {bad}", code="unreadable") from None
-    if size != layer.size:
-        message = f"{name} ({file}) gives a layer of {size:,} bytes, and the image has {layer.size:,}"
+    blob = model_blob(layer.model, content, layer.digest)
+    if blob.size != layer.size:
+        message = f"{blob.where} gives a layer of {blob.size:,} bytes, and the image has {layer.size:,}"
         raise error(message, code="digest-mismatch")
-    return Blob(layer.digest, layer.size, name, parts, file)
+    return blob
+
+
+def model_blob(path: str, content: Path | Part, digest: str = "") -> Blob:
+    """A model's layer, of its bytes; the digest where it is known. Raises AikitError."""
+    file = content if isinstance(content, Path) else None
+    try:
+        size = content.stat().st_size if isinstance(content, Path) else content.size
+        parts = (model_layer.header(path, size), content, model_layer.trailer(size))
+        return Blob(digest, model_layer.layer_size(path, size), path, parts, file)
+    except (OSError, ValueError) as bad:
+        raise error(f"{path} ({file}) cannot be read: {bad}", code="unreadable") from None
 
 
 def push(
@@ -86,6 +112,7 @@ def push(
     folder: Path,
     target: Reference,
     *,
+    elsewhere: Elsewhere | None = None,
     mount_from: Sequence[str] = (),
     insecure: bool | None = None,
     chunk: int = CHUNK,
@@ -101,19 +128,14 @@ def push(
         raise error("a docker-archive has no manifest to push: push its OCI layout", code="image")
     if target.reference.startswith("sha256:") and target.reference != image.digest:
         raise error(f"{target.name}: the image has the digest {image.digest}", code="digest-mismatch")
-    wanted = blobs(image, folder)
+    wanted = blobs(image, folder, elsewhere)
     sources = _sources(target, {blob.digest for blob in wanted}, mount_from)
-    with Client(patience) as client, _threads(client, jobs) as pool:
+    with Client(patience) as client, threads(jobs, client, elsewhere) as pool:
         repository = Repository(
             client, target.registry, target.repository, actions="pull,push", insecure=insecure, sources=list(sources)
         )
         repository.login()
-        there = pool.map(lambda blob: repository.has(blob.digest, blob.size), wanted)
-        lacking = [blob for blob, is_there in zip(wanted, there, strict=True) if not is_there]
-        begun = dict(_mounted(repository, lacking, sources, pool))
-        missing = [blob for blob in lacking if blob.digest not in begun or begun[blob.digest]]
-        _require(missing, begun, repository)
-        _send(repository, missing, begun, chunk, pool)
+        lacking, missing = _bring(repository, wanted, sources, pool, chunk)
         media_type = json.loads(image.manifest).get("mediaType", layout.MANIFEST)
         digest = repository.put_manifest(target.reference, str(media_type), image.manifest)
     _remember(target, [blob.digest for blob in wanted])
@@ -128,16 +150,43 @@ def push(
 
 
 @contextmanager
-def _threads(client: Client, jobs: int) -> Iterator[ThreadPoolExecutor]:
+def threads(jobs: int, *readers: Client | Elsewhere | None) -> Iterator[ThreadPoolExecutor]:
     """A pool whose threads give up at once when something fails, or after Ctrl-C."""
     pool = ThreadPoolExecutor(max(1, jobs))
     try:
         yield pool
     except BaseException:
-        client.abort()
+        for reader in readers:
+            if reader:
+                reader.abort()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def bring(repository: Repository, wanted: Iterable[Blob], elsewhere: Elsewhere | None, *, chunk: int, jobs: int) -> int:
+    """Bring blobs into a repository; the bytes that were sent, which are only those of what it lacked. Raises AikitError."""
+    each = list({blob.digest: blob for blob in wanted}.values())  # two models may be the same file
+    with threads(jobs, repository.client, elsewhere) as pool:
+        repository.login()
+        return sum(blob.size for blob in _bring(repository, each, {}, pool, chunk)[1])
+
+
+def _bring(
+    repository: Repository,
+    wanted: Sequence[Blob],
+    sources: Mapping[str, set[str] | None],
+    pool: ThreadPoolExecutor,
+    chunk: int,
+) -> tuple[list[Blob], list[Blob]]:
+    """The blobs that the repository lacked, and of them those that no other repository had, which were sent."""
+    there = pool.map(lambda blob: repository.has(blob.digest, blob.size), wanted)
+    lacking = [blob for blob, is_there in zip(wanted, there, strict=True) if not is_there]
+    begun = dict(_mounted(repository, lacking, sources, pool))
+    missing = [blob for blob in lacking if blob.digest not in begun or begun[blob.digest]]
+    _require(missing, begun, repository)
+    send(repository, missing, pool, chunk=chunk, begun=begun)
+    return lacking, missing
 
 
 def _mounted(
@@ -182,33 +231,39 @@ def _require(missing: Iterable[Blob], begun: Mapping[str, Upload | None], reposi
     )
 
 
-def _send(
+def send(
     repository: Repository,
     missing: Sequence[Blob],
-    begun: Mapping[str, Upload | None],
-    chunk: int,
     pool: ThreadPoolExecutor,
-) -> None:
+    *,
+    chunk: int = CHUNK,
+    begun: Mapping[str, Upload | None] = MappingProxyType({}),
+) -> list[str]:
+    """Send blobs, several at a time; their digests. `begun` are uploads by digest. Raises AikitError, after the first failure."""
     large = [blob for blob in missing if blob.size > CHUNK]
     small = [blob for blob in missing if blob.size <= CHUNK]
     with console.progress(len(large) + bool(small), sum(blob.size for blob in missing)) as progress:
 
-        def send(blob: Blob, bar: console.Bar) -> None:
-            upload.send(repository, blob, bar.advance, begun=begun.get(blob.digest), chunk=chunk)
+        def one(blob: Blob, bar: console.Bar) -> str:
+            return upload.send(repository, blob, bar.advance, begun=begun.get(blob.digest), chunk=chunk)
 
-        def send_large(blob: Blob) -> None:
+        def one_large(blob: Blob) -> str:
             with progress.file(blob.what, blob.size) as bar:
-                send(blob, bar)
+                return one(blob, bar)
 
-        def finish(jobs: Iterable[Future[None]]) -> None:
-            for job in as_completed(jobs):
+        def finish(jobs: Mapping[int, Future[str]]) -> None:
+            for job in as_completed(jobs.values()):
                 job.result()
 
+        jobs: dict[int, Future[str]] = {}
         if small:
             name = small[0].what if len(small) == 1 else f"{len(small)} small blobs"
             with progress.file(name, sum(blob.size for blob in small)) as bar:
-                finish([pool.submit(send, blob, bar) for blob in small])
-        finish([pool.submit(send_large, blob) for blob in large])
+                jobs = {id(blob): pool.submit(one, blob, bar) for blob in small}
+                finish(jobs)
+        jobs |= {id(blob): pool.submit(one_large, blob) for blob in large}
+        finish(jobs)
+    return [jobs[id(blob)].result() for blob in missing]
 
 
 # --- What was pushed from here: a registry can mount a blob only from a repository that is named to it.

@@ -25,6 +25,7 @@ from aikit_nix.sources import HubFile, HubRepository, Reference, gguf, head, hug
 if TYPE_CHECKING:
     from aikit_nix.http.client import Client, HttpError
     from aikit_nix.models.download import Download, Fetched
+    from aikit_nix.models.origin import Origin
     from aikit_nix.registry.client import Repository
     from aikit_nix.sources.head import Head
 
@@ -247,6 +248,22 @@ class Origins:
             at=remote.model.source.at,
             hint=lambda problem: _hint(remote, problem),
         )
+
+    def reader(self, remote: Remote) -> Origin:
+        """The bytes of a file of known size and sha256, to be taken elsewhere."""
+        from aikit_nix.models.origin import Origin
+
+        assert remote.size is not None  # noqa: S101 (the caller knows it)
+        return Origin(self.download(remote), remote.size, self._client)
+
+    def facts(self, remote: Remote) -> gguf.Facts | None:
+        """What the header of a GGUF says; None where it cannot be had."""
+        try:
+            header = self._head(remote).header if remote.is_gguf else None
+        except AikitError as problem:
+            console.trace(f"{remote.name}: its head cannot be read: {problem}")
+            return None
+        return header.facts if header else None
 
     def known(self, remote: Remote) -> Pins | None:
         """The pins of a file without downloading it; None where that is not enough."""

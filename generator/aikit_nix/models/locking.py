@@ -116,13 +116,17 @@ def bring(aikitfile: Aikitfile, lock: Lock | None, jobs: int) -> tuple[int, bool
     seen = fetch.bring_models(aikitfile, jobs)
     if lock is None:
         return len(seen), False
-    known = seen | fetch.read_store(aikitfile, seen)
+    return len(seen), complete(lock, seen | fetch.read_store(aikitfile, seen))
+
+
+def complete(lock: Lock, seen: Mapping[str, Pin]) -> bool:
+    """Add to a lock what the bytes of models say, by path in the image; whether it was written. Raises AikitError."""
     now = read_lock(Path(lock.file))  # that took hours, perhaps: what was written there meanwhile stays
-    if now is None or (fuller := now.filled(known)) == now:
-        return len(seen), False
+    if now is None or (fuller := now.filled(seen)) == now:
+        return False
     write(fuller)
-    console.say(f"wrote {lock.file}: what the bytes say")
-    return len(seen), True
+    console.say(f"wrote {lock.file}: what the bytes say", err=True)
+    return True
 
 
 def missing(aikitfile: Aikitfile, lock: Lock | None) -> list[Diagnostic]:
@@ -277,7 +281,7 @@ class _Resolver:
             own = path == model.path
             url = source.url if own else http.beside(source, posixpath.basename(path))
             sha256 = model.sha256.value if own and model.sha256 else None
-            yield Remote(model, path, url, None, sha256, is_gguf=_has_header(path))
+            yield Remote(model, path, url, None, sha256, is_gguf=has_header(path))
 
     def _hub(
         self, model: Model, source: HubFile | HubRepository, repository: huggingface.Repository
@@ -299,7 +303,7 @@ class _Resolver:
                 url = huggingface.url(repository.repo, repository.commit, each.path)
                 own = model.sha256.value if model.sha256 and path == model.path else None
                 sha256 = each.sha256 or own
-                yield Remote(model, path, url, each.size, sha256, repository.is_private, is_gguf=_has_header(path))
+                yield Remote(model, path, url, each.size, sha256, repository.is_private, is_gguf=has_header(path))
 
     def _shard(
         self, repository: huggingface.Repository, first: huggingface.RemoteFile, path: str
@@ -346,7 +350,7 @@ def _completed(model: Model, listed: set[str]) -> list[str]:
     return [path for path in paths if path == model.path or path not in listed]
 
 
-def _has_header(path: str) -> bool:
+def has_header(path: str) -> bool:
     """Whether the header of a file says something that the image depends on: that of a GGUF, or of its first shard."""
     name = posixpath.basename(path)
     return name.lower().endswith(".gguf") and first_shard(name) == name

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aikit_nix.base import console
-from aikit_nix.base.errors import error
 from aikit_nix.http.client import Answer, HttpError
 from aikit_nix.registry import upload
 from aikit_nix.registry.blob import Blob
@@ -21,7 +19,6 @@ from aikit_nix.registry.client import INDEX, MANIFEST, Manifest, Repository
 # https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor
 EMPTY = Blob.of(b"{}", "the empty configuration")
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-_LARGE = 1 << 20  # bytes of what people may want to see on its way
 
 
 @dataclass(frozen=True)
@@ -43,26 +40,12 @@ def descriptor(media_type: str, blob: Blob, **more: Any) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": blob.digest, "size": blob.size, **more}
 
 
-def publish(repository: Repository, blobs: Sequence[Blob], manifest: bytes, reference: str, media_type: str) -> int:
-    """Bring an artifact into a repository; the bytes that were sent, which are only those of what it lacked. Raises AikitError."""
-    each = {blob.digest: blob for blob in blobs}.values()  # two models may be the same file
-    missing = [blob for blob in each if not repository.has(blob.digest, blob.size)]
-    if absent := [blob for blob in missing if blob.parts is None]:
-        names = ", ".join(blob.what for blob in absent)
-        raise error(
-            f"{names}: neither in {repository} nor on this machine (`aikit-nix fetch` brings it)", code="missing-blob"
-        )
-    large = [blob for blob in missing if blob.size >= _LARGE]
-    for blob in missing:
-        if blob.size < _LARGE:
+def _publish(repository: Repository, blobs: Sequence[Blob], manifest: bytes, reference: str) -> None:
+    """Bring a small artifact into a repository. Raises AikitError."""
+    for blob in blobs:
+        if not repository.has(blob.digest, blob.size):
             upload.send(repository, blob)
-    if large:
-        with console.progress(len(large), sum(blob.size for blob in large)) as progress:
-            for blob in large:
-                with progress.file(blob.what, blob.size) as bar:
-                    upload.send(repository, blob, bar.advance)
-    repository.put_manifest(reference, media_type, manifest)
-    return sum(blob.size for blob in missing)
+    repository.put_manifest(reference, MANIFEST[0], manifest)
 
 
 def attach(repository: Repository, subject: Manifest, referrers: Iterable[Referrer]) -> list[str]:
@@ -91,7 +74,7 @@ def attach(repository: Repository, subject: Manifest, referrers: Iterable[Referr
             artifactType=each.media_type,
             annotations=dict(each.annotations),
         )
-        publish(repository, [EMPTY, blob], manifest, entry["digest"], MANIFEST[0])
+        _publish(repository, [EMPTY, blob], manifest, entry["digest"])
         entries.append(entry)
     if not _knows_referrers(repository, subject.digest):
         _list_in_tag(repository, subject.digest, entries)

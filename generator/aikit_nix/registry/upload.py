@@ -18,6 +18,7 @@ from aikit_nix.registry.client import Repository
 
 CHUNK = 64 << 20  # bytes of one request
 _LEAST_CHUNK = 1 << 20
+_MUCH, _MOST_LOST = 4 << 20, 20  # bytes, and how often so many may be sent in vain
 _CLOSING = 900.0  # seconds: a registry may read a large blob again, or copy it, before it answers
 _TOO_LARGE = 413
 # What registries and proxies answer that know no chunks, or not the way in which we send them
@@ -175,14 +176,19 @@ class _Sending:
 
     def run(self) -> None:
         tries = self._repository.client.tries()
-        best = 0
+        best = lost = 0
         while True:
+            before = self._counted
             try:
                 self._upload = self._upload or begin(self._repository)
                 return self._go_on(self._upload)
             except HttpError as problem:
                 if self._reached > best:
                     best = self._reached
+                    tries.progressed()
+                elif self._counted - before >= _MUCH and lost < _MOST_LOST:
+                    # Debian's registry forgets an upload whose connection breaks
+                    lost += 1
                     tries.progressed()
                 if not self._simpler(problem) and not self._renewed(problem):
                     self._wait(tries, problem)

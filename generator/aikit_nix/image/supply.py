@@ -1,0 +1,117 @@
+"""Where a push takes models that the Nix store lacks: the file beside the aikitfile, or the model's origin.
+
+From its origin (Hugging Face, a web server, another registry) a model goes straight into the registry, and is never on this
+disk. What the lock did not know of it is known when its last byte was sent; then the lock and the flake are completed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from aikit_nix.aikitfile.types import Model, Pin
+from aikit_nix.base import console
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.flakes import generate, materials
+from aikit_nix.flakes.choices import Choices
+from aikit_nix.http.client import Client
+from aikit_nix.image import push
+from aikit_nix.models import fetch, locking
+from aikit_nix.models import project as projects
+from aikit_nix.models.origin import Origin
+from aikit_nix.models.project import Project
+from aikit_nix.models.remote import Remote, layer_of
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.reference import Reference
+from aikit_nix.registry.upload import CHUNK
+
+
+@contextmanager
+def opened(flake: str) -> Iterator[Supply]:
+    """The models of a flake: of a folder that `gen` wrote and whose aikitfile is there, else of none. Raises AikitError."""
+    project, there = None, []
+    with suppress(AikitError):  # what is wrong with the flake is Nix's to say
+        recipe = materials.read_if_there(Path(flake))
+        there = [Path(flake) / source.path for source in recipe.plan.sources] if recipe else []
+    if there and there[0].is_file():
+        project = projects.read(there[0], lock_path=there[1] if len(there) > 1 else None)
+    with Client() as client:
+        yield Supply(Path(flake), project, client)
+
+
+class Supply:
+    """The models of a flake's aikitfile, as its lock has them: `push.Elsewhere`."""
+
+    def __init__(self, flake: Path, project: Project | None, client: Client) -> None:
+        self._flake = flake
+        self._project = project
+        self._client = client
+        self._origins = fetch.Origins(client)
+
+    def find(self, path: str, sha256: str) -> Path | Origin | None:
+        """See `push.Elsewhere`."""
+        for model in self._project.aikitfile.models if self._project else ():
+            if self._project and model.is_local:
+                with suppress(AikitError):  # it is not there
+                    for each, file in projects.local_files(model, self._project.folder):
+                        if each == path and file.is_file():
+                            return file
+            elif model.path == path and model.pin and model.pin.sha256 == sha256:
+                return self._origin(model, model.pin)
+        return None
+
+    def abort(self) -> None:
+        """See `push.Elsewhere`."""
+        self._client.abort()
+
+    def learn(self, target: Reference, *, insecure: bool | None = None, chunk: int = CHUNK, jobs: int = 4) -> None:
+        """Send the models whose layer the lock does not know into a repository; then complete the lock and the flake.
+
+        Raises AikitError.
+        """
+        project = self._project
+        lock = project.lock if project else None
+        if not project or not lock:
+            return
+        unknown = {
+            model.path: (model, model.pin)
+            for model in project.aikitfile.models
+            if model.is_locked and model.pin and not model.pin.layer
+        }
+        if not unknown:
+            return
+        for file in (project.path, Path(lock.file)):
+            if not generate.made_from(self._flake, file):
+                raise error(f"the flake in {self._flake} is behind {file}: run `aikit-nix gen`", code="stale")
+        models = tuple(model for model, _ in unknown.values())
+        seen = fetch.read_store(replace(project.aikitfile, models=models), {})
+        origins = {
+            path: origin
+            for path, (model, pin) in unknown.items()
+            if path not in seen and (origin := self._origin(model, pin))
+        }
+        with Client() as client, push.threads(jobs, client, self) as pool:
+            repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
+            repository.login()
+            blobs = [push.model_blob(path, origin) for path, origin in origins.items()]
+            digests = push.send(repository, blobs, pool, chunk=chunk)
+        for (path, origin), digest in zip(origins.items(), digests, strict=True):
+            model, pin = unknown[path]
+            known = replace(origin.digests(), layer=digest.removeprefix("sha256:"))
+            gguf = pin.gguf or self._origins.facts(self._remote(model, pin))
+            seen[path] = replace(pin, blake3=known.blake3, layer=layer_of(path, known), gguf=gguf)
+        if locking.complete(lock, seen):
+            generate.write(project.path, self._flake, Choices(), lock_path=Path(lock.file), elsewhere=True)
+            console.say(f"wrote the flake in {self._flake.resolve()} anew, which knows it now", err=True)
+
+    def _origin(self, model: Model, pin: Pin) -> Origin | None:
+        """None for what only `fetch` can bring: a file in an archive, one of unknown size."""
+        remote = self._remote(model, pin)
+        return self._origins.reader(remote) if remote.url and remote.size is not None and not pin.member else None
+
+    def _remote(self, model: Model, pin: Pin) -> Remote:
+        return Remote(
+            model, model.path, pin.url or "", pin.size, pin.sha256, pin.private, is_gguf=locking.has_header(model.path)
+        )
