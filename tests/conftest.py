@@ -24,6 +24,22 @@ from support.web import PATIENCE
 pytest_plugins = ["support.image_fixtures"]
 
 
+# What starts Nix, a server or a container: `make test-quick` does without.
+STARTED = {
+    *("nix", "library", "files", "server", "hub", "web", "archive", "signed_archive", "address", "shared_address"),
+    *("bubblewrap", "docker", "newer_programs", "nixpkgs", "debian_nixpkgs", "certificate"),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="Leave out the tests that start Nix or a server.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        items[:] = [item for item in items if STARTED.isdisjoint(getattr(item, "fixturenames", ()))]
+
+
 def pytest_configure() -> None:
     # A shell's background jobs ignore SIGINT, and so would every program that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,90 @@ def test_builds_outside_of_a_sandbox_are_warned_of(tmp_path: Path) -> None:
     env = {**os.environ, "NIX_CONF_DIR": str(tmp_path), "NIX_CONFIG": "", "XDG_CONFIG_HOME": str(tmp_path)}
     done = aikit_nix("gen", "--packages", "debian", "--flake", "out", cwd=tmp_path, env=env)
     assert (done.returncode, "Nix builds without its sandbox here" in done.stderr) == (0, True), done.stderr
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A flake on Debian's packages, as it was committed."""
+    write(tmp_path, model())
+    done = aikit_nix("gen", "--elsewhere", "--packages", "debian", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "flake"
+
+
+def checked(flake: Path, *options: str | Path) -> tuple[int, str]:
+    environment = {name: value for name, value in os.environ.items() if name != "AIKIT_DEBIAN_LOCK"}
+    before = tree(flake)
+    done = aikit_nix("gen", "--check", *options, cwd=flake.parent, env=environment)
+    assert tree(flake) == before
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr if done.returncode else done.stdout
+
+
+def test_a_flake_that_is_as_written_passes_the_check(written: Path) -> None:
+    assert checked(written) == (
+        0,
+        f"chosen: --packages debian\n{written} is what aikitfile, lock and these choices give\n",
+    )
+    (written / "aikit/__pycache__").mkdir()
+    (written / "aikit/__pycache__/x.pyc").write_bytes(b"")
+    assert checked(written)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("flake.nix", lambda text: text + b"\n"),
+        ("flake.nix", lambda text: text.replace(b"outputs =", b"outputs = # evil\n")),
+        ("aikit/packages/debian/lock.json", lambda text: text.replace(b"a", b"b", 1)),
+        ("aikit/plan.json", lambda text: text.replace(SHA256.encode(), b"2" * 64)),
+        ("aikit/default.nix", lambda text: b" " + text),
+        ("aikit/seals.json", lambda _: b"{}"),
+        ("aikit/evil.nix", lambda _: b"{}"),
+        ("aikit/choices.json", lambda text: text + b" "),
+    ],
+)
+def test_a_pull_request_that_edits_the_flake_is_refused(
+    written: Path, name: str, change: Callable[[bytes], bytes]
+) -> None:
+    """With seals of its own, too: they are in the folder, and say nothing to who writes it."""
+    file = written / name
+    file.write_bytes(change(file.read_bytes() if file.exists() else b""))
+    status, said = checked(written)
+    assert (status, f"error: flake/{name}" in said) == (1, True)
+
+
+def test_a_link_and_a_file_that_is_gone_are_named(written: Path, tmp_path: Path) -> None:
+    (written / "flake.nix").rename(tmp_path / "flake.nix")
+    assert "flake/flake.nix is not there" in checked(written)[1]
+    (written / "flake.nix").symlink_to(tmp_path / "flake.nix")
+    assert checked(written)[0] == 1
+
+
+def test_other_pins_of_debians_packages_count_where_they_are_named(written: Path, tmp_path: Path) -> None:
+    """A pull request may write them with `gen`, so that flake, choices and seals agree."""
+    lock = json.loads((written / "aikit/packages/debian/lock.json").read_text())
+    lock["snapshot"] = "20200101T000000Z"
+    (tmp_path / "other.json").write_text(json.dumps(lock))
+    other: list[str | Path] = ["--debian-lock", tmp_path / "other.json"]
+    done = aikit_nix("gen", "--elsewhere", *other, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    status, said = checked(written)
+    assert status == 1
+    assert "flake/aikit/choices.json is not what aikitfile, lock and choices give" in said
+    assert "--debian-lock names them" in said
+    assert checked(written, *other)[0] == 0
+
+
+def test_a_changed_aikitfile_and_another_nixpkgs_are_named(tmp_path: Path) -> None:
+    write(tmp_path, model())
+    assert aikit_nix("gen", "--elsewhere", cwd=tmp_path).returncode == 0
+    flake = tmp_path / "flake"
+    lock = flake / "flake.lock"
+    assert checked(flake)[0] == 0
+    lock.write_text(re.sub(r"716c7a[0-9a-f]*", "1" * 40, lock.read_text()))  # `nix flake update`
+    assert checked(flake)[0] == 0
+    lock.write_text(lock.read_text().replace("NixOS", "evil"))
+    assert "flake.lock takes nixpkgs from elsewhere" in checked(flake)[1]
+    write(tmp_path, model("other"))
+    assert "flake/aikit/plan.json is not what aikitfile, lock and choices give" in checked(flake)[1]

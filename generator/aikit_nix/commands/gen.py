@@ -43,6 +43,7 @@ from aikit_nix.commands import options
 )
 @click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
 @click.option("--elsewhere", is_flag=True, help="The flake is built on another machine: do without Nix on this one.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 unless the flake is what `gen` writes.")
 @click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
 def gen(
     aikitfile: Path,
@@ -61,11 +62,13 @@ def gen(
     debian_lock: Path | None,
     forget: bool,
     elsewhere: bool,
+    check: bool,
     force: bool,
 ) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml).
 
-    What is chosen here is kept in the flake, and the next `gen` keeps to it.
+    What is chosen here is kept in the flake, and the next `gen` keeps to it. With --check, an edited file, other pins of
+    Debian's packages and all else that aikitfile, lock and choices do not give is named, byte for byte.
     """
     from aikit_nix.flakes import generate
     from aikit_nix.flakes.choices import Choices
@@ -82,6 +85,14 @@ def gen(
         nixpkgs=nixpkgs,
         input=library,
     )
+    if check:
+        if forget or force:
+            raise click.UsageError("--check writes nothing, and goes neither with --forget nor with --force")
+        kept = generate.check(aikitfile, flake, chosen, lock_path=lock_path, debian_lock=debian_lock, report=report)
+        words = kept.words() + ["--debian-lock ..."] * bool(kept.debian_lock)
+        say(f"chosen: {' '.join(words) or 'nothing but the defaults'}")
+        say(f"{flake.resolve()} is what aikitfile, lock and these choices give")
+        return
     done = generate.write(
         aikitfile,
         flake,

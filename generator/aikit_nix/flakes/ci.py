@@ -8,6 +8,8 @@ from pathlib import Path
 from aikit_nix.base import data
 from aikit_nix.base.errors import error
 from aikit_nix.base.redact import shown
+from aikit_nix.flakes import choices
+from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.materials import Recipe
 from aikit_nix.models import lock
 
@@ -38,6 +40,7 @@ def pipeline(vendor: str, install: str, aikitfile: Path, lock_path: Path | None,
         flake=_plain("the flake", _inside(found.folder)),
         tag=_plain("the image's tag", found.reference(system).rpartition(":")[2]),
         actions=_ACTIONS,
+        own_pins=flake.DEBIAN_LOCK if choices.read(found.folder).debian_lock else None,
     )
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix.base import files
+from aikit_nix.base import files, strict_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.write import AIKIT, Files
@@ -89,6 +89,35 @@ class _Present:
         if self.aikit and not self.aikit_is_ours:
             return folder / AIKIT
         return folder / "flake.nix" if self.flake and not self.aikit else None
+
+
+def differences(wanted: Files, folder: Path) -> Iterator[str]:
+    """What of a flake's folder is not, byte for byte, what is wanted; a flake.lock has its say on revisions alone."""
+    there = {path.relative_to(folder).as_posix() for path in (folder / AIKIT).rglob("*") if not path.is_dir()}
+    for name in sorted({*wanted.content, *(name for name in there if "__pycache__" not in name)}):
+        path = folder / name
+        if name not in wanted.content:
+            yield f"{path}: aikitfile and lock give no such file"
+        elif not os.path.lexists(path):
+            yield f"{path} is not there: run `aikit-nix gen`"
+        elif path.is_symlink() or _bytes(path) != wanted.content[name]:
+            mend = "it was edited, or `aikit-nix gen` was not run"
+            if name == flake.DEBIAN_LOCK:
+                mend = "other pins of Debian's packages than the shipped ones count where --debian-lock names them"
+            yield f"{path} is not what aikitfile, lock and choices give: {mend}"
+    lock = folder / "flake.lock"
+    if wanted.lock and lock.exists() and _origins(_bytes(lock)) != _origins(wanted.lock):
+        yield f"{lock} takes nixpkgs from elsewhere than flake.nix says"
+
+
+def _origins(lock: bytes) -> object:
+    """Where a flake.lock takes its inputs from, whatever their revisions."""
+    try:
+        nodes = strict_json.parse(lock)["nodes"]
+        places = ("type", "owner", "repo", "url", "dir", "host")
+        return {name: [node.get("locked", {}).get(place) for place in places] for name, node in nodes.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _is_edited(folder: Path, seals: Mapping[str, str]) -> bool:

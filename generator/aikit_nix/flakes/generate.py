@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aikit_nix.aikitfile.types import Model
 from aikit_nix.base import data, targets
-from aikit_nix.base.errors import Diagnostic, error
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.flakes import choices, folder, plan
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.folder import Written
 from aikit_nix.flakes.plan import Engine, Packages, Plan, SourceFile
+from aikit_nix.flakes.write import Files
 from aikit_nix.models import fetch
 from aikit_nix.models import project as pipeline
 from aikit_nix.nix import command as nix
@@ -81,30 +83,13 @@ def write(
     if not elsewhere:
         nix.ready()
     earlier = Choices() if forget else choices.read(output)
-    merged = chosen.over(earlier)
-    own_lock = output / flake.DEBIAN_LOCK
-    if debian_lock is None and merged.debian_lock and own_lock.is_file():
-        debian_lock = own_lock
-    merged = replace(merged, debian_lock=True if debian_lock and merged.packages == Packages.DEBIAN else None)
-    if merged.input and merged.debian_lock:
-        raise error("--input takes the Debian packages' lock from that flake: leave --debian-lock out")
-
-    project = pipeline.read(aikitfile, merged.read_as, lock_path)
-    report(project.findings)
-    report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     added: list[Path] = []
-    pinned, local = pipeline.pin(project, None if elsewhere else added)
-    planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
-    planned = replace(planned, sources=tuple(_sources(project, output)))
-    report(warnings)
-    report(tuple(targets.warnings({system: platform.default for system, platform in planned.systems.items()})))
-    lock = flake.read_debian_lock(debian_lock) if debian_lock and merged.debian_lock else None
-    rendered = flake.render(planned, merged, lock)
+    made = _make(aikitfile, output, chosen.over(earlier), lock_path, debian_lock, None if elsewhere else added, report)
     if not elsewhere:
-        nix.require(planned.packages.minimum_nix)
+        nix.require(made.plan.packages.minimum_nix)
         report(nix.sandbox_warning())
 
-    for file in (project.path, *(file for _, file in local)):
+    for file in (made.path, *(file for _, file in made.local)):
         if file.resolve().is_relative_to(output.resolve()):
             raise error(
                 f"{file} lies in the flake's folder {output}, all of which Nix copies into its store: name a folder of the"
@@ -112,23 +97,84 @@ def write(
                 code="flake-folder",
             )
     if not elsewhere:
-        added += fetch.add_local(local)
-    written = folder.write(rendered, output, force=force)
+        added += fetch.add_local(made.local)
+    written = folder.write(made.files, output, force=force)
     kept = earlier if any(earlier.words()) else Choices()
     words = ["aikit-nix", "fetch", *([] if aikitfile == data.AIKITFILE else [str(aikitfile)])]
     words += ["--lock", str(lock_path)] if lock_path else []
     words += [] if output == data.FLAKE else ["--flake", str(output)]
     return Generated(
         output,
-        planned,
-        merged,
-        _kept(kept, merged, chosen),
+        made.plan,
+        made.choices,
+        _kept(kept, made.choices, chosen),
         written,
         tuple(added),
-        _missing(planned, output, elsewhere=elsewhere),
+        _missing(made.plan, output, elsewhere=elsewhere),
         tuple(words),
         elsewhere,
     )
+
+
+def check(
+    aikitfile: Path,
+    output: Path,
+    chosen: Choices,
+    *,
+    lock_path: Path | None = None,
+    debian_lock: Path | None = None,
+    report: Report = lambda _: None,
+) -> Choices:
+    """That a flake's folder is, byte for byte, what aikitfile, lock and the recorded choices give; those choices.
+
+    Raises AikitError with all that differs. Pins of Debian packages that are not the shipped ones are no choice that may
+    be recorded: they count where `debian_lock` names them.
+    """
+    earlier = choices.read(output)
+    merged = replace(chosen.over(earlier), debian_lock=None)
+    made = _make(aikitfile, output, merged, lock_path, debian_lock, None, report)
+    if differs := [Diagnostic(Severity.ERROR, "differs", each) for each in folder.differences(made.files, output)]:
+        raise AikitError(*differs)
+    return made.choices
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The files of a flake, and what they are made of; `local` are models that are on this machine."""
+
+    path: Path  # of the aikitfile
+    files: Files
+    plan: Plan
+    choices: Choices
+    local: tuple[tuple[Model, Path], ...]
+
+
+def _make(
+    aikitfile: Path,
+    output: Path,
+    merged: Choices,
+    lock_path: Path | None,
+    debian_lock: Path | None,
+    added: list[Path] | None,
+    report: Report,
+) -> _Made:
+    """Raises AikitError. Local models are hashed, and `added` to the store where a list for them is given."""
+    own_lock = output / flake.DEBIAN_LOCK
+    if debian_lock is None and merged.debian_lock and own_lock.is_file():
+        debian_lock = own_lock
+    merged = replace(merged, debian_lock=True if debian_lock and merged.packages == Packages.DEBIAN else None)
+    if merged.input and merged.debian_lock:
+        raise error("--input takes the Debian packages' lock from that flake: leave --debian-lock out")
+    project = pipeline.read(aikitfile, merged.read_as, lock_path)
+    report(project.findings)
+    report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
+    pinned, local = pipeline.pin(project, added)
+    planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
+    planned = replace(planned, sources=tuple(_sources(project, output)))
+    report(warnings)
+    report(tuple(targets.warnings({system: platform.default for system, platform in planned.systems.items()})))
+    lock = flake.read_debian_lock(debian_lock) if debian_lock and merged.debian_lock else None
+    return _Made(project.path, flake.render(planned, merged, lock), planned, merged, tuple(local))
 
 
 def made_from(output: Path, file: Path) -> bool:
