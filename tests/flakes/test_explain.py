@@ -35,6 +35,7 @@ def test_explain(folder: Path) -> None:
     assert "escapes undone: 2 backslashes fewer than written" in done.stdout
     assert "on x86_64-linux (others: cpu, avx2, avx512, cuda, vulkan, rocm)\n" in done.stdout
     assert "on aarch64-linux (others: cuda, vulkan)\n" in done.stdout
+    assert "  serves  1 request at once, of 4096 tokens with the answer; others wait\n" in done.stdout
 
 
 def test_explain_says_what_is_not_in_debian_proper(folder: Path) -> None:

@@ -13,6 +13,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.image import kubernetes
+from support import kubernetes as api
 from support import recipes
 from support.command import aikit_nix
 
@@ -47,7 +48,7 @@ def test_a_deployment_is_as_strict_as_the_image_allows(tmp_path: Path) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
-    assert spec["volumes"] == [{"name": "tmp", "emptyDir": {}}]
+    assert spec["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]
     assert spec["nodeSelector"] == {"kubernetes.io/arch": "amd64"}
     labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert found["Service"]["spec"]["selector"] == labels == found["Deployment"]["spec"]["selector"]["matchLabels"]
@@ -64,11 +65,57 @@ def test_the_server_is_asked_where_it_answers(tmp_path: Path, packages: Packages
     assert probes == {"startup": ready, "readiness": ready, "liveness": alive}
 
 
-def test_memory_follows_from_the_models_and_a_gpu_from_the_runtime(tmp_path: Path) -> None:
+def test_without_a_header_memory_follows_from_the_models_and_a_gpu_from_the_runtime(tmp_path: Path) -> None:
     recipes.write(tmp_path, b"x" * 3_000_000, packages=Packages.NIXPKGS)
-    assert pod(manifests(tmp_path))[1]["resources"] == {"requests": {"cpu": "1", "memory": "1027Mi"}}
+    assert pod(manifests(tmp_path))[1]["resources"] == {
+        "requests": {"cpu": "2", "memory": "1027Mi"},
+        "limits": {"cpu": "2", "memory": "2054Mi"},
+    }
     recipes.render(tmp_path, packages=Packages.NIXPKGS, runtime=Runtime.CUDA)
-    assert pod(manifests(tmp_path))[1]["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    found = manifests(tmp_path)
+    assert pod(found)[1]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert found["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_memory_is_what_the_plan_says(tmp_path: Path) -> None:
+    recipes.write(tmp_path)
+    recipes.change(tmp_path / "aikit/plan.json", memory={"request": 300 << 20, "limit": (512 << 20) - 1})
+    resources = pod(manifests(tmp_path))[1]["resources"]
+    assert (resources["requests"]["memory"], resources["limits"]["memory"]) == ("300Mi", "512Mi")
+
+
+def test_a_pod_that_is_deleted_has_time_for_its_requests(tmp_path: Path) -> None:
+    recipes.write(tmp_path)
+    found = manifests(tmp_path)
+    spec, container = pod(found)
+    waits = container["lifecycle"]["preStop"]["sleep"]["seconds"] + int(
+        environment(container)["AIKIT_NIX_STOP_SECONDS"]
+    )
+    assert waits + 1 < spec["terminationGracePeriodSeconds"]
+    startup = container["startupProbe"]
+    assert (
+        startup["periodSeconds"] * startup["failureThreshold"] < found["Deployment"]["spec"]["progressDeadlineSeconds"]
+    )
+
+
+def environment(container: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}
+
+
+@pytest.mark.parametrize(
+    ("packages", "threads", "key"),
+    [(Packages.DEBIAN, "LLAMA_ARG_THREADS", "LLAMA_API_KEY"), (Packages.NIXPKGS, "LOCALAI_THREADS", "LOCALAI_API_KEY")],
+)
+def test_wishes_are_granted(tmp_path: Path, packages: Packages, threads: str, key: str) -> None:
+    recipes.write(tmp_path, packages=packages)
+    found = manifests(tmp_path, wishes=kubernetes.Wishes(6, "ai", network_policy=True, key_secret="keys"))
+    assert {each["metadata"]["namespace"] for each in found.values()} == {"ai"}
+    _, container = pod(found)
+    assert container["resources"]["limits"]["cpu"] == environment(container)[threads] == "6"
+    assert environment(container)[key] == {"secretKeyRef": {"name": "keys", "key": "api-key"}}
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["podSelector"] == found["Deployment"]["spec"]["selector"]
+    assert (policy["policyTypes"], "egress" in policy) == (["Ingress", "Egress"], False)
 
 
 def test_an_index_is_for_nodes_of_every_architecture(tmp_path: Path) -> None:
@@ -134,25 +181,36 @@ def test_a_text_stays_the_same_text(tmp_path: Path, text: str) -> None:
     assert [mount["mountPath"] for mount in container["volumeMounts"]][-2:] == ["/config.yaml", "/b\n: c"]
 
 
+@pytest.mark.parametrize("wishes", [None, kubernetes.Wishes(1, "ai", network_policy=True, key_secret="keys")])
 @pytest.mark.parametrize("server", [None, "ghcr.io/ggml-org/llama.cpp:server"])
-def test_the_schema_of_kubernetes_takes_them(tmp_path: Path, server: str | None) -> None:
-    schema = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed (PyPI, 110 MB)")
+def test_kubernetes_has_every_field(tmp_path: Path, server: str | None, wishes: kubernetes.Wishes | None) -> None:
     recipes.write(tmp_path)
-    for each in manifests(tmp_path, server=server).values():
-        schema.validate(each, "1.36", strict=True)
+    for each in manifests(tmp_path, server=server, wishes=wishes).values():
+        assert api.problems(each) == []
+
+
+def test_a_wrong_manifest_is_noticed(tmp_path: Path) -> None:
+    recipes.write(tmp_path)
+    deployment = manifests(tmp_path)["Deployment"]
+    deployment["spec"] |= {"replicas": "1", "replica": 1}
+    del deployment["spec"]["selector"]
+    found = "Deployment.spec.replica is no field, Deployment.spec.replicas is '1', no int, Deployment.spec.selector is missing"
+    assert ", ".join(sorted(api.problems(deployment))) == found
 
 
 def test_the_command(tmp_path: Path) -> None:
     recipes.write(tmp_path / "flake")
     done = aikit_nix("k8s", REFERENCE, "-o", "pod.yaml", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, "wrote pod.yaml\n"), done.stderr
-    assert (tmp_path / "pod.yaml").read_text() == kubernetes.manifests(
-        materials.read(tmp_path / "flake"), None, REFERENCE
-    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "wrote pod.yaml\n", "")
+    recipe = materials.read(tmp_path / "flake")
+    assert (tmp_path / "pod.yaml").read_text() == kubernetes.manifests(recipe, recipe.system(), REFERENCE)
+    done = aikit_nix("k8s", "--all-systems", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, kubernetes.manifests(recipe, None, None))
+    assert "no node can pull the image by that name" in done.stderr
 
 
 def test_what_no_file_can_hold_is_refused(tmp_path: Path) -> None:
     recipes.write(tmp_path / "flake")
-    for args in (["\udcff"], ["--server", "\udcff"]):
+    for args in (["\udcff"], ["--server", "\udcff"], ["--namespace", "\udcff"]):
         done = aikit_nix("k8s", *args, "-o", "pod.yaml", cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n"), "is no UTF-8" in done.stderr) == (1, 1, True), done.stderr

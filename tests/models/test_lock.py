@@ -13,7 +13,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.models import lock
 from aikit_nix.models.lock import Entry, Lock, Origin
 from aikit_nix.sources import huggingface
-from aikit_nix.sources.gguf import Facts
+from aikit_nix.sources.gguf import Facts, Shape
 from support.locks import refused, write
 
 SHA = "1" * 64
@@ -25,7 +25,7 @@ FULL = Pin(
     "https://h.example/m",
     True,
     None,
-    Facts(True, 4096, 1),
+    Facts(True, 4096, 1, Shape(1, 2, 3, 4, 5, 6, 7, 8, 9)),
 )
 
 

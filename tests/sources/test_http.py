@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.sources import RefusedError, http
+from support import tiny_gguf
 from support.file_server import Failure, FileServer
 from support.hugging_face import SIGNATURE, HuggingFace
 from support.locks import digest, done, in_store, locked, only_file, refused, write
@@ -22,7 +23,7 @@ def test_a_file_behind_a_url_is_downloaded_once(tmp_path: Path, files: FileServe
     assert (file["sha256"], file["size"], file["gguf"]) == (
         digest(model),
         len(model),
-        {"chatTemplate": True, "contextLength": 4096},
+        tiny_gguf.FACTS,
     )
     assert file["blake3"]
     assert file["layer"]

@@ -12,7 +12,7 @@ from aikit_nix import sources
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.sources import HubFile, HubRepository, RefusedError, huggingface
-from support import flakes
+from support import flakes, tiny_gguf
 from support.file_server import FileServer
 from support.hugging_face import SIGNATURE, TOKEN, HuggingFace
 from support.locks import digest, done, in_store, locked, only_file, refused, run, write
@@ -44,7 +44,7 @@ def test_a_file_of_hugging_face_is_pinned_without_its_weights(
             "url": f"https://huggingface.co/ns/repo/resolve/{commit}/m.gguf",
             "size": len(large),
             "sha256": digest(large),
-            "gguf": {"chatTemplate": True, "contextLength": 4096},
+            "gguf": tiny_gguf.FACTS,
         }
     ]
     # Only the head is read, which the bytes in the sockets' buffers come on top of.
@@ -212,7 +212,7 @@ def test_a_gated_model_with_the_users_token(tmp_path: Path, hub: HuggingFace, mo
     said = done(tmp_path, "--verbose", "lock", "--update", env=env)
     said += done(tmp_path, "--verbose", "fetch", env=env)
     assert in_store("m.gguf", model)
-    assert only_file(tmp_path)["gguf"] == {"chatTemplate": True, "contextLength": 4096}
+    assert only_file(tmp_path)["gguf"] == tiny_gguf.FACTS
     assert any(request.headers.get("authorization") == f"Bearer {TOKEN}" for request in hub.requests)
     assert not [request for request in hub.cdn_requests if "authorization" in request.headers]
     assert TOKEN not in said

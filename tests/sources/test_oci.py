@@ -15,7 +15,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.nix import store
 from aikit_nix.sources import RefusedError, oci
-from support import registry
+from support import registry, tiny_gguf
 from support.artifacts import FILE_PATH, INDEX, MANIFEST, OLLAMA, OLLAMA_CONFIG, TITLE, Layer, Pusher, tar
 from support.file_server import Failure, FileServer, serve
 from support.locks import digest, done, in_store, locked, only_file, refused, run, write
@@ -63,7 +63,7 @@ def test_ollamas_model_is_pinned_by_its_digest(tmp_path: Path, pusher: Pusher, m
             "private": True,
             "size": len(model),
             "sha256": digest(model),
-            "gguf": {"chatTemplate": True, "contextLength": 4096},  # its head alone was read
+            "gguf": tiny_gguf.FACTS,  # its head alone was read
         }
     ]
     assert not in_store(name, model)

@@ -30,6 +30,7 @@ DESCRIPTIONS = {
     "local-file": "A local model is there and can be read.",
     "lock": "aikit.lock can be read.",
     "lock-unused": "aikit.lock has only models of the aikitfile.",
+    "memory": "A context is one that some machine has the memory for.",
     "more": "There are more findings of a kind than are shown.",
     "name": "A name can become a path below /models.",
     "no-api-version": "The file begins with apiVersion.",

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import Diagnostic
+from aikit_nix.engines.memory import Memory
 from aikit_nix.sources.gguf import Facts
 
 CONFIG_PATH = "/config.yaml"
@@ -28,7 +29,7 @@ class Launch:
     `entrypoint` are the arguments that belong to the image, behind the program's name; `cmd` are those that a user's own
     replace (`docker run IMAGE ARGS`). `probe` is where the server says whether it is well: its port, a path that answers 200, and
     the option and the variable that name another port. `files` are texts of the image by absolute path, besides the aikitfile's own.
-    `warnings` say what of the aikitfile could not be kept.
+    `warnings` say what of the aikitfile could not be kept. `memory` is None where the models' headers do not tell.
     """
 
     entrypoint: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[Diagnostic, ...] = ()
+    memory: Memory | None = None
 
 
 def launch(engine: Engine, aikitfile: Aikitfile, headers: Mapping[str, Facts], *, drop: bool = False) -> Launch:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aikit_nix.aikitfile import localai_config
 from aikit_nix.aikitfile.types import Aikitfile, Model
-from aikit_nix.base import files
+from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Located
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import plan
@@ -35,10 +35,30 @@ def _image(planned: plan.Plan, models: int) -> Iterator[str]:
         others = ", ".join(runtime for runtime in platform.runtimes if runtime != platform.default)
         yield f"  default {planned.image.name}:{tag} on {system}{f' (others: {others})' if others else ''}"
     yield f"  runs    {' '.join([_ENTRYPOINTS[planned.engine], *planned.entrypoint, *planned.cmd])}, as user 65532, on port 8080"
+    yield from _memory(planned)
     if planned.packages is plan.Packages.DEBIAN:
         yield from _debian(planned)
     if planned.backends:
         yield f"  backend {', '.join(planned.backends)}, besides llama-cpp"
+
+
+def _memory(planned: plan.Plan) -> Iterator[str]:
+    """What the server takes, where the models' headers and sizes are known; on a GPU the weights and the cache are there."""
+    if planned.memory:
+        request, limit = (console.size(size) for size in (planned.memory.request, planned.memory.limit))
+        gpu = any(platform.default in ("cuda", "rocm", "vulkan") for platform in planned.systems.values())
+        where = ", most of it on the GPU" if gpu else ""
+        yield f"  memory  {request}{where}; {limit} with the cache of prompts"
+    if planned.engine is plan.Engine.LLAMA_SERVER and "--model" in planned.entrypoint:
+        slots, context = (
+            int(
+                planned.entrypoint[planned.entrypoint.index(option) + 1]
+                if option in planned.entrypoint
+                else planned.env[name]
+            )
+            for option, name in (("--parallel", "LLAMA_ARG_N_PARALLEL"), ("--ctx-size", "LLAMA_ARG_CTX_SIZE"))
+        )
+        yield f"  serves  {slots} request{'s' if slots > 1 else ''} at once, of {context // slots} tokens with the answer; others wait"
 
 
 def _debian(planned: plan.Plan) -> Iterator[str]:

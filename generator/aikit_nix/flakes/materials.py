@@ -21,6 +21,7 @@ from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian.index import Package
+from aikit_nix.engines.memory import Memory
 from aikit_nix.flakes.folder import own_files
 from aikit_nix.flakes.plan import (
     FORMAT_VERSION,
@@ -285,6 +286,7 @@ def _plan(value: Mapping[str, Any]) -> Plan:
             "models": tuple(_model_file(each) for each in value["models"]),
             "files": tuple(TextFile(str(each["path"]), str(each["text"])) for each in value["files"]),
             "probe": tuple(map(str, value["probe"])),
+            "memory": Memory(int(memory["request"]), int(memory["limit"])) if (memory := value.get("memory")) else None,
             "sources": tuple(SourceFile(each["path"], each["sha256"]) for each in value.get("sources", ())),
         }
     )

@@ -14,6 +14,7 @@ from aikit_nix.aikitfile.types import Aikitfile, Backend, Layer, Model, Pin, Run
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity, error
 from aikit_nix.engines import CONFIG_PATH
 from aikit_nix.engines import Engine as Engine
+from aikit_nix.engines.memory import Memory
 from aikit_nix.nix import command as nix
 from aikit_nix.nix import store
 from aikit_nix.sources.gguf import Facts
@@ -115,6 +116,7 @@ class Plan:
     env: Mapping[str, str]
     cudaCapabilities: tuple[str, ...]  # noqa: N815 (a JSON name); empty stands for nixpkgs' own list
     sources: tuple[SourceFile, ...] = ()
+    memory: Memory | None = None
     generator: str = f"aikit-nix {__version__}"
     formatVersion: int = field(default=FORMAT_VERSION)  # noqa: N815 (a JSON name)
 
@@ -155,7 +157,7 @@ def make(
     files += [TextFile(path, text) for path, text in launch.files.items()]
     models = tuple(_model_file(model, model.pin) for model in aikitfile.models if model.pin)
     plan = Plan(
-        image=_image(aikitfile, options, models),
+        image=_image(aikitfile, options, models, launch.memory),
         packages=options.packages,
         engine=engine,
         backends=tuple(sorted({backend.value.value for backend in aikitfile.backends})),
@@ -167,6 +169,7 @@ def make(
         probe=launch.probe,
         env=launch.env,
         cudaCapabilities=_cuda_capabilities(options.cuda_capabilities),
+        memory=launch.memory,
     )
     return plan, (*_licences(*_runtime(aikitfile, options)), *launch.warnings)
 
@@ -281,7 +284,9 @@ _IMAGE_NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__
 _IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 
-def _image(aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...]) -> Image:
+def _image(
+    aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...], memory: Memory | None = None
+) -> Image:
     if options.name is not None and not _IMAGE_NAME.fullmatch(options.name):
         raise error(f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`")
     if options.tag is not None and not _IMAGE_TAG.fullmatch(options.tag):
@@ -296,6 +301,7 @@ def _image(aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...]
             "aikit-nix.models": json.dumps(
                 {model.path: f"sha256:{model.sha256}" for model in models}, ensure_ascii=False
             ),
+            **({"aikit-nix.memory": str(memory.request)} if memory else {}),
         },
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import assert_never
 
 from aikit_nix.base import data
@@ -14,33 +15,53 @@ from aikit_nix.sources import MODELS
 
 _GPUS = {"cuda": "nvidia.com/gpu", "rocm": "amd.com/gpu"}  # what device plugins call a runtime's processor
 _MIB = 1 << 20
-_OVERHEAD_MIB = 1024
+_OVERHEAD = 1 << 30
 _HOME = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108 (the pod's own)
 
 
-def manifests(recipe: Recipe, system: str | None, image: str | None, server: str | None = None) -> str:
+@dataclass(frozen=True)
+class Wishes:
+    """What a cluster's owner may want otherwise. `key_secret` names a Secret whose `api-key` clients have to send."""
+
+    cpus: int = 2
+    namespace: str | None = None
+    network_policy: bool = False
+    key_secret: str | None = None
+
+
+def manifests(
+    recipe: Recipe, system: str | None, image: str | None, server: str | None = None, wishes: Wishes | None = None
+) -> str:
     """YAML for a system's image, for all systems' where none is named.
 
     `image` is the reference that nodes pull. With `server`, another image that has the engine, the models are mounted from
     `image` as an image volume. Raises AikitError.
     """
-    for given in (image, server):
+    wishes = wishes or Wishes()
+    for given in (image, server, wishes.namespace, wishes.key_secret):
         if given and any("\ud800" <= character <= "\udfff" for character in given):
-            raise error(f"the image {given!r} is no UTF-8: name one as registries do")
+            raise error(f"{given!r} is no UTF-8: name it as registries and clusters do")
     systems = [recipe.system(system)] if system else sorted(recipe.plan.systems)
     runtime = recipe.runtime(systems[0])
     sizes = [model.file.size for model in recipe.models]
     known = [size for size in sizes if size is not None]
-    ready, alive = _probes(recipe.plan.engine)
+    memory, limit = recipe.plan.memory, None
+    if memory:
+        known, limit = [memory.request], -(-memory.limit // _MIB)
+    elif len(known) == len(sizes):
+        known.append(_OVERHEAD)
+        limit = -(-2 * sum(known) // _MIB)
+    told = _told(recipe.plan.engine)
     values = {
         "name": _name(recipe.plan.image.name),
         "image": image or recipe.reference(systems[0]),
         "port": 8080,
-        "ready": ready,
-        "alive": alive,
-        "memory": -(-sum(known) // _MIB) + _OVERHEAD_MIB if len(known) == len(sizes) else None,
+        "memory": -(-sum(known) // _MIB) if limit else None,
+        "limit": limit,
         "gpu": _GPUS.get(runtime),
         "architecture": ARCHITECTURES[systems[0]] if len(systems) == 1 else None,
+        **told,
+        **vars(wishes),
     }
     if server is None:
         return data.template("k8s/deployment.yaml.j2", **values)
@@ -59,13 +80,13 @@ def manifests(recipe: Recipe, system: str | None, image: str | None, server: str
     )
 
 
-def _probes(engine: Engine) -> tuple[str, str]:
-    """Where the server says that it is ready, and that it lives."""
+def _told(engine: Engine) -> dict[str, str]:
+    """Where the server says that it is ready and that it lives; the variables of its threads and of its API key."""
     match engine:
         case Engine.LLAMA_SERVER:
-            return "/health", "/health"
+            return {"ready": "/health", "alive": "/health", "threads": "LLAMA_ARG_THREADS", "key": "LLAMA_API_KEY"}
         case Engine.LOCALAI:
-            return "/readyz", "/healthz"
+            return {"ready": "/readyz", "alive": "/healthz", "threads": "LOCALAI_THREADS", "key": "LOCALAI_API_KEY"}
     assert_never(engine)
 
 

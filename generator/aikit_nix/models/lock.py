@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.models import agreement
 from aikit_nix.models.layer import layer_size
 from aikit_nix.sources import MODELS, RefusedError, http
-from aikit_nix.sources.gguf import Facts
+from aikit_nix.sources.gguf import MOST, Facts, Shape
 from aikit_nix.sources.names import relative_path, unprintable
 
 VERSION = 1
@@ -307,10 +307,17 @@ def _layer(value: Mapping[str, Any]) -> Layer:
 
 
 def _facts(value: Mapping[str, Any]) -> Facts:
-    numbers = [value.get(key) for key in ("contextLength", "pooling")]
+    context, pooling = numbers = [value.get(key) for key in ("contextLength", "pooling")]
     if not all(each is None or (type(each) is int and 0 <= each < 1 << 32) for each in numbers):
         raise ValueError(f"{numbers!r} are no numbers of a GGUF")
-    return Facts(value.get("chatTemplate") is True, *numbers)
+    shape = _shape(value["memory"]) if "memory" in value else None
+    return Facts(value.get("chatTemplate") is True, context, pooling, shape)
+
+
+def _shape(value: Mapping[str, Any]) -> Shape:
+    if not all(type(each) is int and 0 <= each < MOST for each in value.values()):
+        raise ValueError("the numbers below `memory` are none of a GGUF")
+    return Shape(**{key: number for key, number in value.items() if key in Shape.__dataclass_fields__})
 
 
 def _facts_to_json(facts: Facts) -> dict[str, Any]:
@@ -319,6 +326,8 @@ def _facts_to_json(facts: Facts) -> dict[str, Any]:
         value["contextLength"] = facts.context_length
     if facts.pooling is not None:
         value["pooling"] = facts.pooling
+    if facts.shape is not None:
+        value["memory"] = {key: number for key, number in asdict(facts.shape).items() if number}
     return value
 
 

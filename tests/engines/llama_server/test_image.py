@@ -9,10 +9,13 @@ import re
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from aikit_nix.debian import mirror
@@ -169,6 +172,53 @@ def test_embeddings_of_a_gguf_that_names_no_pooling(tmp_path: Path) -> None:
 def test_the_flakes_own_check_starts_it_with_its_chat_template(base: tuple[image.Image, Path]) -> None:
     served = nix_build(base[1].parent, "checks.x86_64-linux.serves")
     assert json.loads(served.read_text()) == {"models": ["the-model"]}
+
+
+@pytest.mark.usefixtures("bubblewrap")
+@pytest.mark.parametrize("arguments", [[], ["--parallel", "4", "--ctx-size", "2048"]])
+def test_each_of_many_clients_has_the_whole_context(base: tuple[image.Image, Path], arguments: list[str]) -> None:
+    """llama-server's own four slots share one context: two long requests at once get 500."""
+    prompt = {"prompt": [7] * 500, "n_predict": 8}
+    with container.start(*base, arguments=arguments) as server:
+        assert server.ask("/props")["total_slots"] == (4 if arguments else 1)
+        for clients in (2, 4, 16):
+            with ThreadPoolExecutor(clients) as pool:
+                answers = pool.map(lambda _: server.ask("/completion", prompt), range(clients))
+                assert [answer["tokens_evaluated"] for answer in answers] == [500] * clients
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_metrics_are_there_and_no_other_page_may_ask(base: tuple[image.Image, Path]) -> None:
+    with container.start(*base) as server:
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
+            assert b"llamacpp:requests_processing" in answer.read()
+        for origin, allowed in (("https://evil.example", None), ("http://localhost:3000", "http://localhost:3000")):
+            request = urllib.request.Request(f"{server.url}/v1/models", headers={"Origin": origin})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert answer.headers["Access-Control-Allow-Origin"] == allowed
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_openais_own_client_with_a_key_and_logs_in_json(base: tuple[image.Image, Path]) -> None:
+    messages: Any = HELLO["messages"]
+    with container.start(*base, env={"LLAMA_API_KEY": "secret", "LLAMA_ARG_LOG_JSONL": "1"}) as server:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0) as client:
+            assert [model.id for model in client.models.list()] == ["the-model"]
+            said = client.chat.completions.create(model="the-model", messages=messages, temperature=0)
+            assert said.choices[0].message.content == "This tiny model "
+            parts = list(
+                client.chat.completions.create(model="the-model", messages=messages, temperature=0, stream=True)
+            )
+            assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == "This tiny model "
+            with pytest.raises(openai.BadRequestError, match="context"):
+                client.completions.create(model="the-model", prompt="x" * 600)
+        with (
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            client.chat.completions.create(model="the-model", messages=messages)
+        lines = server.log().splitlines()
+        assert len([json.loads(line) for line in lines if line.startswith("{")]) > 10
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity
 from aikit_nix.base.redact import printable
 from aikit_nix.engines import Launch
+from aikit_nix.engines.llama_server import capacity
 from aikit_nix.engines.llama_server.translation import Model, Translation, fits_preset
 from aikit_nix.sources.gguf import Facts
 
@@ -21,6 +22,10 @@ PRESETS_PATH = "/models.ini"
 
 # AIKit's images listen on this port too. The image is complete, so nothing is ever downloaded.
 _BASE_ARGS = ("--host", "0.0.0.0", "--port", "8080", "--offline")  # noqa: S104
+
+# Metrics cost nothing and say nothing of what was asked; of other origins' pages only those of this machine may ask, where
+# llama-server answers any, with credentials. In the environment, as older servers pass over what they do not know.
+_OPERATING = {"LLAMA_ARG_CORS_ORIGINS": "localhost", "LLAMA_ARG_ENDPOINT_METRICS": "1"}
 
 
 def launch(aikitfile: Aikitfile, headers: Mapping[str, Facts], *, drop: bool = False) -> Launch:
@@ -44,7 +49,14 @@ def launch(aikitfile: Aikitfile, headers: Mapping[str, Facts], *, drop: bool = F
         args += ["--alias", ",".join([models[0].name, *translation.aliases])]
         for option, value in models[0].options:
             args += [f"--{option}"] if value is None else [f"--{option}", value]
-    return Launch(tuple(args), files=files, warnings=tuple(translation.warnings))
+    memory, cache = capacity.plan(aikitfile, headers, models)
+    return Launch(
+        tuple(args),
+        env={**capacity.environment(cache), **_OPERATING},
+        files=files,
+        warnings=tuple(translation.warnings),
+        memory=memory,
+    )
 
 
 def _section(model: Model, *, load: bool) -> str:

@@ -129,6 +129,7 @@ class Translation:
             except AikitError as wrong:
                 self.errors += wrong.diagnostics
         options += self.kwargs(entry)
+        options += self.slots(options)
         header = self.headers.get(path)
         if ("embeddings", None) in options or ("reranking", None) in options:
             options += self.single_pass(entry, header)
@@ -225,6 +226,13 @@ class Translation:
             if effort.lower() in ("none", "minimal", "low", "medium", "high"):
                 kwargs["enable_thinking"] = effort.lower() != "none" and not off
         return [("chat-template-kwargs", json.dumps(kwargs, ensure_ascii=False))] if kwargs else []
+
+    def slots(self, options: list[Option]) -> list[Option]:
+        """`context_size` is what each of several requests at once may have; llama-server divides its own among them."""
+        named = dict(options)
+        slots = int(named.get("parallel") or 1)
+        context = int(named.get("ctx-size") or settings.DEFAULT_CONTEXT)
+        return [("ctx-size", str(slots * context))] if slots > 1 else []
 
     def single_pass(self, entry: Entry, header: Facts | None) -> list[Option]:
         """As LocalAI: the whole context in one batch, since an embedding or a rank is made of all of it at once."""

@@ -1,0 +1,95 @@
+"""How many requests llama-server serves at once, how long they may be, and what memory that takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from aikit_nix.aikitfile.types import Aikitfile
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity
+from aikit_nix.base.redact import printable
+from aikit_nix.engines import memory
+from aikit_nix.engines.llama_server.settings import DEFAULT_BATCH, DEFAULT_CONTEXT
+from aikit_nix.engines.llama_server.translation import Model
+from aikit_nix.engines.memory import MIB, Memory
+from aikit_nix.sources.gguf import Facts
+
+# Of several models llama-server keeps so many loaded (--models-max).
+_LOADED = 4
+_STEP = 256 * MIB  # what a limit is a multiple of
+_UNKNOWN_CACHE = 256 * MIB
+_FILES = ("mmproj", "spec-draft-model")
+_SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf")
+
+
+def environment(cache: int) -> Mapping[str, str]:
+    """llama-server's settings where the config and the user's arguments say nothing.
+
+    Its own defaults are four slots that share the whole context that the model was trained with, which two long requests
+    exceed, and a cache of 8 GiB for prompts. `cache` is in bytes.
+    """
+    return {
+        "LLAMA_ARG_CTX_SIZE": str(DEFAULT_CONTEXT),
+        "LLAMA_ARG_N_PARALLEL": "1",
+        "LLAMA_ARG_CACHE_RAM": str(cache // MIB),
+    }
+
+
+def plan(aikitfile: Aikitfile, headers: Mapping[str, Facts], models: Sequence[Model]) -> tuple[Memory | None, int]:
+    """The server's memory, None where a header does not tell, and how much of it each model's cache of prompts may have.
+
+    Raises AikitError for a context that no machine holds.
+    """
+    sizes = {model.path: model.pin.size if model.pin else None for model in aikitfile.models}
+    found = [memory.use(_files(sizes, headers, model), _settings(model)) for model in models]
+    for model, use in zip(models, found, strict=True):
+        if use and use.total > memory.MOST:
+            raise AikitError(
+                Diagnostic(
+                    Severity.ERROR,
+                    "memory",
+                    printable(
+                        f"config {model.name}: a context of {_settings(model).context} tokens takes"
+                        f" {use.total >> 40} TiB of memory, which no machine has: set a smaller `context_size`"
+                    ),
+                    model.at,
+                )
+            )
+    known = sorted((use.total for use in found if use), reverse=True)[:_LOADED]
+    if len(known) < min(len(models), _LOADED):
+        return None, _UNKNOWN_CACHE
+    total = sum(known) + (memory.PROGRAM if len(models) > 1 else 0)
+    limit = -(-total * 5 // 4 // _STEP) * _STEP
+    given = [int(value) for model in models if (value := dict(model.options).get("cache-ram"))]
+    cache = (limit - total) // len(known)
+    if given:  # by the config, which knows better: -1 is no bound, and llama-server's own is 8 GiB
+        limit = total + len(known) * max(cache, *(8192 * MIB if size < 0 else size * MIB for size in given))
+    return Memory(total, limit), cache
+
+
+def _settings(model: Model) -> memory.Settings:
+    options = dict(model.options)
+
+    def number(option: str, otherwise: int) -> int:
+        return max(int(options.get(option) or otherwise), 1)
+
+    return memory.Settings(
+        number("ctx-size", DEFAULT_CONTEXT),
+        number("parallel", 1),
+        number("ubatch-size", DEFAULT_BATCH),
+        options.get("cache-type-k") or "f16",
+        options.get("cache-type-v") or "f16",
+    )
+
+
+def _files(
+    sizes: Mapping[str, int | None], headers: Mapping[str, Facts], model: Model
+) -> list[tuple[int | None, Facts | None]]:
+    """The model, its other shards, and what is loaded beside it, as memory.use takes them."""
+    options = dict(model.options)
+    paths = [options["model"] or ""]
+    if shard := _SHARD.fullmatch(paths[0]):
+        paths += [f"{shard[1]}-{number:05}-of-{shard[2]}.gguf" for number in range(2, int(shard[2]) + 1)]
+    paths += [path for option in _FILES if (path := options.get(option))]
+    paths += [each.rpartition(":")[0] for each in (options.get("lora-scaled") or "").split(",") if each]
+    return [(sizes.get(path), headers.get(path)) for path in paths]

@@ -1,0 +1,93 @@
+"""How much memory llama.cpp takes for a model, by the headers of its files: never less, and not much more.
+
+Measured with b11669 on x86-64 (tests/engines/test_memory.py). How large the cache is: llama.cpp's src/llama-kv-cache.cpp and
+llama-kv-cache-iswa.cpp. The buffers of a batch are those that it reserves for its largest graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from aikit_nix.sources.gguf import Facts
+
+MIB = 1 << 20
+# More than the largest machines have: such a context is a mistake.
+MOST = 4 << 40
+
+# Bytes of a number in the cache.
+_BYTES = {
+    "f32": Fraction(4),
+    "q8_0": Fraction(34, 32),
+    "q5_1": Fraction(24, 32),
+    "q5_0": Fraction(22, 32),
+    "q4_1": Fraction(20, 32),
+    "q4_0": Fraction(18, 32),
+    "iq4_nl": Fraction(18, 32),
+}
+_F16 = Fraction(2)
+PROGRAM = 32 * MIB  # the server, its libraries and its graphs, without a model
+_TOKEN = 224  # bytes of a token or merge in the tables of a tokenizer
+_PADDING = 256  # the cache's cells are so many, or a multiple
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a served model takes, in bytes. `weights` are the files, `cache` that of keys and values for all slots."""
+
+    weights: int
+    cache: int
+    rest: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.rest
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a server takes in bytes: `request` without a cache of prompts, `limit` with it."""
+
+    request: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server is told that its memory depends on. `context` is in tokens for all slots together."""
+
+    context: int
+    slots: int = 1
+    batch: int = 512
+    keys: str = "f16"
+    values: str = "f16"
+
+
+def use(files: Iterable[tuple[int | None, Facts | None]], settings: Settings) -> Use | None:
+    """For a model of these files, by size in bytes and header; None where a header does not say enough.
+
+    The first file is the model (or its first shard), whose header counts; the others are its shards, adapters, projectors.
+    """
+    found = list(files)
+    sizes = [size for size, _ in found if size is not None]
+    shape = found[0][1].shape if found and found[0][1] else None
+    if shape is None or len(sizes) < len(found):
+        return None
+    keys, values = (_BYTES.get(kind, _F16) for kind in (settings.keys, settings.values))
+    cells = _padded(settings.context)
+    each = settings.context // settings.slots
+    window = settings.slots * _padded(min(each, shape.window + settings.batch))
+    cache = cells * (keys * shape.keys + values * shape.values)
+    cache += window * (keys * shape.window_keys + values * shape.window_values)
+    buffers = settings.batch * (4 * shape.buffers + 2 * (cells + (window if shape.window else 0)))
+    repacked = sum(facts.shape.repacked for _, facts in found if facts and facts.shape)
+    # The scores of a token, and what is sampled from them.
+    outputs = settings.slots * shape.tokens * 16
+    tables = _TOKEN * (shape.tokens + shape.merges)
+    return Use(sum(sizes), int(cache), repacked + buffers + outputs + tables + PROGRAM)
+
+
+def _padded(cells: int) -> int:
+    return -(-cells // _PADDING) * _PADDING
