@@ -13,19 +13,23 @@
         outputs:
         lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system: outputs nixpkgs.legacyPackages.${system});
 
-      inherit (lib.importTOML ./pyproject.toml) project dependency-groups;
+      inherit (lib.importTOML ./pyproject.toml) project;
 
-      # What pyproject.toml asks for, out of nixpkgs' Python packages; what is a program there is in the shell by itself.
-      programs = [ "check-jsonschema" ];
-      packagesOf =
-        python: requirements:
-        map (name: python.${name}) (
-          lib.subtractLists programs (
-            map (requirement: builtins.head (builtins.match "([a-z0-9-]+).*" requirement)) (
-              builtins.filter builtins.isString requirements
-            )
-          )
-        );
+      # What pyproject.toml asks for: nixpkgs' hook pythonRuntimeDepsCheck fails the build where one is missing.
+      dependencies =
+        python:
+        [
+          python.blake3
+          python.click
+          python.cryptography
+          python.cyclonedx-python-lib
+          python.httpx2
+          python.jinja2
+          python.pyyaml
+          python.rich
+          python.ruamel-yaml
+        ]
+        ++ python.httpx2.optional-dependencies.socks;
 
       nixFiles = lib.fileset.toSource {
         root = ./.;
@@ -36,17 +40,44 @@
       lib = {
         # From a plan to a flake's outputs: { plan, nixpkgs ? null } -> { packages, apps, checks }.
         fromPlan = import ./nix;
-        # One image with the caller's own nixpkgs: { pkgs, plan, runtime ? … } -> { image, oci, stream, … }.
+        # An image with the caller's own nixpkgs: { pkgs, plan | aikitfile, lock } -> { oci, archive, stream, … }.
         mkImage = import ./nix/mk-image.nix;
+        # A model of an aikit.lock as a store path: { pkgs, lock, name } -> derivation.
+        fetchModel = import ./nix/lib/fetch-model.nix;
       };
 
-      templates.default = {
-        path = ./templates/starter;
-        description = "An aikitfile to start from";
-        welcomeText = ''
-          Edit `aikitfile.yaml`, then run `aikit-nix gen && nix build path:flake`.
-        '';
+      # local-ai, llama-server-avx, llama-server-avx2, …
+      overlays.default = import ./nix/overlay.nix;
+      # perSystem.aikit.images.<name>, for flake-parts.
+      flakeModules.default = import ./nix/flake-module.nix;
+      # services.aikit: a model of an aikit.lock, served under systemd.
+      nixosModules.default = import ./nix/nixos-module.nix;
+
+      templates = {
+        default = {
+          path = ./templates/starter;
+          description = "An aikitfile to start from";
+          welcomeText = ''
+            Edit `aikitfile.yaml`, then run `aikit-nix gen && nix build path:flake`.
+          '';
+        };
+        nixos = {
+          path = ./templates/nixos;
+          description = "A NixOS machine that serves a model of an aikit.lock";
+        };
+        flake-parts = {
+          path = ./templates/flake-parts;
+          description = "Images of aikitfiles among the packages of a flake of flake-parts";
+        };
       };
+
+      apps = eachSystem (pkgs: {
+        default = {
+          type = "app";
+          program = lib.getExe self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+          meta = { inherit (project) description; };
+        };
+      });
 
       packages = eachSystem (pkgs: {
         default = pkgs.python3Packages.buildPythonApplication {
@@ -65,7 +96,7 @@
             ];
           };
           build-system = [ pkgs.python3Packages.hatchling ];
-          dependencies = packagesOf pkgs.python3Packages project.dependencies;
+          dependencies = dependencies pkgs.python3Packages;
           pythonImportsCheck = [ "aikit_nix.cli" ];
           meta = {
             inherit (project) description;
@@ -80,12 +111,25 @@
           packages = [
             pkgs.bubblewrap
             pkgs.nixfmt-rs
-            (pkgs.python3.withPackages (
-              python: packagesOf python (project.dependencies ++ dependency-groups.demo ++ dependency-groups.dev)
-            ))
+            pkgs.check-jsonschema
+            pkgs.mypy
+            pkgs.ruff
             pkgs.skopeo
-          ]
-          ++ lib.attrVals programs pkgs;
+            (pkgs.python3.withPackages (
+              python:
+              dependencies python
+              ++ [
+                python.gguf
+                python.hatchling
+                python.hypothesis
+                python.jsonschema
+                python.pytest
+                python.pytest-cov
+                python.pytest-xdist
+                python.types-pyyaml
+              ]
+            ))
+          ];
           env.PYTHONPATH = "generator";
         };
       });

@@ -2,7 +2,7 @@
 # engine out of store paths nixpkgs' dockerTools make the layers; one out of Debian's files brings its own.
 #
 # pkgs     nixpkgs, or the part of it that packages/debian offers
-# engine   { name, bin, package, license (SPDX), env, layers ?, labels ? }: the server and what the image needs for it; `layers`,
+# engine   { name, bin, package, version, license (SPDX), env, layers ?, labels ? }: the server and what the image needs for it; `layers`,
 #          where they are there, have the server's and the certificates' files, and the image then needs no store path
 # plan     the parsed plan.json
 # runtime  one of the plan's
@@ -251,6 +251,7 @@ let
             "org.opencontainers.image.licenses" = engine.license;
             "org.opencontainers.image.version" = tag;
             "aikit-nix.engine" = plan.engine;
+            "aikit-nix.engine.version" = engine.version;
             "aikit-nix.packages" = plan.packages;
             "aikit-nix.runtime" = runtime;
           };

@@ -1,13 +1,26 @@
-# For other flakes: the image of a plan, made with the caller's own nixpkgs.
+# For other flakes: an image, made with the caller's own nixpkgs.
 #
 # pkgs     nixpkgs; for the runtime cuda with config.cudaSupport and NVIDIA's licences allowed
-# plan     the parsed plan.json, written for the package set nixpkgs
+# plan     the parsed plan.json, written for the package set nixpkgs; made of `aikitfile`, `lock`, `name` and `tag` unless
+#          it is given: see lib/plan.nix
 # runtime  one of the plan's; its default for the system unless told otherwise
 #
 # Returns { image, archive, stream, oci, manifest, models, config, serves, apps, … }: see image.nix.
 {
   pkgs,
-  plan,
+  aikitfile ? throw "mkImage takes a plan, or an aikitfile and its lock",
+  lock ? throw "mkImage takes an aikitfile with its aikit.lock: `aikit-nix lock` makes it",
+  name ? null,
+  tag ? null,
+  plan ? import ./lib/plan.nix {
+    inherit
+      aikitfile
+      lock
+      name
+      tag
+      ;
+    inherit (pkgs.stdenv.hostPlatform) system;
+  },
   runtime ? plan.systems.${pkgs.stdenv.hostPlatform.system}.default,
 }:
 

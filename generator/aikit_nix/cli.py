@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import click
 
-from aikit_nix import __version__
 from aikit_nix.base import console
 from aikit_nix.base.console import Verbosity
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
@@ -66,7 +65,6 @@ _GROUPS = {
         "fmt": _Command("aikitfile", "fmt --check"),
         "schema": _Command("aikitfile", "schema"),
         "debian-lock": _Command("maintain", "debian-lock --check"),
-        "update-pins": _Command("maintain", "update-pins --nixpkgs ."),
         "man": _Command("manual", "man"),
         "help": _Command("manual", "help push"),
         "version": _Command("manual", "version"),
@@ -125,8 +123,16 @@ def _verbosity() -> list[click.Parameter]:
     return [set_to(Verbosity.VERBOSE), set_to(Verbosity.QUIET)]
 
 
+def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and (command := cli.get_command(context, "version")):
+        context.invoke(command)
+        context.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, params=_verbosity())
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="As the command version."
+)
 def cli() -> None:
     """Compile an aikitfile into a Nix flake whose `nix build` emits an OCI image."""
 

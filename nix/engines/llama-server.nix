@@ -89,6 +89,7 @@ in
   inherit package;
   name = "llama-server";
   bin = "${package}/bin/llama-server";
+  inherit (compiled) version;
   license = package.meta.license.spdxId;
   env = { };
 }

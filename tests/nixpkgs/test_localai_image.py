@@ -5,9 +5,11 @@ A first run compiles for about half an hour on two cores: it needs AIKIT_SOURCES
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix.base import data
 from nixpkgs import localai, test_localai, toolchain
 from nixpkgs.toolchain import Nixpkgs
 from support import container, tiny_gguf
@@ -76,6 +79,8 @@ config: |
       model: missing.gguf
 """
 MEGABYTE = 1_000_000
+PINS = json.loads((data.NIX / "pins.json").read_text())
+VERSION = PINS["localai"]["tag"].removeprefix("v")
 
 
 @dataclass(frozen=True)
@@ -123,17 +128,17 @@ def test_the_image_holds_what_runs_and_nothing_that_builds(built: Built) -> None
         "aikit-nix",
         "debian-libraries",
         "host-cacert",
-        "localai-4.6.2",
-        "localai-4.6.2-backends",
+        f"localai-{VERSION}",
+        f"localai-{VERSION}-backends",
         "localai-backends",
-        "localai-llama-cpp-avx2-2da6686",
-        "localai-stablediffusion-avx2-0.4.7",
+        f"localai-llama-cpp-avx2-{PINS['llama-cpp']['rev'][:7]}",
+        f"localai-stablediffusion-avx2-{PINS['stablediffusion']['version']}",
     }
 
 
 def test_it_is_small(built: Built) -> None:
     """Without models, and without the optional backend, an image is to stay below 250 MB."""
-    optional = ("stablediffusion-avx2-0.4.7", "4.6.2-backends")
+    optional = (f"stablediffusion-avx2-{PINS['stablediffusion']['version']}", f"{VERSION}-backends")
     _, *base = built.image.layers
     needed = (layer for layer in base if not any(path.endswith(optional) for path in layer.store_paths))
     assert sum(layer.size for layer in needed) < 250 * MEGABYTE
@@ -205,6 +210,54 @@ def test_it_asks_for_nothing_and_writes_below_tmp_only(running: container.Contai
     """The container has no network and a read-only root: whatever was wanted and refused is in the log."""
     refused = r"read-only file system|permission denied|no such host|dial tcp (?!127\.0\.0\.1:)|network is unreachable"
     assert not re.search(refused, running.log(), re.IGNORECASE)
+
+
+def test_a_schema_that_refers_to_itself_ends_no_server(running: container.Container) -> None:
+    """Before LocalAI 4.8 its grammar's converter followed the reference until the stack, and the process, was gone."""
+    itself = {"$ref": "#/$defs/A"}
+    schema = {"oneOf": [{"type": "object", "properties": {"a": itself}}], "$defs": {"A": itself}}
+    assert running.chat("hello", model="plain", grammar_json_functions=schema) == tiny_gguf.SENTENCE
+    assert "Failed generating grammar" in running.log()
+    assert running.chat("hello", model="plain") == tiny_gguf.SENTENCE
+
+
+# Before LocalAI 4.9 the first six were served without a key.
+ASK_FOR_A_KEY = {
+    "/mcp/chat/completions": True,
+    "/mcp/v1/chat/completions": True,
+    "/v1/mcp/chat/completions": True,
+    "/models": False,
+    "/models/apply": True,
+    "/backends": False,
+    "/backends/apply": True,
+    "/v1/models": False,
+    "/v1/chat/completions": True,
+    "/chat/completions": True,
+    "/v1/images/generations": True,
+    "/v1/embeddings": True,
+    "/metrics": False,
+    "/system": False,
+}
+
+
+def test_a_key_is_asked_for_on_every_path(bubblewrap: None, built: Built) -> None:
+    body = b'{"model": "plain", "messages": [{"role": "user", "content": "hello"}]}'
+    with container.start(built.image, built.root, env={"LOCALAI_API_KEY": "the key"}) as running:
+        served = {}
+        for path, posts in ASK_FOR_A_KEY.items():
+            request = urllib.request.Request(
+                running.url + path, body if posts else None, {"Content-Type": "application/json"}
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    served[path] = response.status
+            except urllib.error.HTTPError as refused:
+                served[path] = refused.code
+        assert served == dict.fromkeys(ASK_FOR_A_KEY, 401)
+        headers = {"Content-Type": "application/json", "Authorization": "Bearer the key"}
+        allowed = urllib.request.Request(running.url + "/v1/chat/completions", body, headers)
+        with urllib.request.urlopen(allowed, timeout=120) as response:
+            assert tiny_gguf.SENTENCE in response.read().decode()
 
 
 BROKEN = {

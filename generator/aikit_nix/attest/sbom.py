@@ -196,7 +196,12 @@ def _source(source: Source) -> Component:
         bom_ref=f"source:{source.name}",
         purl=PackageURL.from_string(source.purl) if source.purl else None,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source.sha256)] if source.is_file else None,
-        properties=_properties({"nix:narHash": None if source.is_file else f"sha256:{source.sha256}"}),
+        properties=_properties(
+            {
+                "aikit-nix:date": source.date,
+                "nix:narHash": None if source.is_file else f"sha256:{source.sha256}",
+            }
+        ),
     )
 
 

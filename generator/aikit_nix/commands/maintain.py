@@ -1,4 +1,4 @@
-"""What keeps pins current: `aikit-nix debian-lock` and, for maintainers, `update-pins`."""
+"""What keeps pins current: `aikit-nix debian-lock`."""
 
 from __future__ import annotations
 
@@ -45,25 +45,3 @@ def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool
     lock.write(output)
     say(f"pinned {len(lock.packages())} packages of {lock.suite}, {lock.date}, in {output}")
     say(f"next: aikit-nix gen --packages debian --debian-lock {shlex.quote(str(output))}")
-
-
-@click.command("update-pins")
-@click.argument("tag", required=False)
-@click.option(
-    "--nixpkgs",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    envvar="NIXPKGS",
-    required=True,
-    help="A nixpkgs checkout to build with.  [default: NIXPKGS]",
-)
-def update_pins(tag: str | None, nixpkgs: Path) -> None:
-    """For maintainers: move LocalAI in nix/pins.json to TAG.
-
-    Without a TAG, to the newest release.
-    """
-    from aikit_nix.flakes import update_pins as updating
-
-    changes = updating.update(tag, nixpkgs)
-    for change in changes:
-        say(f"{change.name}: {change.before} -> {change.after}")
-    say("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")

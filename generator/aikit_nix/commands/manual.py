@@ -63,8 +63,10 @@ def help(context: click.Context, command: str | None) -> None:  # noqa: A001 (th
 
 @click.command()
 def version() -> None:
-    """Show the version."""
-    console.write(f"aikit-nix {__version__}\n")
+    """Show the version, and those of what it pins."""
+    from aikit_nix.flakes import ages
+
+    console.write(f"aikit-nix {__version__} ({ages.versions()})\n")
 
 
 def _paragraphs(text: str) -> list[str]:

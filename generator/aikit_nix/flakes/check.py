@@ -9,7 +9,7 @@ from aikit_nix.aikitfile.escapes import Escapes
 from aikit_nix.aikitfile.types import Aikitfile, Model
 from aikit_nix.base import files
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
-from aikit_nix.flakes import plan
+from aikit_nix.flakes import ages, plan
 from aikit_nix.models import lock
 from aikit_nix.models import project as pipeline
 from aikit_nix.sources import MODELS
@@ -35,7 +35,8 @@ def check(
 def _combinations(project: pipeline.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
     """What `gen` would refuse, or warn of."""
     try:
-        return plan.make(project.aikitfile, options, pipeline.facts(project))[1]
+        planned, warnings = plan.make(project.aikitfile, options, pipeline.facts(project))
+        return (*warnings, *ages.notes(planned))
     except AikitError as failed:
         return failed.diagnostics
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from aikit_nix.aikitfile.types import Model
 from aikit_nix.base import data, targets
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.flakes import choices, folder, plan
+from aikit_nix.flakes import ages, choices, folder, plan
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.folder import Written
@@ -173,7 +173,9 @@ def _make(
     planned = replace(planned, sources=tuple(_sources(project, output)))
     report(warnings)
     report(tuple(targets.warnings({system: platform.default for system, platform in planned.systems.items()})))
-    lock = flake.read_debian_lock(debian_lock) if debian_lock and merged.debian_lock else None
+    own = debian_lock if merged.debian_lock else None
+    lock = flake.read_debian_lock(own) if own else None
+    report(tuple(ages.notes(planned, own)))
     return _Made(project.path, flake.render(planned, merged, lock), planned, merged, tuple(local))
 
 

@@ -73,7 +73,8 @@ class Model:
 class Source:
     """The source of a program that nixpkgs compiles.
 
-    `sha256` (hex) is that of the file where `is_file`, else that of the unpacked tree as a NAR.
+    `sha256` (hex) is that of the file where `is_file`, else that of the unpacked tree as a NAR; `date` (ISO 8601) is the
+    release's, where it is known.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Source:
     purl: str | None
     sha256: str
     is_file: bool = False
+    date: str | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,13 @@ def _pinned(plan: Plan, pins: Mapping[str, Any]) -> tuple[Source, ...]:
         return ()
     server, llama = pins["localai"], pins["llama-cpp"]
     found = [
-        Source("LocalAI", str(server["tag"]), f"pkg:github/mudler/LocalAI@{server['tag']}", _hex(server["hash"])),
+        Source(
+            "LocalAI",
+            str(server["tag"]),
+            f"pkg:github/mudler/LocalAI@{server['tag']}",
+            _hex(server["hash"]),
+            date=str(server["date"]),
+        ),
         Source("llama.cpp", str(llama["rev"]), f"pkg:github/ggml-org/llama.cpp@{llama['rev']}", _hex(llama["hash"])),
     ]
     if "stablediffusion" in plan.backends:

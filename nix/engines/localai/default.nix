@@ -20,23 +20,26 @@ let
     inherit (pins.localai) tag hash;
   };
 
-  server = import ./server.nix {
-    inherit pkgs source;
+  server = pkgs.callPackage ./server.nix {
+    inherit source;
     pin = pins.localai;
   };
 
   llamaCpp =
     runtime:
-    import ./llama-cpp.nix {
-      inherit pkgs source runtime;
-      pin = pins.llama-cpp;
+    import ./bundle.nix {
+      inherit pkgs;
+      program = pkgs.callPackage ./llama-cpp.nix {
+        inherit source runtime;
+        pin = pins.llama-cpp;
+      };
     };
 
   stablediffusion =
     runtime:
     let
-      compiled = import ./stablediffusion.nix {
-        inherit pkgs source runtime;
+      compiled = pkgs.callPackage ./stablediffusion.nix {
+        inherit source runtime;
         pin = pins.stablediffusion;
       };
     in
@@ -99,6 +102,7 @@ in
 {
   name = "local-ai";
   bin = "${server}/bin/local-ai";
+  version = "${pins.localai.tag} (${pins.localai.date})";
   license = server.meta.license.spdxId;
 
   package = pkgs.linkFarm "localai" {

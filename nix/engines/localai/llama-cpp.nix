@@ -1,16 +1,25 @@
 # LocalAI's llama.cpp backend: a gRPC server around llama.cpp, compiled for one runtime.
 {
-  pkgs,
+  lib,
+  stdenv,
+  fetchFromGitHub,
+  abseil-cpp,
+  cmake,
+  cudaPackages,
+  grpc,
+  ninja,
+  openssl,
+  pkg-config,
+  protobuf,
   source,
   pin,
   runtime,
 }:
 
 let
-  inherit (pkgs) cudaPackages lib;
   cuda = runtime == "cuda";
 
-  llamaCpp = pkgs.fetchFromGitHub {
+  llamaCpp = fetchFromGitHub {
     owner = "ggml-org";
     repo = "llama.cpp";
     inherit (pin) rev hash;
@@ -18,71 +27,68 @@ let
     postFetch = "rm -r $out/models";
   };
 in
-import ./bundle.nix {
-  inherit pkgs;
-  program = (if cuda then cudaPackages.backendStdenv else pkgs.stdenv).mkDerivation {
-    pname = "localai-llama-cpp-${runtime}-unwrapped";
-    version = builtins.substring 0 7 pin.rev;
+(if cuda then cudaPackages.backendStdenv else stdenv).mkDerivation {
+  pname = "localai-llama-cpp-${runtime}-unwrapped";
+  version = builtins.substring 0 7 pin.rev;
 
-    src = source;
-    # LocalAI's backend becomes one of llama.cpp's tools, and finds the protocol by its place in LocalAI's tree.
-    postUnpack = ''
-      cp -r ${llamaCpp} $sourceRoot/backend/cpp/llama-cpp/llama.cpp
-      chmod -R u+w $sourceRoot/backend/cpp/llama-cpp/llama.cpp
-    '';
-    postPatch = ''
-      cd backend/cpp/llama-cpp
-      mkdir llama.cpp/tools/grpc-server
-      bash prepare.sh
-      cd llama.cpp
-    '';
+  src = source;
+  # LocalAI's backend becomes one of llama.cpp's tools, and finds the protocol by its place in LocalAI's tree.
+  postUnpack = ''
+    cp -r ${llamaCpp} $sourceRoot/backend/cpp/llama-cpp/llama.cpp
+    chmod -R u+w $sourceRoot/backend/cpp/llama-cpp/llama.cpp
+  '';
+  postPatch = ''
+    cd backend/cpp/llama-cpp
+    mkdir llama.cpp/tools/grpc-server
+    bash prepare.sh
+    cd llama.cpp
+  '';
 
-    nativeBuildInputs = [
-      pkgs.cmake
-      pkgs.ninja
-      pkgs.pkg-config
-      pkgs.protobuf
-      pkgs.grpc
-    ]
-    ++ lib.optional cuda cudaPackages.cuda_nvcc;
-    buildInputs = [
-      pkgs.abseil-cpp
-      pkgs.grpc
-      pkgs.openssl
-      pkgs.protobuf
-    ]
-    ++ lib.optionals cuda [
-      cudaPackages.cccl
-      cudaPackages.cuda_cudart
-      cudaPackages.libcublas
-    ];
+  nativeBuildInputs = [
+    cmake
+    ninja
+    pkg-config
+    protobuf
+    grpc
+  ]
+  ++ lib.optional cuda cudaPackages.cuda_nvcc;
+  buildInputs = [
+    abseil-cpp
+    grpc
+    openssl
+    protobuf
+  ]
+  ++ lib.optionals cuda [
+    cudaPackages.cccl
+    cudaPackages.cuda_cudart
+    cudaPackages.libcublas
+  ];
 
-    cmakeFlags = [
-      (lib.cmakeBool "BUILD_SHARED_LIBS" false)
-      (lib.cmakeBool "LLAMA_CURL" false)
-      (lib.cmakeBool "LLAMA_OPENSSL" false)
-      (lib.cmakeBool "LLAMA_BUILD_TESTS" false)
-      (lib.cmakeBool "LLAMA_BUILD_EXAMPLES" false)
-    ]
-    ++ import ./instructions.nix { inherit lib runtime; }
-    ++ lib.optionals cuda [
-      (lib.cmakeBool "GGML_CUDA" true)
-      (lib.cmakeFeature "CMAKE_CUDA_ARCHITECTURES" cudaPackages.flags.cmakeCudaArchitecturesString)
-    ];
-    ninjaFlags = [ "grpc-server" ];
+  cmakeFlags = [
+    (lib.cmakeBool "BUILD_SHARED_LIBS" false)
+    (lib.cmakeBool "LLAMA_CURL" false)
+    (lib.cmakeBool "LLAMA_OPENSSL" false)
+    (lib.cmakeBool "LLAMA_BUILD_TESTS" false)
+    (lib.cmakeBool "LLAMA_BUILD_EXAMPLES" false)
+  ]
+  ++ import ./instructions.nix { inherit lib runtime; }
+  ++ lib.optionals cuda [
+    (lib.cmakeBool "GGML_CUDA" true)
+    (lib.cmakeFeature "CMAKE_CUDA_ARCHITECTURES" cudaPackages.flags.cmakeCudaArchitecturesString)
+  ];
+  ninjaFlags = [ "grpc-server" ];
 
-    installPhase = ''
-      runHook preInstall
-      install -D bin/grpc-server $out/bin/llama-cpp-grpc-server
-      runHook postInstall
-    '';
+  installPhase = ''
+    runHook preInstall
+    install -D bin/grpc-server $out/bin/llama-cpp-grpc-server
+    runHook postInstall
+  '';
 
-    meta = {
-      description = "llama.cpp as a backend of LocalAI, compiled for ${runtime}";
-      homepage = "https://github.com/ggml-org/llama.cpp";
-      license = lib.licenses.mit;
-      mainProgram = "llama-cpp-grpc-server";
-      platforms = lib.platforms.linux;
-    };
+  meta = {
+    description = "llama.cpp as a backend of LocalAI, compiled for ${runtime}";
+    homepage = "https://github.com/ggml-org/llama.cpp";
+    license = lib.licenses.mit;
+    mainProgram = "llama-cpp-grpc-server";
+    platforms = lib.platforms.linux;
   };
 }

@@ -1,14 +1,19 @@
 # LocalAI's HTTP server with its web interface inside, and in the output `backends` the backends that are Go programs.
 {
-  pkgs,
+  lib,
+  buildGoModule,
+  buildNpmPackage,
+  protobuf,
+  protoc-gen-go,
+  protoc-gen-go-grpc,
   source,
   pin,
 }:
 
 let
-  version = pkgs.lib.removePrefix "v" pin.tag;
+  version = lib.removePrefix "v" pin.tag;
 
-  webInterface = pkgs.buildNpmPackage {
+  webInterface = buildNpmPackage {
     pname = "localai-ui";
     inherit version;
     src = source;
@@ -21,7 +26,7 @@ let
     '';
   };
 in
-pkgs.buildGoModule {
+buildGoModule {
   pname = "localai";
   inherit version;
   src = source;
@@ -34,12 +39,23 @@ pkgs.buildGoModule {
   inherit (pin) vendorHash;
 
   nativeBuildInputs = [
-    pkgs.protobuf
-    pkgs.protoc-gen-go
-    pkgs.protoc-gen-go-grpc
+    protobuf
+    protoc-gen-go
+    protoc-gen-go-grpc
   ];
 
   postPatch = ''
+    # Without the terminal agent `local-ai chat`, a client that nobody starts in an image: it follows unreleased commits
+    # of cogito, and what the server takes of that library is in its last release.
+    rm -r core/cli/chat core/cli/chat_*.go
+    substituteInPlace core/cli/cli.go --replace-fail \
+      'Chat            ChatCMD            `cmd:"" help:"Run the built-in terminal agent against a LocalAI server"`' ""
+    go mod edit -droprequire=github.com/mudler/nib -require=github.com/mudler/cogito@v0.11.0
+    cat >> go.sum <<EOF
+    github.com/mudler/cogito v0.11.0 h1:of/o3/w402H9vm6mE+RktJVHJpUeOH5kSxSnwgR5Hd8=
+    github.com/mudler/cogito v0.11.0/go.mod h1:6sfja3lcu2nWRzEc0wwqGNu/eCG3EWgij+8s7xyUeQ4=
+    EOF
+
     # A model configuration that does not load stops the server. Upstream logs it and serves without it.
     substituteInPlace core/application/startup.go --replace-fail \
       'xlog.Error("error loading config file", "error", err)' \
@@ -90,8 +106,8 @@ pkgs.buildGoModule {
   meta = {
     description = "OpenAI-compatible API server for local inference";
     homepage = "https://localai.io";
-    license = pkgs.lib.licenses.mit;
+    license = lib.licenses.mit;
     mainProgram = "local-ai";
-    platforms = pkgs.lib.platforms.linux;
+    platforms = lib.platforms.linux;
   };
 }

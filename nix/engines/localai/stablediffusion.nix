@@ -1,27 +1,33 @@
 # libgosd.so: stable-diffusion.cpp behind the few C functions that LocalAI's Go backend calls, compiled for one runtime.
 {
-  pkgs,
+  lib,
+  stdenv,
+  fetchPypi,
+  fetchurl,
+  autoAddDriverRunpath,
+  cmake,
+  cudaPackages,
+  ninja,
   source,
   pin,
   runtime,
 }:
 
 let
-  inherit (pkgs) cudaPackages lib;
   cuda = runtime == "cuda";
 
   # stable-diffusion.cpp with its submodules, as the Python bindings' source package carries it; and the C++ side of
   # LocalAI's backend as it stood when LocalAI was at that same commit.
-  stableDiffusionCpp = pkgs.fetchPypi {
+  stableDiffusionCpp = fetchPypi {
     pname = "stable_diffusion_cpp_python";
     inherit (pin) version hash;
   };
-  gosd = pkgs.fetchurl {
+  gosd = fetchurl {
     url = "https://raw.githubusercontent.com/mudler/LocalAI/${pin.gosdTag}/backend/go/stablediffusion-ggml/cpp/gosd.cpp";
     hash = pin.gosdHash;
   };
 in
-(if cuda then cudaPackages.backendStdenv else pkgs.stdenv).mkDerivation {
+(if cuda then cudaPackages.backendStdenv else stdenv).mkDerivation {
   pname = "localai-stablediffusion-${runtime}";
   inherit (pin) version;
 
@@ -35,12 +41,12 @@ in
   '';
 
   nativeBuildInputs = [
-    pkgs.cmake
-    pkgs.ninja
+    cmake
+    ninja
   ]
   ++ lib.optionals cuda [
     cudaPackages.cuda_nvcc
-    pkgs.autoAddDriverRunpath
+    autoAddDriverRunpath
   ];
   buildInputs = lib.optionals cuda [
     cudaPackages.cccl
@@ -77,7 +83,7 @@ in
     done < wanted
     runHook postInstallCheck
   '';
-  disallowedReferences = [ pkgs.stdenv.cc ];
+  disallowedReferences = [ stdenv.cc ];
 
   meta = {
     description = "stable-diffusion.cpp as a backend of LocalAI, compiled for ${runtime}";

@@ -291,6 +291,7 @@ in
     package = engine;
     bin = "${engine}/bin/llama-server";
     name = "llama-server";
+    inherit (pinned.packages."llama.cpp-tools") version;
     license = if runtime == "cuda" then "MIT AND LicenseRef-NVIDIA-CUDA-Toolkit" else "MIT";
     # What is in the image and not in Debian proper.
     labels = builtins.listToAttrs (

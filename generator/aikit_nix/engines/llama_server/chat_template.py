@@ -1,6 +1,6 @@
 """LocalAI's prompt templates as one Jinja chat template.
 
-What LocalAI does with them: core/templates/evaluator.go of v4.6.2. `chat_message` is rendered for each message, those that
+What LocalAI does with them: core/templates/evaluator.go of v4.9.0. `chat_message` is rendered for each message, those that
 come out empty are left out, the rest is joined (with a line break unless the config says otherwise) and becomes `.Input`
 of `chat`, or of `function` where the request has tools. Without `chat_message` a message is its role's text from `roles`
 and its content. What differs: LocalAI's own `answer` tool is not among the tools.

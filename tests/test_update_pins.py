@@ -5,25 +5,30 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from aikit_nix.base import data
 from aikit_nix.base.errors import AikitError
-from aikit_nix.flakes import update_pins
-from support.command import aikit_nix
 from support.file_server import FileServer
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import update_pins  # noqa: E402
 
 # A nixpkgs with what LocalAI's server.nix takes from it. Its two downloads are one file each.
 NIXPKGS = """
-args: rec {{
+args: let pkgs = rec {{
   config = args.config;
   lib = {{ removePrefix = _: text: text; platforms.linux = [ ]; licenses.mit = {{ }}; }};
   stdenv.hostPlatform.isx86_64 = true;
   fetchFromGitHub = arguments: "/source";
+  callPackage = file: arguments: let f = import file; in f (builtins.intersectAttrs (builtins.functionArgs f) pkgs // arguments);
   fetch = name: hash: derivation {{
     inherit name;
     builder = "builtin:fetchurl";
@@ -40,8 +45,11 @@ args: rec {{
   protobuf = "";
   protoc-gen-go = "";
   protoc-gen-go-grpc = "";
-}}
+}}; in pkgs
 """
+
+
+DATE = "2026-10-11"
 
 
 def commit(repository: Path, files: dict[str, str], tag: str | None = None) -> str:
@@ -50,7 +58,8 @@ def commit(repository: Path, files: dict[str, str], tag: str | None = None) -> s
     def git(*argv: str) -> str:
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
         argv = ("git", "-C", str(repository), *identity, *argv)
-        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+        dated = {**os.environ, "GIT_COMMITTER_DATE": f"{DATE}T12:00:00Z"}
+        return subprocess.run(argv, env=dated, check=True, capture_output=True, text=True).stdout.strip()
 
     if not repository.exists():
         repository.mkdir()
@@ -88,20 +97,36 @@ def upstream(nix: None, files: FileServer, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def pins_file(tmp_path: Path) -> Path:
-    return Path(shutil.copy(data.NIX / "pins.json", tmp_path / "pins.json"))
+def copy(tmp_path: Path) -> Path:
+    """What the tool changes of this repository, and what it reads."""
+    root = tmp_path / "repository"
+    shutil.copytree(ROOT / "nix", root / "nix")
+    (root / "docs").mkdir()
+    shutil.copy(ROOT / "docs/localai.md", root / "docs")
+    return root
 
 
-def update(upstream: dict[str, str], pins_file: Path, tag: str | None) -> dict[str, dict[str, str]]:
+def pins(root: Path) -> dict[str, dict[str, str]]:
+    read: dict[str, dict[str, str]] = json.loads((root / "nix/pins.json").read_text())
+    return read
+
+
+def update(
+    upstream: dict[str, str], copy: Path, tag: str | None, llama_rev: str | None = None
+) -> dict[str, dict[str, str]]:
     update_pins.update(
         tag,
         Path(upstream["nixpkgs"]),
-        pins=pins_file,
+        root=copy,
         localai=upstream["localai"],
         llama_cpp=upstream["llama_cpp"],
+        llama_rev=llama_rev,
     )
-    written: dict[str, dict[str, str]] = json.loads(pins_file.read_text())
-    return written
+    return pins(copy)
+
+
+def everything(root: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
 
 
 def sri(text: str) -> str:
@@ -117,13 +142,14 @@ def tree_hash(folder: Path, files: dict[str, str]) -> str:
     return "sha256-" + base64.b64encode(bytes.fromhex(digest.strip())).decode()
 
 
-def test_every_hash_moves_with_the_newest_release(upstream: dict[str, str], pins_file: Path, tmp_path: Path) -> None:
-    before = json.loads(pins_file.read_text())
-    after = update(upstream, pins_file, None)
+def test_every_hash_moves_with_the_newest_release(upstream: dict[str, str], copy: Path, tmp_path: Path) -> None:
+    before = pins(copy)
+    after = update(upstream, copy, None)
     makefile = f"\nLLAMA_VERSION?={upstream['rev']}\nJOBS?=1\n"
     localai = {"backend/cpp/llama-cpp/Makefile": makefile, "go.mod": "module x\n"}
     assert after["localai"] == {
         "tag": "v9.10.0",
+        "date": DATE,
         "hash": tree_hash(tmp_path / "a", localai),
         "vendorHash": sri("the Go modules"),
         "npmDepsHash": sri("the npm packages"),
@@ -133,35 +159,44 @@ def test_every_hash_moves_with_the_newest_release(upstream: dict[str, str], pins
         "hash": tree_hash(tmp_path / "b", {"CMakeLists.txt": "new"}),
     }
     assert after["stablediffusion"] == before["stablediffusion"]
+    page = (copy / "docs/localai.md").read_text()
+    assert f"LocalAI v9.10.0 ({DATE})" in page
+    assert before["localai"]["tag"] not in page
 
 
-def test_a_tag_can_be_named(upstream: dict[str, str], pins_file: Path) -> None:
-    after = update(upstream, pins_file, "v9.9.0")
+def test_a_tag_can_be_named_and_another_llama_cpp(upstream: dict[str, str], copy: Path) -> None:
+    after = update(upstream, copy, "v9.9.0")
     assert after["localai"]["tag"] == "v9.9.0"
     assert after["llama-cpp"]["rev"] != upstream["rev"]
-    assert update(upstream, pins_file, "v9.9.0") == after
+    assert update(upstream, copy, "v9.9.0") == after
+    assert update(upstream, copy, "v9.9.0", upstream["rev"])["llama-cpp"]["rev"] == upstream["rev"]
 
 
-def test_a_failure_leaves_the_pins_as_they_were(upstream: dict[str, str], pins_file: Path, files: FileServer) -> None:
-    before = pins_file.read_text()
+def test_a_failure_changes_nothing(upstream: dict[str, str], copy: Path, files: FileServer) -> None:
+    before = everything(copy)
     with pytest.raises(AikitError, match="`git` failed"):
-        update(upstream, pins_file, "v1.2.3")
+        update(upstream, copy, "v1.2.3")
     del files.files["/npm"]
     with pytest.raises(AikitError, match=r"did not say the npmDepsHash of LocalAI v9\.10\.0"):
-        update(upstream, pins_file, None)
-    assert pins_file.read_text() == before
-    assert [file.name for file in pins_file.parent.glob("pins*")] == ["pins.json"]
+        update(upstream, copy, None)
+    assert everything(copy) == before
 
 
-def test_another_layout_of_localai_is_said(upstream: dict[str, str], pins_file: Path, tmp_path: Path) -> None:
+def test_another_layout_of_localai_is_said(upstream: dict[str, str], copy: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     commit(other, {"README": ""}, "v11.0.0")
     with pytest.raises(AikitError, match=r"LocalAI v11\.0\.0 has no LLAMA_VERSION in backend/cpp"):
-        update({**upstream, "localai": f"file://{other}"}, pins_file, None)
+        update({**upstream, "localai": f"file://{other}"}, copy, None)
 
 
-def test_the_command_asks_for_a_nixpkgs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("NIXPKGS", raising=False)
-    done = aikit_nix("update-pins", cwd=tmp_path)
+def test_the_program_asks_for_a_nixpkgs() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "NIXPKGS"}
+    argv = [sys.executable, str(ROOT / "tools/update_pins.py")]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--nixpkgs" in done.stderr
+
+
+def test_the_docs_name_what_is_pinned() -> None:
+    pinned = pins(ROOT)["localai"]
+    assert f"LocalAI {pinned['tag']} ({pinned['date']})" in (ROOT / "docs/localai.md").read_text()

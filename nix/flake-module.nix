@@ -1,0 +1,34 @@
+# For flake-parts: `perSystem.aikit.images.<name>` becomes the packages <name> (an OCI layout) and <name>-archive (for
+# `docker load`), and the apps <name>-load, <name>-push and <name>-run. An image is what ./mk-image.nix takes, without pkgs.
+{ lib, flake-parts-lib, ... }:
+
+{
+  options.perSystem = flake-parts-lib.mkPerSystemOption (
+    { config, pkgs, ... }:
+    let
+      images = lib.mapAttrs (
+        name: image: import ./mk-image.nix ({ inherit name pkgs; } // image)
+      ) config.aikit.images;
+      each =
+        outputs:
+        lib.concatMapAttrs (
+          name: image: lib.mapAttrs' (output: lib.nameValuePair (name + output)) (outputs image)
+        ) images;
+    in
+    {
+      options.aikit.images = lib.mkOption {
+        type = lib.types.attrsOf (lib.types.lazyAttrsOf lib.types.raw);
+        default = { };
+        description = "OCI images: the arguments of `lib.mkImage`, by the image's name.";
+        example = lib.literalExpression "{ tiny = { aikitfile = ./aikitfile.json; lock = ./aikit.lock; }; }";
+      };
+      config = {
+        packages = each (image: {
+          "" = image.oci;
+          "-archive" = image.archive;
+        });
+        apps = each (image: lib.mapAttrs' (app: lib.nameValuePair "-${app}") image.apps);
+      };
+    }
+  );
+}

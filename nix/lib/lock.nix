@@ -1,0 +1,68 @@
+# aikit.lock read by Nix: the models as models.nix and a plan have them. Only builtins.
+#
+# lock  the path of an aikit.lock, or what builtins.fromJSON made of one
+#
+# Returns { models, named }: all files, and a model's by the name that the aikitfile has for it.
+lock:
+
+let
+  parsed = if builtins.isAttrs lock then lock else builtins.fromJSON (builtins.readFile lock);
+
+  entries =
+    assert
+      parsed.version == 1 || throw "aikit.lock of version 1 is read, not of ${toString parsed.version}";
+    parsed.models;
+
+  # A file's name as the Nix store allows it: generator/aikit_nix/nix/store.py has the same rule, so that what `aikit-nix
+  # fetch` brought into the store is found there.
+  storeName =
+    file:
+    let
+      characters = builtins.filter builtins.isList (builtins.split "(.)" file);
+      allowed = map (
+        character:
+        let
+          letter = builtins.head character;
+        in
+        if builtins.match "[0-9A-Za-z+._?=-]" letter == null then "-" else letter
+      ) characters;
+      text = withoutDots (builtins.concatStringsSep "" allowed);
+      length = builtins.stringLength text;
+      last = withoutDots (if length > 200 then builtins.substring (length - 200) 200 text else text);
+      fitting = if last == "" then "model" else last;
+    in
+    if builtins.match ".*[.]drv" fitting != null then "${fitting}-" else fitting;
+
+  withoutDots = text: builtins.head (builtins.match "[.]*(.*)" text);
+
+  modelOf =
+    { path, sha256, ... }@file:
+    let
+      name = storeName (baseNameOf path);
+    in
+    {
+      inherit path name sha256;
+      url = if file.private or false then null else file.url or null;
+      size = file.size or null;
+      layer = file.layer or null;
+      fetch = ''
+        The model ${name} is in no place that Nix can download from, and not in this machine's Nix store.
+        Run `aikit-nix fetch` beside the aikitfile, or add the file by hand:
+          nix-store --add-fixed sha256 ${name}
+        Its sha256 must be ${sha256}.'';
+    };
+in
+{
+  models = map modelOf (builtins.concatMap (entry: entry.files) entries);
+
+  named =
+    name:
+    let
+      found = builtins.filter (entry: entry.name == name) entries;
+      names = builtins.concatStringsSep ", " (map (entry: entry.name) entries);
+    in
+    if found == [ ] then
+      throw "aikit.lock has no model ${name}, only ${names}"
+    else
+      map modelOf (builtins.concatMap (entry: entry.files) found);
+}

@@ -1,0 +1,101 @@
+# The plan of an aikitfile for LocalAI, without aikit-nix having run: what `gen` would write to plan.json, but for the
+# labels that name the aikitfile's text. Only builtins.
+#
+# aikitfile  an attribute set, or the path of an aikitfile that is written as JSON (which YAML can be)
+# lock       the path of aikit.lock, or what it parses to
+# system     x86_64-linux or aarch64-linux
+# name, tag  the image's; the first model's name, and the runtime, unless told otherwise
+#
+# Nix reads no YAML without building something first, and what llama-server is told is worked out by aikit-nix: for
+# those two a plan is needed.
+{
+  aikitfile,
+  lock,
+  system,
+  name ? null,
+  tag ? null,
+}:
+
+let
+  file =
+    if builtins.isAttrs aikitfile then
+      aikitfile
+    else if builtins.match ".*[.]json" (toString aikitfile) != null then
+      builtins.fromJSON (builtins.readFile aikitfile)
+    else
+      throw "${toString aikitfile} may be YAML, which Nix does not read: give it as JSON or as an attribute set, or give the plan that `aikit-nix gen` writes to aikit/plan.json";
+
+  known = [
+    "apiVersion"
+    "backends"
+    "config"
+    "debug"
+    "models"
+    "runtime"
+  ];
+  unknown = builtins.filter (key: !builtins.elem key known) (builtins.attrNames file);
+
+  models = file.models or [ ];
+  pinned = import ./lock.nix lock;
+  first = if models == [ ] then "aikit" else (builtins.head models).name;
+
+  runtime = file.runtime or (if system == "x86_64-linux" then "avx" else "cpu");
+  imageName =
+    if name != null then
+      name
+    else if builtins.match "[a-z0-9]+([._-][a-z0-9]+)*" first != null then
+      first
+    else
+      throw "${first} is no image's name: give `name`";
+in
+assert file.apiVersion or null == "v1alpha1" || throw "the aikitfile is not of apiVersion v1alpha1";
+assert
+  unknown == [ ]
+  || throw "of an aikitfile Nix reads ${toString known}, not ${toString unknown}: give the plan that `aikit-nix gen` writes";
+{
+  formatVersion = 2;
+  packages = "nixpkgs";
+  engine = "localai";
+  backends = builtins.sort builtins.lessThan (file.backends or [ ]);
+  systems.${system} = {
+    default = runtime;
+    runtimes = [ runtime ];
+  };
+  image = {
+    name = imageName;
+    inherit tag;
+    labels."org.opencontainers.image.title" = imageName;
+  };
+  models = builtins.concatMap (model: pinned.named model.name) models;
+  files =
+    builtins.concatMap (
+      model:
+      map (template: {
+        path = "/models/${template.name}.tmpl";
+        text = template.template;
+      }) (model.promptTemplates or [ ])
+    ) models
+    ++ (
+      if file ? config then
+        [
+          {
+            path = "/config.yaml";
+            text = file.config;
+          }
+        ]
+      else
+        [ ]
+    );
+  entrypoint = [ ];
+  cmd = [ ];
+  probe = [
+    "8080"
+    "/readyz"
+    "--address"
+    "LOCALAI_ADDRESS"
+  ];
+  env =
+    (if file.debug or false then { DEBUG = "true"; } else { })
+    // (if file ? config then { CONFIG_FILE = "/config.yaml"; } else { });
+  cudaCapabilities = [ ];
+}

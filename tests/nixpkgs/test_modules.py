@@ -1,0 +1,213 @@
+"""What other flakes import: overlay, models, images, the NixOS module, the flake-parts module; evaluated, not built."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aikit_nix.nix import store
+from nixpkgs.toolchain import REPOSITORY, Nixpkgs
+
+SHA256 = "ab" * 32
+LOCK = {
+    "version": 1,
+    "models": [
+        {
+            "name": "tiny",
+            "files": [{"path": "/models/tiny.gguf", "url": "https://example.com/tiny.gguf", "sha256": SHA256}],
+        },
+        {
+            "name": "shards",
+            "files": [
+                {"path": f"/models/s-{number}.gguf", "url": f"https://example.com/{number}", "sha256": SHA256}
+                for number in (1, 2)
+            ],
+        },
+    ],
+}
+AIKITFILE = {"apiVersion": "v1alpha1", "runtime": "avx2", "models": [{"name": "tiny", "source": "x"}]}
+
+
+def expression(body: str) -> str:
+    """A Nix function of nixpkgs, in which `pkgs`, `lock`, `aikitfile` and `aikit` (the root flake) are known."""
+    return f"""
+      {{ nixpkgs }}:
+      let
+        input = {{
+          _type = "flake";
+          outPath = nixpkgs;
+          lib = import (nixpkgs + "/lib") // {{
+            nixosSystem =
+              {{ system, modules }}:
+              import (nixpkgs + "/nixos/lib/eval-config.nix") {{ system = null; inherit modules; }};
+          }};
+          legacyPackages.x86_64-linux = pkgs;
+        }};
+        aikit = (import {REPOSITORY}/flake.nix).outputs {{ self = aikit; nixpkgs = input; }};
+        pkgs = import nixpkgs {{
+          system = "x86_64-linux";
+          config = {{ }};
+          overlays = [ aikit.overlays.default ];
+        }};
+        template =
+          name: more:
+          let
+            inputs = {{
+              nixpkgs = input;
+              aikit-nix = aikit;
+              self = {{ _type = "flake"; outPath = {REPOSITORY}/templates/${{name}}; inherit inputs; }};
+            }}
+            // more;
+          in
+          (import {REPOSITORY}/templates/${{name}}/flake.nix).outputs inputs;
+        lock = builtins.fromJSON {json.dumps(json.dumps(LOCK))};
+        aikitfile = builtins.fromJSON {json.dumps(json.dumps(AIKITFILE))};
+      in
+      {body}
+    """
+
+
+def value(nixpkgs: Nixpkgs, body: str) -> object:
+    argv = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", expression(body)]
+    return json.loads(nixpkgs.run([*argv, "--arg", "nixpkgs", str(nixpkgs.folder)]))
+
+
+def test_the_overlays_packages_can_be_overridden(nixpkgs: Nixpkgs) -> None:
+    found = value(
+        nixpkgs,
+        """
+        let
+          changed = package: (package.overrideAttrs { postFixup = "true"; }).drvPath != package.drvPath;
+          inherit (pkgs) local-ai llama-server-avx2;
+          inherit (local-ai.parts) server;
+        in
+        {
+          localai = changed local-ai;
+          server = changed server && (server.override { protobuf = pkgs.hello; }).drvPath != server.drvPath;
+          backend = changed local-ai.parts.llama-cpp.unwrapped;
+          runtime = (local-ai.override { runtime = "avx512"; }).drvPath != local-ai.drvPath;
+          llama = changed llama-server-avx2
+            && (llama-server-avx2.override { blasSupport = true; }).drvPath != llama-server-avx2.drvPath;
+          each = map (runtime: pkgs."llama-server-${runtime}".meta.mainProgram) [ "avx" "avx2" "avx512" ];
+          tests = builtins.attrNames local-ai.tests;
+          meta = [ local-ai.meta.mainProgram local-ai.meta.license.spdxId ];
+        }
+        """,
+    )
+    assert found == {
+        **dict.fromkeys(("localai", "server", "backend", "runtime", "llama"), True),
+        "each": ["llama-server"] * 3,
+        "tests": ["version"],
+        "meta": ["local-ai", "MIT"],
+    }
+
+
+def test_a_model_of_the_lock_is_where_fetch_brings_it(nixpkgs: Nixpkgs) -> None:
+    fetched = value(nixpkgs, '"${aikit.lib.fetchModel { inherit pkgs lock; name = "tiny"; }}"')
+    assert fetched == str(store.store_path("tiny.gguf", SHA256))
+    shards = nixpkgs.instantiate(expression('aikit.lib.fetchModel { inherit pkgs lock; name = "shards"; }'))
+    assert shards[0].endswith("-shards.drv")
+
+
+def test_an_image_needs_no_plan(nixpkgs: Nixpkgs) -> None:
+    (drv,) = nixpkgs.instantiate(expression("(aikit.lib.mkImage { inherit pkgs aikitfile lock; }).oci"))
+    requisites = nixpkgs.run(["nix-store", "--query", "--requisites", drv])
+    assert "-localai-llama-cpp-avx2-" in requisites
+    assert "-tiny.gguf.drv" in requisites
+
+
+def test_the_template_for_nixos_serves_a_model(nixpkgs: Nixpkgs) -> None:
+    unit = value(
+        nixpkgs,
+        """
+        let
+          machine = (template "nixos" { }).nixosConfigurations.machine.extendModules {
+            modules = [
+              {
+                services.aikit = {
+                  openFirewall = true;
+                  apiKeyFile = "/run/keys/aikit";
+                  arguments = [ "--ctx-size" "4096" ];
+                };
+                nixpkgs.pkgs = pkgs;
+                system.stateVersion = "26.05";
+                # Of no use here, and not in every copy of nixpkgs.
+                disabledModules = [ "hardware/facter/virtualisation.nix" ];
+              }
+            ];
+          };
+        in
+        {
+          unit = machine.config.systemd.units."aikit.service".text;
+          ports = machine.config.networking.firewall.allowedTCPPorts;
+        }
+        """,
+    )
+    assert isinstance(unit, dict)
+    text: str = unit["unit"]
+    lock = json.loads((REPOSITORY / "templates/nixos/aikit.lock").read_text())
+    (file,) = lock["models"][0]["files"]
+    model = store.store_path(Path(file["path"]).name, file["sha256"])
+    assert f'bin/llama-server" "--offline" "--model" "{model}"' in text
+    assert '"--ctx-size" "4096" --api-key-file %d/keys\n' in text
+    assert "LoadCredential=keys:/run/keys/aikit\n" in text
+    assert "http://127.0.0.1:8080/health" in text
+    for confined in ("DynamicUser=true", "ProtectSystem=strict", "IPAddressDeny=any", "PrivateDevices=true"):
+        assert f"{confined}\n" in text
+    assert unit["ports"] == [8080]
+
+
+def test_the_docs_machine_listens_on_a_socket(nixpkgs: Nixpkgs, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```nix\n(.*?)```", (REPOSITORY / "docs/library.md").read_text(), re.DOTALL)
+    (tmp_path / "machine.nix").write_text(example)
+    shutil.copy(REPOSITORY / "templates/nixos/aikit.lock", tmp_path)
+    unit = value(
+        nixpkgs,
+        """
+        (input.lib.nixosSystem {
+          system = null;
+          modules = [
+            aikit.nixosModules.default
+            FOLDER/machine.nix
+            {
+              nixpkgs.pkgs = pkgs;
+              system.stateVersion = "26.05";
+              disabledModules = [ "hardware/facter/virtualisation.nix" ];
+            }
+          ];
+        }).config.systemd.units."aikit.service".text
+        """.replace("FOLDER", str(tmp_path)),
+    )
+    assert isinstance(unit, str)
+    assert '"--host" "/run/aikit/llama.sock"' in unit
+    assert '"--unix-socket" "/run/aikit/llama.sock" "http://localhost/health"' in unit
+    assert "RuntimeDirectory=aikit\n" in unit
+
+
+def test_the_template_for_flake_parts_has_the_images_outputs(nixpkgs: Nixpkgs) -> None:
+    """FLAKE_PARTS names a copy of hercules-ci/flake-parts."""
+    folder = os.environ.get("FLAKE_PARTS")
+    if not folder or not (Path(folder) / "lib.nix").is_file():
+        pytest.skip("FLAKE_PARTS does not name a copy of flake-parts")
+    outputs = value(
+        nixpkgs,
+        """
+        let
+          flake = template "flake-parts" {
+            flake-parts = (import FOLDER/flake.nix).outputs { nixpkgs-lib = { lib = input.lib; }; };
+          };
+        in
+        {
+          packages = builtins.mapAttrs (_: package: package.drvPath) flake.packages.x86_64-linux;
+          apps = builtins.attrNames flake.apps.x86_64-linux;
+        }
+        """.replace("FOLDER", folder),
+    )
+    assert isinstance(outputs, dict)
+    assert set(outputs["packages"]) == {"llama", "llama-archive"}
+    assert outputs["apps"] == ["llama-load", "llama-push", "llama-run"]
