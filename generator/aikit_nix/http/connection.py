@@ -240,7 +240,7 @@ def _tls_hint(reason: str) -> str:
         return ""
     if "expired" in lowered or "not yet valid" in lowered:
         return " (is this machine's clock right?)"
-    return " (SSL_CERT_FILE names the certificates to trust)"
+    return " (SSL_CERT_FILE, or for one host /etc/containers/certs.d/HOST:PORT, has the certificates to trust)"
 
 
 def _proxy(address: httpx2.URL) -> str:

@@ -17,12 +17,10 @@ from aikit_nix.registry.blob import Blob, Content
 from aikit_nix.registry.client import Repository
 
 CHUNK = 64 << 20  # bytes of one request
-_LEAST_CHUNK = 1 << 20
+_LEAST_CHUNK = 256 << 10
 _MUCH, _MOST_LOST = 4 << 20, 20  # bytes, and how often so many may be sent in vain
 _CLOSING = 900.0  # seconds: a registry may read a large blob again, or copy it, before it answers
 _TOO_LARGE = 413
-# What registries and proxies answer that know no chunks, or not the way in which we send them
-_NO_CHUNKS = (400, 404, 405, 411, 415, 416, 501)
 
 
 class Upload:
@@ -186,7 +184,7 @@ class _Sending:
                 if self._reached > best:
                     best = self._reached
                     tries.progressed()
-                elif self._counted - before >= _MUCH and lost < _MOST_LOST:
+                elif problem.status is None and self._counted - before >= _MUCH and lost < _MOST_LOST:
                     # Debian's registry forgets an upload whose connection breaks
                     lost += 1
                     tries.progressed()
@@ -216,38 +214,44 @@ class _Sending:
 
     def _simpler(self, problem: HttpError) -> bool:
         """Whether the registry may take it in another way, which is the next one to try."""
-        if problem.status == _TOO_LARGE:
-            return self._smaller()
-        if problem.status not in _NO_CHUNKS:
+        under_way = 0 < self._reached < self._size
+        if problem.status in (None, 401) or problem.again or (problem.status == 403 and not under_way):
             return False
+        if problem.status == _TOO_LARGE:
+            return self._next(whole=False)
         if self._reached and self._reached != self._refused_at:
             # The registry may have forgotten the upload, or have more or less of it than it said: ask it, once
             self._refused_at = self._reached
             problem.again = True
             return False
-        if (self._tried_whole or not self._content.digest) and self._smaller():
-            return True
-        if self._tried_whole:
+        return self._next(whole=True)
+
+    def _next(self, *, whole: bool) -> bool:
+        """The whole blob, or smaller chunks than what was refused; the other where there is no more of the one."""
+        refused = min(self._chunk, self._size)
+        chunk = self._chunk
+        while chunk >= refused and chunk > _LEAST_CHUNK:
+            chunk = max(chunk // 4, _LEAST_CHUNK)
+        smaller = chunk < refused
+        if self._tried_whole and not smaller:
             return False
-        self._whole = self._tried_whole = True
-        self._upload = None
+        if self._whole:
+            self._upload = None
+        # without a digest there is nothing to close a blob in one request with, which then is said
+        self._whole = not smaller or (whole and not self._tried_whole and bool(self._content.digest))
+        if self._whole:
+            self._tried_whole = True
+            self._upload = None
+        else:
+            self._chunk = chunk
         return True
 
-    def _smaller(self) -> bool:
-        """Whether there are smaller chunks than what was refused."""
-        refused = min(self._chunk, self._size)
-        self._chunk = max(refused // 4, _LEAST_CHUNK)
-        if self._whole:
-            self._whole = False
-            self._upload = None
-        return self._chunk < refused
-
     def _wait(self, tries: Tries, problem: HttpError) -> None:
-        """Before the next attempt; where there were enough, smaller chunks may end before a proxy's patience does."""
+        """Before the next attempt; where there were enough, another way may end before a proxy's patience does."""
         try:
             tries.failed(problem)
         except HttpError:
-            if not problem.again or not self._smaller():
+            if not problem.again or not self._next(whole=self._reached > 0):
                 raise self._repository.refused(problem, self._path) from None
             tries.progressed()
 
