@@ -17,8 +17,15 @@ from pathlib import Path
 from nixpkgs import toolchain
 from nixpkgs.toolchain import Nixpkgs, UnavailableError
 
-# Programs that ./localai.nix takes from the machine, and Debian's package of each.
-_PACKAGES = {"grpc_cpp_plugin": "protobuf-compiler-grpc libgrpc++-dev", "protoc": "protobuf-compiler"}
+# What ./localai.nix takes from the machine, and Debian's package of each: programs, and headers.
+_PACKAGES = {
+    "/usr/include/absl/base/config.h": "libabsl-dev",
+    "/usr/include/google/protobuf/message.h": "libprotobuf-dev",
+    "/usr/include/grpcpp/grpcpp.h": "libgrpc++-dev",
+    "/usr/include/openssl/ssl.h": "libssl-dev",
+    "grpc_cpp_plugin": "protobuf-compiler-grpc",
+    "protoc": "protobuf-compiler",
+}
 # What LocalAI's go.mod and its interface's package.json ask for.
 _VERSIONS = {"go version": (1, 26), "node --version": (20, 19)}
 _SOURCES = re.compile(r"-(source|gosd\.cpp|stable_diffusion_cpp_python-.*\.tar\.gz)\.drv$")
@@ -26,7 +33,8 @@ _SOURCES = re.compile(r"-(source|gosd\.cpp|stable_diffusion_cpp_python-.*\.tar\.
 
 def on_debian(folder: Path, overlays: Mapping[Path, Mapping[str, str]] | None = None) -> Nixpkgs:
     """`toolchain.on_debian` with what LocalAI needs besides. Raises UnavailableError."""
-    if missing := [package for program, package in _PACKAGES.items() if not shutil.which(program)]:
+    there = (Path(name).exists() if name.startswith("/") else shutil.which(name) for name in _PACKAGES)
+    if missing := [package for package, found in zip(_PACKAGES.values(), there, strict=True) if not found]:
         raise UnavailableError(f"Debian packages are missing: apt-get install {' '.join(missing)}")
     for command, minimum in _VERSIONS.items():
         said = _run(command.split()) if shutil.which(command.split()[0]) else ""

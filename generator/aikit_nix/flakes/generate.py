@@ -12,11 +12,11 @@ from pathlib import Path
 from aikit_nix.aikitfile.types import Model
 from aikit_nix.base import data, targets
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.flakes import ages, choices, folder, plan
+from aikit_nix.flakes import ages, choices, costs, folder, plan
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.folder import Written
-from aikit_nix.flakes.plan import Engine, Packages, Plan, SourceFile
+from aikit_nix.flakes.plan import Packages, Plan, SourceFile
 from aikit_nix.flakes.write import Files
 from aikit_nix.models import fetch
 from aikit_nix.models import project as pipeline
@@ -54,7 +54,7 @@ class Generated:
             yield f"as chosen before: {shlex.join(words)} (--forget drops that)"
         parts = ", ".join(self.written.written)
         yield f"wrote {parts} to {self.output.resolve()}: {self.plan.summary()}"
-        if cost := _cost(self.plan, self.missing):
+        if cost := costs.words(self.plan, self.missing):
             yield f"cost: {cost}"
         if (
             self.plan.packages is Packages.NIXPKGS
@@ -225,18 +225,3 @@ def _sources(project: pipeline.Project, output: Path) -> Iterator[SourceFile]:
             if any("\ud800" <= character <= "\udfff" for character in name):
                 raise error(f"{path}: the name {name!r} is no UTF-8, which the plan has to be: rename it")
             yield SourceFile(name, hashlib.sha256(content).hexdigest())
-
-
-def _cost(planned: Plan, missing: int) -> str:
-    """What the first build takes, roughly: measured on 2 cores; nothing where all is here."""
-    if planned.packages is Packages.DEBIAN:
-        if not missing:
-            return ""
-        size = missing / 1e6
-        time = "seconds" if size < 50 else "a minute" if size < 400 else "minutes"
-        return f"the first build downloads {size:.0f} MB of Debian packages and takes {time}"
-    gpu = any(platform.default == "cuda" for platform in planned.systems.values())
-    what = "LocalAI and llama.cpp" if planned.engine is Engine.LOCALAI else "llama.cpp"
-    time = "hours, unless a binary cache has CUDA's kernels" if gpu else "about 10 minutes on 2 cores"
-    also = "" if gpu or planned.backends else "; `--packages debian` takes seconds"
-    return f"the first build compiles {what} ({time}){also}"

@@ -1,0 +1,54 @@
+"""What a first build costs: the one table, which `gen`, README and docs use.
+
+Measured with LocalAI 4.6 (minutes, two quiet cores) and 4.9 (megabytes of sources in the Nix store, November 2026).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aikit_nix.flakes.plan import Engine, Packages, Plan
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is compiled: minutes on two cores for a CPU runtime, and megabytes of sources that are downloaded for it."""
+
+    name: str
+    minutes: int
+    megabytes: int
+
+
+# Go modules 216, npm packages 299, LocalAI itself 62.
+SERVER = Part("LocalAI", 10, 577)
+LLAMA_CPP = Part("llama.cpp", 6, 94)
+STABLEDIFFUSION = Part("stable-diffusion.cpp", 2, 21)
+
+
+def parts(plan: Plan) -> tuple[Part, ...]:
+    """What a plan's image is compiled from; empty where nothing is."""
+    if plan.packages is Packages.DEBIAN:
+        return ()
+    if plan.engine is Engine.LLAMA_SERVER:
+        return (LLAMA_CPP,)
+    return (SERVER, LLAMA_CPP, *([STABLEDIFFUSION] if "stablediffusion" in plan.backends else []))
+
+
+def words(plan: Plan, missing: int) -> str:
+    """For people; `missing` are the bytes of Debian packages to download. Empty where all is here."""
+    if plan.packages is Packages.DEBIAN:
+        if not missing:
+            return ""
+        size = missing / 1e6
+        time = "seconds" if size < 50 else "a minute" if size < 400 else "minutes"
+        return f"the first build downloads {size:.0f} MB of Debian packages and takes {time}"
+    compiled = parts(plan)
+    gpu = any(platform.default == "cuda" for platform in plan.systems.values())
+    minutes = f"about {sum(part.minutes for part in compiled)} minutes on 2 cores"
+    time = "hours, unless a binary cache has CUDA's kernels" if gpu else minutes
+    names = [part.name for part in compiled]
+    what = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    also = "" if gpu or plan.backends else "; `--packages debian` takes seconds"
+    return (
+        f"the first build compiles {what} from {sum(part.megabytes for part in compiled)} MB of sources ({time}){also}"
+    )
