@@ -69,12 +69,13 @@ def test_two_builders_compare(tiny_project: Project, tmp_path: Path) -> None:
     assert tiny_project.run("reproduce", "-o", statement).returncode == 0
     done = tiny_project.run("reproduce", "--compare", statement)
     assert done.returncode == 0, done.stderr
-    content = json.loads(statement.read_text())
+    written = json.loads(statement.read_text())
+    content = written["predicate"]
     assert content["image"]["manifest"] in done.stdout
     content["inputs"]["aikit/plan.json"] = "0" * 64
     content["image"]["layers"][1]["digest"] = "sha256:0"
     content["nix"] = "nix (Nix) 99"  # may differ
-    statement.write_text(json.dumps(content))
+    statement.write_text(json.dumps(written))
     done = tiny_project.run("reproduce", "--compare", statement)
     assert done.returncode == 1
     first, second = done.stderr.splitlines()

@@ -55,8 +55,8 @@ def test_fetch_completes_the_lock_from_the_store(tmp_path: Path, hub: HuggingFac
     hub.repository().commit({"m.gguf": model})
     write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
     (tmp_path / "there.gguf").write_bytes(model)
-    store.add(tmp_path / "there.gguf", "m.gguf", digest(model))
     done(tmp_path, "lock")
+    store.add(tmp_path / "there.gguf", "m.gguf", digest(model))
     said = done(tmp_path, "fetch")
     assert "0 of them new" in said
     assert "what the bytes say" in said

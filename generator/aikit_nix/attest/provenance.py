@@ -79,6 +79,8 @@ def _dependencies(recipe: Recipe, system: str) -> Iterator[dict[str, Any]]:
             found["digest"]["blake3"] = model.blake3
         if model.url and purl:
             found["downloadLocation"] = model.url
+        if not model.seen:
+            found["annotations"] = {"unseen": True}  # the layer's digest is the lock's word
         yield found
     for role, architecture, packages in (
         ("image", ARCHITECTURES[system], recipe.debs(system)),

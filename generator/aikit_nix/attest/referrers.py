@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.attest import provenance, reproduce, sbom
+from aikit_nix.attest import envelope, provenance, reproduce, sbom
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import materials as recipe
@@ -18,6 +18,8 @@ from aikit_nix.nix import command as nix
 from aikit_nix.registry import reference
 from aikit_nix.registry.artifact import Referrer
 from aikit_nix.registry.client import Manifest, Repository
+
+_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,20 @@ class Subject:
 
 
 def subject(
-    text: str, flake: Path, lock_path: Path | None, system: str | None, client: Client, *, insecure: bool | None
+    text: str,
+    flake: Path,
+    lock_path: Path | None,
+    system: str | None,
+    client: Client,
+    *,
+    insecure: bool | None,
+    unseen: bool = False,
 ) -> Subject:
     """Find an image in its registry, and build what the flake gives (without the models' bytes) to compare.
 
-    Raises AikitError where they are not the same.
+    Raises AikitError where they are not the same, and where the bytes of a model were never seen here, unless `unseen` are allowed.
     """
-    found = recipe.read(flake, lock_path)
+    found = recipe.read(flake, lock_path).compared(unseen=unseen)
     of = found.system(system)
     target = reference.parse(text)
     there = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
@@ -78,3 +87,19 @@ def referrers(found: Subject) -> Iterator[Referrer]:
         provenance.encode(statement).encode(),
         {"in-toto.io/predicate-type": provenance.PREDICATE_TYPE},
     )
+
+
+def given(file: Path, digest: str) -> Referrer:
+    """A statement that somebody made of the image, as it stands beside it: plain, or a bundle of sigstore, which cosign finds.
+
+    Raises AikitError where it is about another one.
+    """
+    found = envelope.read(file)
+    if not found.is_about(digest):
+        raise error(f"{file} is about {', '.join(found.subjects()[:3]) or 'nothing'}, and the image is {digest}")
+    notes = {"in-toto.io/predicate-type": found.predicate_type}
+    if found.signatures:
+        # https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md
+        kind = {"content": "dsse-envelope", "predicateType": found.predicate_type}
+        notes |= {f"dev.sigstore.bundle.{name}": value for name, value in kind.items()}
+    return Referrer(_BUNDLE if found.signatures else provenance.MEDIA_TYPE, file.read_bytes(), notes)

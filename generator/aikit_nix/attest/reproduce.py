@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aikit_nix import __version__
-from aikit_nix.base import files, process
+from aikit_nix.attest import envelope, verdict
+from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.debian import mirror
 from aikit_nix.flakes import folder as folders
@@ -51,13 +51,16 @@ def build_again(recipe: Recipe, system: str) -> int:
 
 
 def statement(recipe: Recipe, system: str, image: Image) -> dict[str, Any]:
-    """What one builder says."""
+    """What one builder says: the predicate of a rebuild."""
     return {
         "formatVersion": VERSION,
         "generator": f"aikit-nix {__version__}",
         "nix": nix.version(),
         "system": system,
+        **verdict.about(recipe, system),
         "inputs": {**recipe.inputs, **({"aikit.lock": recipe.lock_digest} if recipe.lock_digest else {})},
+        # Models whose bytes this builder never had: the digests of their layers are the lock's word
+        "unseen": [model.path for model in recipe.models if not model.seen],
         "image": {
             "name": recipe.reference(system),
             "manifest": image.digest,
@@ -70,7 +73,7 @@ def statement(recipe: Recipe, system: str, image: Image) -> dict[str, Any]:
 def read(path: Path) -> dict[str, Any]:
     """Another builder's statement. Raises AikitError."""
     try:
-        found = json.loads(files.read_bounded(path, _MAX_BYTES))
+        found = envelope.read(path).predicate
         if found["formatVersion"] != VERSION:
             raise ValueError(f"it has the format {found['formatVersion']}, this aikit-nix reads {VERSION}")
         inputs, layers = found["inputs"], found["image"]["layers"]

@@ -161,6 +161,7 @@ def _model(model: Model) -> Component:
                 "aikit-nix:path": model.path,
                 "aikit-nix:size": str(model.file.size) if model.file.size is not None else None,
                 "aikit-nix:layer": model.file.layer.digest if model.file.layer else None,
+                "aikit-nix:unseen": None if model.seen else "true",
                 "aikit-nix:origin": origin.kind if origin else None,
                 "aikit-nix:repository": origin.repository if origin else None,
                 "aikit-nix:claimed-by-origin": "licence, base models" if origin and origin.repository else None,

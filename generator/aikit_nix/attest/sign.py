@@ -45,16 +45,21 @@ def image(
 
 def models(recipe: Recipe, key: str, output: Path, *, log: bool = False) -> None:
     """Write the signature of the image's folder /models, as `model_signing verify` takes it. Raises AikitError."""
+    files.write_atomic(output, statement(model_statement(recipe), key, log=log))
+
+
+def statement(content: dict[str, Any], key: str, *, log: bool = False) -> bytes:
+    """An in-toto statement, signed: a bundle of sigstore, as cosign and `model_signing` take it. Raises AikitError."""
     with _signing(key, log=log) as (folder, common):
-        statement, bundle, public = folder / "statement", folder / "bundle", folder / "public"
-        statement.write_text(json.dumps(model_statement(recipe)))
-        _cosign("attest-blob", *common, "--statement", str(statement), "--bundle", str(bundle))
+        unsigned, bundle, public = folder / "statement", folder / "bundle", folder / "public"
+        unsigned.write_text(json.dumps(content))
+        _cosign("attest-blob", *common, "--statement", str(unsigned), "--bundle", str(bundle))
         _cosign("public-key", "--key", key, "--outfile", str(public))
         signature = json.loads(bundle.read_bytes())
         # cosign hints at the key by the hash of its DER in base64, the verifier wants that of its PEM in hex; a hint is
         # not signed.
         signature["verificationMaterial"]["publicKey"]["hint"] = hashlib.sha256(public.read_bytes()).hexdigest()
-        files.write_atomic(output, json.dumps(signature).encode() + b"\n")
+        return json.dumps(signature).encode() + b"\n"
 
 
 def model_statement(recipe: Recipe) -> dict[str, Any]:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import io
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.attest import reproduce
+from aikit_nix.aikitfile.types import Layer as LayerPin
+from aikit_nix.aikitfile.types import Pin
+from aikit_nix.attest import envelope, reproduce
+from aikit_nix.attest import policy as policies
+from aikit_nix.attest.policy import Policy
 from aikit_nix.base import console, files, hashing, strict_json, tar
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.targets import ARCHITECTURES
@@ -25,6 +29,7 @@ from aikit_nix.image import blobs, diff, layout
 from aikit_nix.image.blobs import Blocks, Opened
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.models import layer as model_layer
+from aikit_nix.models import seen
 from aikit_nix.nix import store
 
 
@@ -107,7 +112,7 @@ def _layer(
     try:
         plain = _unpacked(layer, stored)
         if layer.model:
-            sha256 = _model(layer.model, layer.size, plain)
+            sha256, size = _model(layer.model, layer.size, plain)
             report.compare(f"sha256 of {layer.model}", sha256, pinned.get(layer.model))
         plain.drain()
         if plain.digest != layer.diff_id:
@@ -123,6 +128,8 @@ def _layer(
         report.differs(f"{what}: {problem}")
         return None
     report.same(f"{what}: {layer.digest}")
+    if layer.model:
+        seen.remember(layer.model, Pin(sha256, size, layer=LayerPin(plain.digest, plain.size)))
     return plain.digest, plain.size
 
 
@@ -165,15 +172,15 @@ def _unpacked(layer: Layer, stored: _Stream) -> _Stream:
     return stored
 
 
-def _model(path: str, size: int, stream: _Stream) -> str:
-    """The SHA-256 of the file in a model's layer of about `size` bytes. Raises ValueError where it is not by the rule."""
+def _model(path: str, size: int, stream: _Stream) -> tuple[str, int]:
+    """SHA-256 and size of the file in a model's layer of about `size` bytes. Raises ValueError where it is not by the rule."""
     blocks, start = iter(stream), b""
     longest = len(model_layer.header(path, size)) + model_layer.BLOCK
     while len(start) < longest and (block := next(blocks, b"")):
         start += block
     reader = iter(tar.Reader(io.BytesIO(start)))
     count = next((member.size for member in reader if member.kind is tar.Kind.FILE), 0)
-    head, trailer = model_layer.header(path, count), model_layer.trailer(count)
+    head, trailer, whole = model_layer.header(path, count), model_layer.trailer(count), count
     if not start.startswith(head):
         raise ValueError("begins otherwise than the rule of model layers says (docs/model-layer.md)")
     content, rest = hashlib.sha256(), b""
@@ -185,7 +192,7 @@ def _model(path: str, size: int, stream: _Stream) -> str:
             break
     if count or rest != trailer:
         raise ValueError("ends otherwise than the rule of model layers says (docs/model-layer.md)")
-    return content.hexdigest()
+    return content.hexdigest(), whole
 
 
 # --- Against the image that the flake gives
@@ -269,6 +276,17 @@ _FORMS = {
     *(f"{_DOCKER}.distribution.manifest.v2+json", f"{_DOCKER}.container.image.v1+json"),
     *(f"{_DOCKER}.image.rootfs.diff.tar", f"{_DOCKER}.image.rootfs.diff.tar.gzip"),
 }
+
+
+def enforce(
+    policy: Policy, digest: str, evidence: Iterable[Path], own: Mapping[str, Any] | None, report: Report
+) -> None:
+    """Note whether an image, whose manifest has a digest, fulfils a policy. Raises AikitError for what is no evidence."""
+    if reasons := list(policies.broken(policy, digest, [envelope.read(file) for file in evidence], own)):
+        for reason in reasons:
+            report.differs(f"policy: {reason}")
+    else:
+        report.same(f"policy sha256:{policy.digest}")
 
 
 # --- This machine's store

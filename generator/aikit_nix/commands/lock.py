@@ -14,6 +14,7 @@ from aikit_nix.commands import options
 @options.AIKITFILE
 @options.LOCK
 @click.option("--check", is_flag=True, help="Only say whether the lock covers the file; no network. For CI.")
+@click.option("--models", is_flag=True, help="With --check: also compare what it claims with the models that are here.")
 @click.option(
     "--update",
     is_flag=False,
@@ -23,7 +24,9 @@ from aikit_nix.commands import options
     help="Pin again what is pinned: all models, or those named; may be repeated.",
 )
 @click.option("--offline", is_flag=True, help="Ask nobody: pin local files, and fail where anything else is new.")
-def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str, ...], offline: bool) -> None:
+def lock(
+    aikitfile: Path, lock_path: Path | None, check: bool, models: bool, update: tuple[str, ...], offline: bool
+) -> None:
     """Pin the models of an AIKITFILE in aikit.lock.
 
     They are pinned by what their origins say of them. Downloads nothing where the origin knows the SHA-256 (Hugging
@@ -41,6 +44,12 @@ def lock(aikitfile: Path, lock_path: Path | None, check: bool, update: tuple[str
     if check:
         if found := locking.missing(written, old):
             raise AikitError(*found)
+        if models:
+            here = pipeline.read(aikitfile, lock_path=lock_path)
+            pipeline.pin(here)
+            unseen = pipeline.check_claims(here)
+            count = len(written.models)
+            console.say(f"{count - len(unseen)} of {_models(count)} seen here, and what {path} claims of them is so")
         console.say(f"{path} covers {aikitfile}: {_models(len(written.models))}")
         return
     names = {model.name.value for model in written.models}

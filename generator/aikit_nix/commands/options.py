@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -96,6 +97,25 @@ INSECURE = click.option(
     default=None,
     help="Plain HTTP with the registry, or TLS that is verified and nothing else.  [default: TLS; on this machine any, or HTTP]",
 )
+
+STATEMENT_KEY = click.option(
+    "--key", metavar="KEY", help="Sign what is written with cosign: a private key's file or a KMS address."
+)
+UNSEEN = click.option(
+    "--unseen",
+    is_flag=True,
+    help="Also where the bytes of a model were never on this machine; it is said of them then.",
+)
+
+
+def write_statement(content: dict[str, Any], output: Path, key: str | None, *, log: bool) -> None:
+    """Write an in-toto statement to a file, signed where there is a key. Raises AikitError."""
+    from aikit_nix.attest import provenance, sign
+    from aikit_nix.base import console, files
+
+    data = sign.statement(content, key, log=log) if key else provenance.encode(content).encode()
+    files.write_atomic(output, data)
+    console.say(f"wrote {output}")
 
 
 def write(text: str, output: Path | None) -> None:

@@ -17,6 +17,18 @@ from aikit_nix.commands import options
 @options.SYSTEM
 @options.INSECURE
 @click.option("--rebuild", is_flag=True, help="Build everything again, and compare.")
+@click.option(
+    "--policy",
+    "policy_path",
+    type=options.FILE,
+    help="What has to be true of the image, in TOML: signers, builders, licences, runtimes.",
+)
+@click.option(
+    "--evidence", type=options.FILE, multiple=True, help="A signed statement for the policy; may be repeated."
+)
+@click.option("-o", "--output", type=options.FILE, help="Write the verdict here, as an in-toto statement (SLSA VSA).")
+@options.STATEMENT_KEY
+@options.LOG
 @click.pass_context
 def verify(
     context: click.Context,
@@ -26,20 +38,29 @@ def verify(
     system: str | None,
     insecure: bool | None,
     rebuild: bool,
+    policy_path: Path | None,
+    evidence: tuple[Path, ...],
+    output: Path | None,
+    key: str | None,
+    log: bool,
 ) -> None:
     """Check that an IMAGE is the one that follows from flake and lock.
 
     Exits with 1 where anything differs, or could not be compared. IMAGE is an OCI layout (a folder), a docker-archive, or
     REGISTRY/NAME:TAG. The manifest that the flake gives is built, without the models' bytes, and IMAGE has to be that
-    one; every blob is read. Without IMAGE, the models and packages in this machine's Nix store.
+    one; every blob is read. With --policy the signed rebuilds that it wants stand for a flake that is not here. Without IMAGE, the models and packages in this machine's Nix store.
     """
-    from aikit_nix.attest import reproduce
+    from aikit_nix.attest import policy as policies
+    from aikit_nix.attest import reproduce, verdict
     from aikit_nix.attest import verify as verifier
-    from aikit_nix.base.errors import AikitError
+    from aikit_nix.base.errors import AikitError, error
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
-    from aikit_nix.image import blobs
+    from aikit_nix.image import blobs, layout
 
+    if not image and (policy_path or output):
+        raise error("--policy and --output are about an IMAGE: name one")
+    policy = policies.read(policy_path) if policy_path else None
     report = verifier.Report()
     named = lock_path or context.get_parameter_source("flake") is not click.core.ParameterSource.DEFAULT
     optional = image and not rebuild and not named
@@ -52,7 +73,21 @@ def verify(
             Client() as client,
             blobs.opened(image, client, insecure=insecure, architecture=architecture) as opened,
         ):
-            verifier.image(opened, found, verifier.wanted(opened.image, found, system, report), report)
+            # Builders that a policy believes say what follows from a flake, too
+            by_builders = policy and policy.rebuilds and found is None
+            wanted = None if by_builders else verifier.wanted(opened.image, found, system, report)
+            verifier.image(opened, found, wanted, report)
+            digest = opened.image.digest or (wanted and layout.read_layout(wanted).digest) or ""
+            if policy:
+                own = verdict.about(found, found.system(system)) if found and not report.differences else None
+                verifier.enforce(policy, digest, evidence, own, report)
+            if output:
+                passed = not report.differences
+                levels = [verdict.EQUAL] * bool(wanted) + [verdict.BY_POLICY] * bool(policy)
+                content = verdict.summary(
+                    image, digest, levels, passed=passed, policy=policy.digest if policy else None
+                )
+                options.write_statement(content, output, key, log=log)
     elif found:
         verifier.in_store(found, found.system(system), report)
     for line in report.checked:
@@ -104,26 +139,43 @@ def provenance(flake: Path, lock_path: Path | None, system: str | None, output: 
 @options.LOCK
 @options.SYSTEM
 @options.OUTPUT
+@options.UNSEEN
+@options.STATEMENT_KEY
+@options.LOG
 @click.option("--compare", type=options.FILE, help="Another builder's statement; exit with 1 where it differs.")
 def reproduce(
-    flake: Path, lock_path: Path | None, system: str | None, output: Path | None, compare: Path | None
+    flake: Path,
+    lock_path: Path | None,
+    system: str | None,
+    output: Path | None,
+    unseen: bool,
+    key: str | None,
+    log: bool,
+    compare: Path | None,
 ) -> None:
     """Build the image and write what went in and what came out.
 
-    As JSON; the models' bytes are not needed. A second builder compares: the digests of all inputs, of each layer, of
+    As an in-toto statement, signed with --key; the models' bytes are not needed. A second builder compares: the digests of all inputs, of each layer, of
     the manifest.
     """
     from aikit_nix.attest import provenance as slsa
     from aikit_nix.attest import reproduce as builders
-    from aikit_nix.base.errors import AikitError, Diagnostic, Severity
+    from aikit_nix.attest import verdict
+    from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
     from aikit_nix.flakes import materials
 
     theirs = builders.read(compare) if compare else None
-    found = materials.read(flake, lock_path)
+    if key and not output:
+        raise error("--key signs what is written: name the file with --output")
+    found = materials.read(flake, lock_path).compared(unseen=unseen)
     of = found.system(system)
-    ours = builders.statement(found, of, builders.built(found, of))
-    if theirs is None or output:
-        options.write(slsa.encode(ours), output)
+    image = builders.built(found, of)
+    ours = builders.statement(found, of, image)
+    content = slsa.statement(verdict.REBUILD, ours, found.reference(of), image.digest or "")
+    if output:
+        options.write_statement(content, output, key, log=log)
+    elif theirs is None:
+        options.write(slsa.encode(content), None)
     if theirs is None:
         return
     if differs := [
@@ -139,7 +191,23 @@ def reproduce(
 @options.LOCK
 @options.SYSTEM
 @options.INSECURE
-def attest(reference: str, flake: Path, lock_path: Path | None, system: str | None, insecure: bool | None) -> None:
+@options.UNSEEN
+@click.option(
+    "--statement",
+    "statements",
+    type=options.FILE,
+    multiple=True,
+    help="Also push a statement of `verify` or `reproduce`; may be repeated.",
+)
+def attest(
+    reference: str,
+    flake: Path,
+    lock_path: Path | None,
+    system: str | None,
+    insecure: bool | None,
+    unseen: bool,
+    statements: tuple[Path, ...],
+) -> None:
     """Push bill of materials and provenance beside an image.
 
     They become OCI referrers of the pushed image. REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake
@@ -150,8 +218,9 @@ def attest(reference: str, flake: Path, lock_path: Path | None, system: str | No
     from aikit_nix.registry import artifact
 
     with Client() as client:
-        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure)
-        for digest in artifact.attach(found.repository, found.manifest, referrers.referrers(found)):
+        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure, unseen=unseen)
+        given = [referrers.given(file, found.manifest.digest) for file in statements]
+        for digest in artifact.attach(found.repository, found.manifest, [*referrers.referrers(found), *given]):
             console.show(f"{found.repository}@{digest}")
 
 
@@ -163,8 +232,16 @@ def attest(reference: str, flake: Path, lock_path: Path | None, system: str | No
 @options.LOCK
 @options.SYSTEM
 @options.INSECURE
+@options.UNSEEN
 def sign(
-    reference: str, key: str, log: bool, flake: Path, lock_path: Path | None, system: str | None, insecure: bool | None
+    reference: str,
+    key: str,
+    log: bool,
+    flake: Path,
+    lock_path: Path | None,
+    system: str | None,
+    insecure: bool | None,
+    unseen: bool,
 ) -> None:
     """Sign a pushed image and what was attested of it.
 
@@ -176,7 +253,7 @@ def sign(
     from aikit_nix.http.client import Client
 
     with Client() as client:
-        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure)
+        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure, unseen=unseen)
     signer.image(found.name, key, found.bill(), found.predicate(), log=log, insecure=insecure)
     console.say(f"signed {found.name}")
 

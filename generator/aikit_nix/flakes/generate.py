@@ -169,6 +169,7 @@ def _make(
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     pinned, local = pipeline.pin(project, added)
+    pipeline.check_claims(project)
     planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))
     report(warnings)

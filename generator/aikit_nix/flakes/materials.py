@@ -10,7 +10,7 @@ import hashlib
 import platform
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -34,7 +34,7 @@ from aikit_nix.flakes.plan import (
     SourceFile,
     TextFile,
 )
-from aikit_nix.models import lock
+from aikit_nix.models import lock, seen
 from aikit_nix.models.lock import Entry, Lock, Origin
 from aikit_nix.nix import store
 from aikit_nix.sources import MODELS
@@ -51,12 +51,21 @@ _MAX_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Model:
-    """A model file of the plan, and what the lock knows of it: BLAKE3, and where it comes from."""
+    """A model file of the plan, and what the lock knows of it: BLAKE3, and where it comes from.
+
+    `seen` is whether its bytes were on this machine, so that what is said of them is no claim of the lock's alone.
+    """
 
     file: ModelFile
     blake3: str | None
     origin: Origin | None
     url: str | None
+    seen: bool = True
+
+    @property
+    def claim(self) -> tuple[str, Pin]:
+        """What flake and lock claim of its bytes, under its path in the image."""
+        return self.path, Pin(self.file.sha256, self.file.size, self.blake3, self.file.layer)
 
     @property
     def path(self) -> str:
@@ -123,6 +132,14 @@ class Recipe:
     def reference(self, system: str) -> str:
         """NAME:TAG of a system's default image."""
         return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
+
+    def compared(self, *, unseen: bool) -> Recipe:
+        """The recipe whose claims were compared with the bytes of models; those never seen here have to be allowed.
+
+        Raises AikitError.
+        """
+        missing = seen.require((model.claim for model in self.models), str(self.folder), allowed=unseen)
+        return replace(self, models=tuple(replace(each, seen=each.path not in missing) for each in self.models))
 
     def debs(self, system: str) -> list[Package]:
         """The .debs that a system's default image is made from, sorted by name. Raises AikitError."""

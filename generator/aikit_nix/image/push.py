@@ -15,12 +15,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from aikit_nix.aikitfile.types import Layer as TypesLayer
+from aikit_nix.aikitfile.types import Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.http.client import Client, Patience
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 from aikit_nix.models import layer as model_layer
+from aikit_nix.models import seen
 from aikit_nix.registry import upload
 from aikit_nix.registry.blob import Blob, Part
 from aikit_nix.registry.client import Repository
@@ -128,6 +131,10 @@ def push(
         raise error("a docker-archive has no manifest to push: push its OCI layout", code="image")
     if target.reference.startswith("sha256:") and target.reference != image.digest:
         raise error(f"{target.name}: the image has the digest {image.digest}", code="digest-mismatch")
+    # A registry that has a layer already shows nothing of whose it is
+    hashes = image.models()
+    layers = [(layer.model, TypesLayer(layer.digest, layer.size)) for layer in image.layers if layer.model]
+    seen.check([(path, Pin(hashes[path], layer=layer)) for path, layer in layers if path in hashes], image.name)
     wanted = blobs(image, folder, elsewhere)
     sources = _sources(target, {blob.digest for blob in wanted}, mount_from)
     with Client(patience) as client, threads(jobs, client, elsewhere) as pool:

@@ -18,7 +18,7 @@ from aikit_nix.flakes import generate, materials
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.http.client import Client
 from aikit_nix.image import push
-from aikit_nix.models import fetch, locking
+from aikit_nix.models import fetch, locking, seen
 from aikit_nix.models import project as projects
 from aikit_nix.models.origin import Origin
 from aikit_nix.models.project import Project
@@ -85,12 +85,11 @@ class Supply:
         for file in (project.path, Path(lock.file)):
             if not generate.made_from(self._flake, file):
                 raise error(f"the flake in {self._flake} is behind {file}: run `aikit-nix gen`", code="stale")
-        models = tuple(model for model, _ in unknown.values())
-        seen = fetch.read_store(replace(project.aikitfile, models=models), {})
+        found = seen.derived((path, pin) for path, (_, pin) in unknown.items())
         origins = {
             path: origin
             for path, (model, pin) in unknown.items()
-            if path not in seen and (origin := self._origin(model, pin))
+            if path not in found and (origin := self._origin(model, pin))
         }
         with Client() as client, push.threads(jobs, client, self) as pool:
             repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
@@ -101,8 +100,9 @@ class Supply:
             model, pin = unknown[path]
             known = replace(origin.digests(), layer=digest.removeprefix("sha256:"))
             gguf = pin.gguf or self._origins.facts(self._remote(model, pin))
-            seen[path] = replace(pin, blake3=known.blake3, layer=layer_of(path, known), gguf=gguf)
-        if locking.complete(lock, seen):
+            found[path] = replace(pin, blake3=known.blake3, layer=layer_of(path, known), gguf=gguf)
+            seen.remember(path, replace(found[path], gguf=None))
+        if locking.complete(lock, found):
             generate.write(project.path, self._flake, Choices(), lock_path=Path(lock.file), elsewhere=True)
             console.say(f"wrote the flake in {self._flake.resolve()} anew, which knows it now", err=True)
 

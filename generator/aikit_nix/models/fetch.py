@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
-from aikit_nix.base.errors import AikitError, error
-from aikit_nix.models.remote import Pins, Remote, frame_of, key_of, layer_of, pin_of
+from aikit_nix.base.errors import AikitError
+from aikit_nix.models.remote import Pins, Remote, frame_of, key_of, pin_of
 from aikit_nix.nix import store
 from aikit_nix.sources import HubFile, HubRepository, Reference, gguf, head, huggingface, oci
 
@@ -70,37 +70,6 @@ def bring_models(aikitfile: Aikitfile, jobs: int = 4) -> dict[str, Pin]:
         return dict(pin for pins in bring(remotes, client, jobs=jobs).values() for pin in pins)
 
 
-def read_store(aikitfile: Aikitfile, seen: Mapping[str, Pin]) -> dict[str, Pin]:
-    """What the bytes say of those files of a locked aikitfile that are in the store and were never read, by path in the image.
-
-    `seen` are those that were just fetched. Raises AikitError where the store has other bytes than it says.
-    """
-    unread = [
-        (model, model.pin)
-        for model in aikitfile.models
-        if model.is_locked and model.pin and not (model.pin.blake3 and model.pin.layer) and model.path not in seen
-    ]
-    there = store.present((posixpath.basename(model.path), pin.sha256) for model, pin in unread)
-    return {model.path: _stored(model, pin) for (model, pin), is_there in zip(unread, there, strict=True) if is_there}
-
-
-def _stored(model: Model, pin: Pin) -> Pin:
-    from aikit_nix.base import hashing
-
-    file = store.store_path(store.name(posixpath.basename(model.path)), pin.sha256)
-    digests = hashing.hash_local(file, frame_of(model.path))
-    if digests.sha256 != pin.sha256:
-        raise error(
-            f"{file} is damaged: its sha256 is {digests.sha256}. Take it away with `nix-store --delete {file}`, then fetch"
-            " again",
-            model.source.at,
-            "sha256-mismatch",
-        )
-    return replace(
-        pin, size=digests.size, blake3=digests.blake3, layer=layer_of(model.path, digests), gguf=gguf.of_file(file)
-    )
-
-
 def wanted(aikitfile: Aikitfile) -> list[Remote]:
     """What a pinned aikitfile needs from elsewhere and the store lacks; each archive once."""
     far = [(model, model.pin) for model in aikitfile.models if model.pin and model.pin.url and not model.is_local]
@@ -123,7 +92,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
 
     Raises AikitError for all failures together; what arrived is in the store.
     """
-    from aikit_nix.models import archive, download, partial
+    from aikit_nix.models import archive, download, partial, seen
 
     if not remotes:
         return {}
@@ -140,6 +109,8 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
             if fetched.sunk is None:
                 store.add(fetched.file, remote.name, fetched.digests.sha256)
             pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=gguf.of_file(fetched.file))),)
+        for path, pin in pins[remote]:
+            seen.remember(path, pin)
         if remote.sha256 is None or remote.is_archive:
             _keep(remote, pins[remote], fetched.validator)
         partial.discard(fetched.file)
@@ -234,7 +205,6 @@ class Origins:
         from aikit_nix.nix.stream import StoreStream
 
         url, headers = self.request(remote)
-        pin = remote.model.pin
         return Download(
             url,
             folder() / remote.key,
@@ -243,7 +213,7 @@ class Origins:
             size=remote.size,
             sha256=remote.sha256,
             sink=None if remote.is_archive else lambda: StoreStream(store.name(remote.name)),
-            layer_of=None if remote.is_archive or (pin and pin.layer) else frame_of(remote.path),
+            layer_of=None if remote.is_archive else frame_of(remote.path),
             renew=lambda refused, before: self.renewed(remote, refused, before),
             at=remote.model.source.at,
             hint=lambda problem: _hint(remote, problem),

@@ -98,6 +98,10 @@ class Lock:
         models = [self.entries[key].to_json() for key in sorted(self.entries)]
         return json.dumps({"version": VERSION, "models": models}, indent=2, ensure_ascii=False) + "\n"
 
+    def files(self) -> list[tuple[str, Pin]]:
+        """All files, as (path in the image, pin)."""
+        return [file for entry in self.entries.values() for file in entry.files]
+
     def entry(self, model: Model) -> Entry | None:
         """What is known of a model of the aikitfile."""
         return self.entries.get((model.name.value, model.source.value.text))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.models import fetch, project
+from aikit_nix.models import fetch, project, seen
 from aikit_nix.models.lock import Entry, Lock, Origin
 from aikit_nix.models.lock import read as read_lock
 from aikit_nix.models.remote import Remote
@@ -90,9 +90,9 @@ def make(
             )
         )
     found = _resolve_all(aikitfile, wanted, folder) if wanted else []
-    # What was seen of the same bytes before is still true
-    seen = {path: pin for entry in old.entries.values() for path, pin in entry.files} if old else {}
-    new = Lock.of(file, [*kept, *found]).filled(seen)
+    # What the old lock claims of the same bytes stays, but for what is known better here
+    new = Lock.of(file, [*kept, *found]).filled(dict(old.files()) if old else {})
+    new = new.filled(seen.derived(new.files()))
     _collisions(aikitfile, new)
     return new, _changes(old, new)
 
@@ -113,16 +113,18 @@ def bring(aikitfile: Aikitfile, lock: Lock | None, jobs: int) -> tuple[int, bool
 
     Gives how many came, and whether the lock was written. Raises AikitError.
     """
-    seen = fetch.bring_models(aikitfile, jobs)
+    came = fetch.bring_models(aikitfile, jobs)
     if lock is None:
-        return len(seen), False
-    return len(seen), complete(lock, seen | fetch.read_store(aikitfile, seen))
+        return len(came), False
+    known = came | seen.derived(each for each in lock.files() if each[0] not in came)
+    seen.compare(lock.files(), known, lock.file)
+    return len(came), complete(lock, known)
 
 
-def complete(lock: Lock, seen: Mapping[str, Pin]) -> bool:
+def complete(lock: Lock, known: Mapping[str, Pin]) -> bool:
     """Add to a lock what the bytes of models say, by path in the image; whether it was written. Raises AikitError."""
     now = read_lock(Path(lock.file))  # that took hours, perhaps: what was written there meanwhile stays
-    if now is None or (fuller := now.filled(seen)) == now:
+    if now is None or (fuller := now.filled(known)) == now:
         return False
     write(fuller)
     console.say(f"wrote {lock.file}: what the bytes say", err=True)

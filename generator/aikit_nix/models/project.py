@@ -110,6 +110,16 @@ def _pinned(model: Model, folder: Path, added: list[Path] | None) -> Iterator[tu
         templates = ()
 
 
+def check_claims(project: Project) -> list[str]:
+    """Compare what the lock claims with the bytes that are here, or were; the paths of those that never were.
+
+    Raises AikitError where they say otherwise.
+    """
+    from aikit_nix.models import seen
+
+    return seen.check(project.lock.files(), project.lock.file) if project.lock else []
+
+
 def _not_in_lock(project: Project) -> Iterator[Diagnostic]:
     """An error for each local folder with a file that the lock does not know."""
     folders = {
@@ -207,6 +217,7 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
     With `added`, a file that has to be read enters the Nix store at the same time, and is added to the list where the
     store did not have it. Raises AikitError where it is not what the aikitfile or the lock says: then the store gets nothing.
     """
+    from aikit_nix.models import seen
     from aikit_nix.models.remote import frame_of, layer_of
     from aikit_nix.nix import store
     from aikit_nix.nix.stream import StoreStream
@@ -229,9 +240,11 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
         _check(model, path, digests.sha256)
         if added is not None and streams and not store.present([(name, digests.sha256)])[0] and streams[0].finish():
             added.append(file)
-    known = model.pin if model.is_locked else None
-    facts = known.gguf if known else gguf.of_file(file)
-    return Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=facts)
+    found = Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests))
+    before = seen.recall(path, found)
+    found = replace(found, gguf=(before and before.gguf) or gguf.of_file(file))
+    seen.remember(path, found)
+    return replace(found, gguf=model.pin.gguf) if model.is_locked and model.pin else found
 
 
 def _check(model: Model, path: str, sha256: str) -> None:

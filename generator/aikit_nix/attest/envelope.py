@@ -1,0 +1,112 @@
+"""in-toto statements in files, plain or signed: DSSE envelopes, alone or in a bundle of sigstore, as cosign writes them.
+
+A signature by a key is checked here, with that key and nothing else, so no network is asked. One by an identity (keyless)
+is for cosign. Source: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aikit_nix.attest.provenance import MEDIA_TYPE, STATEMENT_TYPE
+from aikit_nix.base import files, strict_json
+from aikit_nix.base.errors import error
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+MAX_BYTES = 16 << 20
+_MOST_SIGNATURES = 100
+
+
+@dataclass(frozen=True)
+class Statement:
+    """An in-toto statement, where it was read, and what signatures it came with."""
+
+    where: str
+    content: Mapping[str, Any]
+    payload: bytes
+    signatures: tuple[bytes, ...]
+
+    @property
+    def predicate_type(self) -> str:
+        """What is said, by its type's URI."""
+        return str(self.content.get("predicateType"))
+
+    @property
+    def predicate(self) -> Mapping[str, Any]:
+        """What is said."""
+        found = self.content.get("predicate")
+        return found if isinstance(found, dict) else {}
+
+    def is_about(self, digest: str) -> bool:
+        """Whether it is about something of a digest, `sha256:…`."""
+        return digest in self.subjects()
+
+    def subjects(self) -> list[str]:
+        """The digests that it is about."""
+        listed = self.content.get("subject")
+        digests = [each.get("digest") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        return [f"sha256:{each['sha256']}" for each in digests if isinstance(each, dict) and "sha256" in each]
+
+    def is_signed_by(self, key: PublicKeyTypes) -> bool:
+        """Whether one of its signatures is by a key: ECDSA with SHA-256, or Ed25519."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        signed = b"DSSEv1 %d %s %d %s" % (len(MEDIA_TYPE), MEDIA_TYPE.encode(), len(self.payload), self.payload)
+        for signature in self.signatures:
+            try:
+                match key:
+                    case EllipticCurvePublicKey():
+                        key.verify(signature, signed, ECDSA(SHA256()))
+                    case Ed25519PublicKey():
+                        key.verify(signature, signed)
+                    case _:
+                        return False
+            except InvalidSignature:
+                continue
+            return True
+        return False
+
+
+def read(path: Path) -> Statement:
+    """The statement in a file. Raises AikitError where it holds none."""
+    data = files.read_bounded(path, MAX_BYTES)
+    try:
+        return _parse(data, str(path))
+    except (ValueError, KeyError, TypeError, AttributeError) as bad:
+        what = " ".join(str(bad).split())[:200]
+        raise error(f"{path} is no in-toto statement, plain or signed ({what})", code="statement") from None
+
+
+def _parse(data: bytes, where: str) -> Statement:
+    value = strict_json.parse(data)
+    envelope = value.get("dsseEnvelope", value)
+    payload, signatures = data, tuple[bytes, ...]()
+    if "payload" in envelope:
+        if envelope["payloadType"] != MEDIA_TYPE:
+            raise ValueError(f"its payload is {envelope['payloadType']!r}")
+        payload = base64.b64decode(envelope["payload"], validate=True)
+        signatures = tuple(base64.b64decode(each["sig"], validate=True) for each in envelope["signatures"])
+    content = strict_json.parse(payload)
+    if content["_type"] != STATEMENT_TYPE or len(signatures) > _MOST_SIGNATURES:
+        raise ValueError(f"it is {content['_type']!r}, of {len(signatures)} signatures")
+    return Statement(where, content, payload, signatures)
+
+
+def public_key(path: Path) -> PublicKeyTypes:
+    """The public key in a PEM file, as `cosign public-key` writes it. Raises AikitError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        return load_pem_public_key(files.read_bounded(path, 1 << 16))
+    except (ValueError, UnsupportedAlgorithm):
+        raise error(f"{path} is no public key (PEM, as `cosign public-key` writes it)", code="key") from None

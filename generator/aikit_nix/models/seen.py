@@ -1,0 +1,129 @@
+"""What this machine derived from models' bytes itself, with which the claims of a lock, a plan or an image are compared.
+
+SHA-256 fixes a file's bytes, and bytes and path fix its layer: so what is kept under these two stays true for ever, and no
+file that changes afterwards can make it say something else. It is kept below ~/.cache/aikit-nix/seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from aikit_nix.aikitfile.types import Pin
+from aikit_nix.base import console, files
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.models import lock
+from aikit_nix.models.remote import frame_of, layer_of
+from aikit_nix.nix import store
+from aikit_nix.sources import gguf
+
+_MAX_BYTES = 1 << 16
+
+
+def remember(path: str, pin: Pin) -> None:
+    """What the bytes of a file say that is `path` in the image. Only for what was derived from them here."""
+    known = recall(path, pin)
+    pin = Pin(
+        pin.sha256,
+        pin.size,
+        pin.blake3 or (known.blake3 if known else None),
+        pin.layer or (known.layer if known else None),
+        gguf=pin.gguf or (known.gguf if known else None),
+    )
+    if pin != known:
+        with suppress(OSError):  # nobody needs it
+            file = _file(path, pin.sha256)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(file, json.dumps(lock.file_to_json(path, pin)).encode())
+
+
+def recall(path: str, pin: Pin) -> Pin | None:
+    """What was derived here of the bytes with a pin's SHA-256; None where they never were seen as that path."""
+    try:
+        value = json.loads(files.read_bounded(_file(path, pin.sha256), _MAX_BYTES))
+        found, known = lock.file_from_json(value)
+    except (AikitError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return known if (found, known.sha256) == (path, pin.sha256) and known.layer else None
+
+
+def derived(claims: Iterable[tuple[str, Pin]]) -> dict[str, Pin]:
+    """What is known here of files, by path in the image: what was seen before, and what lies in the store, which is read.
+
+    Raises AikitError where the store has other bytes than it says.
+    """
+    claims = list(claims)
+    found = {path: known for path, pin in claims if (known := recall(path, pin))}
+    unread = [(path, pin) for path, pin in claims if path not in found and _in_store(path, pin).is_file()]
+    there = store.present((posixpath.basename(path), pin.sha256) for path, pin in unread) if unread else []
+    return found | {path: _read(path, pin) for (path, pin), is_there in zip(unread, there, strict=True) if is_there}
+
+
+def compare(claims: Iterable[tuple[str, Pin]], known: Mapping[str, Pin], where: str) -> None:
+    """Raises AikitError with every claim (of the file or image `where`) that is not what the bytes say."""
+    wrong = []
+    for path, pin in claims:
+        right = known.get(path)
+        for what, claimed, own in (
+            ("size", pin.size, right and right.size),
+            ("BLAKE3", pin.blake3, right and right.blake3),
+            ("layer", pin.layer and pin.layer.digest, right and right.layer and right.layer.digest),
+            ("layer's size", pin.layer and pin.layer.size, right and right.layer and right.layer.size),
+            ("GGUF header", pin.gguf, right and right.gguf),
+        ):
+            if claimed is not None and own is not None and claimed != own:
+                message = f"{where} claims that the {what} of {path} is {claimed}, and its bytes say {own}: somebody changed it; `aikit-nix lock` derives it again"
+                wrong.append(Diagnostic(Severity.ERROR, "claim", message))
+    if wrong:
+        raise AikitError(*wrong)
+
+
+def check(claims: Iterable[tuple[str, Pin]], where: str) -> list[str]:
+    """Compare claims with what is known here; gives the paths of files that were never seen, and of which more is claimed
+    than their SHA-256. Raises AikitError.
+    """
+    claims = list(claims)
+    known = derived(claims)
+    compare(claims, known, where)
+    return [path for path, pin in claims if path not in known and (pin.layer or pin.blake3 or pin.gguf)]
+
+
+def require(claims: Iterable[tuple[str, Pin]], where: str, *, allowed: bool) -> frozenset[str]:
+    """The files that were never seen here, which has to be `allowed`. Raises AikitError."""
+    unseen = check(claims, where)
+    if unseen and not allowed:
+        raise error(
+            f"the bytes of {unseen[0]} were never seen on this machine, and the digest of its layer is what {where} claims:"
+            " bring them with `aikit-nix fetch`, or let it be said of them that they are --unseen",
+            code="unseen",
+        )
+    return frozenset(unseen)
+
+
+def _read(path: str, pin: Pin) -> Pin:
+    from aikit_nix.base import hashing
+
+    file = _in_store(path, pin)
+    with console.status(lambda: f"reading {file.name}"):
+        digests = hashing.hash_local(file, frame_of(path))
+    if digests.sha256 != pin.sha256:
+        raise error(
+            f"{file} is damaged: its sha256 is {digests.sha256}. Take it away with `nix-store --delete {file}`, then fetch"
+            " again",
+            code="sha256-mismatch",
+        )
+    known = Pin(pin.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=gguf.of_file(file))
+    remember(path, known)
+    return known
+
+
+def _in_store(path: str, pin: Pin) -> Path:
+    return store.store_path(store.name(posixpath.basename(path)), pin.sha256)
+
+
+def _file(path: str, sha256: str) -> Path:
+    return files.cache_folder() / "seen" / f"{hashlib.sha256(f'{sha256} {path}'.encode()).hexdigest()}.json"

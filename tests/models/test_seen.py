@@ -1,0 +1,169 @@
+"""What a lock claims of models' bytes is compared with the bytes, wherever they are or come by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aikit_nix.aikitfile.types import Layer, Pin
+from aikit_nix.base import hashing
+from aikit_nix.base.errors import AikitError
+from aikit_nix.flakes import materials
+from aikit_nix.image import layout, push
+from aikit_nix.models import remote, seen
+from aikit_nix.nix import store
+from aikit_nix.registry import reference
+from support import layouts, recipes
+from support.command import aikit_nix
+from support.file_server import FileServer
+from support.locks import done, refused, write
+
+PATH = "/models/m.gguf"
+
+pytestmark = pytest.mark.usefixtures("nix")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def lie(lock: Path, **changes: Any) -> None:
+    """Change what a lock claims of its first file."""
+    content = json.loads(lock.read_text())
+    file = content["models"][0]["files"][0]
+    for name, value in changes.items():
+        file[name] = file[name] | value if isinstance(value, dict) else value
+    lock.write_text(json.dumps(content))
+
+
+OTHER = {"layer": {"digest": f"sha256:{'6' * 64}"}}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A local model, pinned, its flake written."""
+    (tmp_path / "m.gguf").write_bytes(os.urandom(5000))
+    write(tmp_path, ("m", "m.gguf"))
+    done(tmp_path, "lock")
+    done(tmp_path, "gen", "--packages", "debian", "-o", "flake")
+    return tmp_path
+
+
+@pytest.mark.parametrize("claim", [OTHER, {"blake3": "6" * 64}])
+@pytest.mark.parametrize("where", ["here", "in the store", "gone, but it was here"])
+def test_a_claim_that_is_another_than_the_bytes_is_refused(project: Path, claim: dict[str, Any], where: str) -> None:
+    lie(project / "aikit.lock", **claim)
+    if where != "here":
+        (project / "m.gguf").unlink()
+    if where == "in the store":
+        for file in (project / "cache/aikit-nix/seen").iterdir():
+            file.unlink()
+    for command in (["lock", "--check", "--models"], ["fetch"], ["gen", "--packages", "debian", "-o", "flake"]):
+        assert "claims that the" in refused(project, *command)
+
+
+def test_a_claim_of_a_header_is_compared_too(tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copy(tiny_model, tmp_path / "m.gguf")
+    write(tmp_path, ("m", "m.gguf"))
+    done(tmp_path, "lock")
+    lie(tmp_path / "aikit.lock", gguf={"contextLength": 7})
+    assert "claims that the GGUF header" in refused(tmp_path, "gen", "--packages", "debian", "-o", "flake")
+
+
+@pytest.mark.parametrize("command", ["attest", "sign", "reproduce"])
+def test_nothing_is_stated_of_a_flake_whose_claims_are_others(project: Path, command: str) -> None:
+    """Also of one that was written elsewhere, from such a lock: before anything is built or asked for."""
+    plan = project / "flake/aikit/plan.json"
+    content = json.loads(plan.read_text())
+    content["models"][0]["layer"]["digest"] = f"sha256:{'6' * 64}"
+    plan.write_text(json.dumps(content))
+    arguments = {"attest": ["localhost:1/x:1"], "sign": ["localhost:1/x:1", "--key", "k"], "reproduce": []}[command]
+    for _ in range(2):  # also where nothing is remembered, and the store has the file
+        said = refused(project, command, *arguments, "--flake", "flake")
+        assert f"claims that the layer of {PATH} is sha256:666" in said
+        for file in (project / "cache/aikit-nix/seen").iterdir():
+            file.unlink()
+
+
+def test_what_was_never_seen_is_said(tmp_path: Path) -> None:
+    recipes.write(tmp_path, os.urandom(100))
+    for file in (tmp_path / "cache").rglob("*.json"):
+        file.unlink()
+    found = materials.read(tmp_path)
+    with pytest.raises(AikitError, match=r"were never seen on this machine, .*--unseen"):
+        found.compared(unseen=False)
+    assert [each.seen for each in found.compared(unseen=True).models] == [False]
+    for command in (["reproduce"], ["attest", "localhost:1/x:1"]):
+        done = aikit_nix(*command, "--flake", ".", cwd=tmp_path)
+        assert "were never seen on this machine" in done.stderr
+
+
+def test_lock_derives_a_wrong_claim_again(project: Path) -> None:
+    right = (project / "aikit.lock").read_text()
+    lie(project / "aikit.lock", **OTHER)
+    done(project, "lock")
+    assert (project / "aikit.lock").read_text() == right
+
+
+def test_a_download_is_compared_as_it_comes(tmp_path: Path, files: FileServer) -> None:
+    data = os.urandom(5000)
+    files.files["/m.gguf"] = data
+    write(tmp_path, ("m", f"{files.url}/m.gguf"))
+    done(tmp_path, "lock")
+    held = store.store_path("m.gguf", hashlib.sha256(data).hexdigest())
+    assert held.is_file()
+    lie(tmp_path / "aikit.lock", **OTHER)
+    assert "claims that the layer" in refused(tmp_path, "fetch")
+
+
+def test_a_file_that_changes_makes_no_fact_untrue(tmp_path: Path) -> None:
+    """Facts are kept under the hash of the bytes that they were derived from, not under a file's name or times."""
+    file = tmp_path / "m.gguf"
+    first, second = os.urandom(5000), os.urandom(5000)
+    pins = []
+    for data in (first, second):
+        file.write_bytes(data)
+        os.utime(file, (1, 1))
+        digests = hashing.hash_file(file, remote.frame_of(PATH))
+        pin = Pin(digests.sha256, digests.size, digests.blake3, remote.layer_of(PATH, digests))
+        seen.remember(PATH, pin)
+        pins.append(pin)
+    for pin in pins:
+        assert seen.recall(PATH, Pin(pin.sha256)) == pin
+        assert seen.recall("/models/other.gguf", pin) is None
+    assert seen.check([(PATH, pins[0])], "here") == []
+    with pytest.raises(AikitError, match="claims that the layer"):
+        seen.check([(PATH, replace(pins[0], layer=pins[1].layer))], "here")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"path": "/etc/x"}', b"\xff"])
+def test_what_is_remembered_badly_is_derived_again(tmp_path: Path, content: bytes) -> None:
+    pin = Pin("1" * 64, 1, "2" * 64, Layer(f"sha256:{'3' * 64}", 4096 + 512 + 1024))
+    seen.remember(PATH, pin)
+    assert seen.recall(PATH, pin) == pin
+    (kept,) = (tmp_path / "cache/aikit-nix/seen").iterdir()
+    kept.write_bytes(content)
+    assert seen.recall(PATH, pin) is None
+    assert seen.check([(PATH, pin)], "here") == [PATH]
+
+
+def test_a_layer_that_the_registry_has_is_not_pushed_for_another(tmp_path: Path) -> None:
+    """The model lies in the store, the image claims another layer of the same size: the registry may have that."""
+    data = os.urandom(5000)
+    folder = layouts.write(tmp_path / "image", {PATH: data}, {"x": b"1"})
+    (tmp_path / "m").write_bytes(data)
+    store.add(tmp_path / "m", "m.gguf", hashlib.sha256(data).hexdigest())
+    image = layout.read_layout(folder)
+    at = next(index for index, layer in enumerate(image.layers) if layer.model)
+    layers = list(image.layers)
+    layers[at] = replace(layers[at], digest=f"sha256:{'6' * 64}")
+    with pytest.raises(AikitError, match=f"claims that the layer of {PATH} is sha256:666"):
+        push.push(replace(image, layers=tuple(layers)), folder, reference.parse("localhost:1/x:1"))
