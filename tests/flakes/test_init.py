@@ -122,6 +122,19 @@ def test_a_file_of_a_repository_by_pattern_and_by_url(tmp_path: Path, model: byt
         assert written(tmp_path).models[0].source.value.text.endswith("ns/repo/resolve/main/m-Q8_0.gguf")
 
 
+def test_each_name_that_is_proposed_can_be_chosen(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
+    serve_repository(hub, model, "m-Q5.gguf", "m-Q8.gguf", *(f"Q6/m-0000{n}-of-00002.gguf" for n in (1, 2)))
+    said = init(tmp_path, "--model", "ns/repo").stderr
+    names = said.partition("PATTERN (")[2].partition(")")[0].split(", ")
+    assert sorted(names) == ["Q6/m-00001-of-00002.gguf", "m-Q5.gguf", "m-Q8.gguf"]
+    for name in names:
+        done = init(tmp_path, "--model", f"ns/repo:{name}", "--force")
+        assert done.returncode == 0, done.stderr
+        assert written(tmp_path).models[0].source.value.text.endswith(f"ns/repo/resolve/main/{name}")
+    assert init(tmp_path, "--model", "https://huggingface.co/ns/repo/tree/main/Q6", "--force").returncode == 0
+    assert len(written(tmp_path).models) == 2
+
+
 def test_all_parts_of_a_sharded_model(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
     serve_repository(hub, model, *(f"q4_k_m/m-q4_k_m-0000{n}-of-00003.gguf" for n in (1, 2, 3)))
     assert init(tmp_path, "--model", "ns/repo").returncode == 0

@@ -75,7 +75,7 @@ def find(model: str, folder: Path, client: Client, sha256: str | None = None) ->
     except (OSError, ValueError):
         raise error(f"--model {model!r} is no file name") from None
     repo = _REPO.fullmatch(model)
-    if repo and not model.endswith(".gguf"):
+    if repo and (repo[2] or not model.endswith(".gguf")):
         return [_repository(client, repo[1], repo[2], sha256=sha256)]
     if repo:
         return [_local(Path(model), folder, sha256)]
