@@ -38,7 +38,10 @@ def test_from_an_aikitfile_to_an_image(tmp_path: Path, files: FileServer, monkey
     assert done.returncode == 0, done.stderr
     read = image.unpack((tmp_path / "result").resolve(), tmp_path / "root")
     assert (tmp_path / "root/models/model.gguf").read_bytes() == files.files["/model.gguf"]
-    assert "building m-oci" in done.stderr
+    assert "-m-oci.drv'" in done.stderr  # Nix's own words
+    assert "next: aikit-nix run, or aikit-nix push" in done.stdout
+    done = aikit_nix(*build, "--", "--no-such-option", cwd=tmp_path)
+    assert (done.returncode, "unrecognised flag '--no-such-option'" in done.stderr) == (1, True)
 
     seen = files.count("/model.gguf")
     done = aikit_nix(*build, "--package", "manifest", "--out-link", "manifest", "-q", cwd=tmp_path)

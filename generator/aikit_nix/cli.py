@@ -70,6 +70,8 @@ _GROUPS = {
         "version": _Command("manual", "version"),
     },
 }
+# What follows `--` behind these is Nix's.
+_NIX = frozenset(("build", "load", "push", "verify", "reproduce"))
 _COMMANDS = {name: command for group in _GROUPS.values() for name, command in group.items()}
 
 
@@ -101,6 +103,11 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in _NIX and "--" in args:
+            from aikit_nix.nix import command
+
+            at = args.index("--")
+            command.arguments, args = tuple(args[at + 1 :]), args[:at]
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as unknown:

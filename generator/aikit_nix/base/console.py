@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, TextIO
@@ -122,28 +122,6 @@ def progress(files: int, total: int) -> Iterator[Progress]:
             yield shown
         finally:
             _bars = None
-
-
-@contextmanager
-def status(text: Callable[[], str]) -> Iterator[None]:
-    """Let a terminal show a line that changes, for as long as the block runs; elsewhere nothing."""
-    if not _terminal() or verbosity == Verbosity.QUIET or _bars:
-        yield
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    class Line:
-        def __rich__(self) -> Text:
-            return Text(printable(text()), no_wrap=True, overflow="ellipsis")
-
-    with Console(stderr=True).status(Line(), refresh_per_second=4):
-        yield
-
-
-def live() -> bool:
-    """Whether `status` and bars are seen; else a line now and then says how things are going."""
-    return _terminal() and verbosity != Verbosity.QUIET
 
 
 class Progress:

@@ -2,68 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
+from aikit_nix.base import data
 from aikit_nix.base.console import report, say
 from aikit_nix.commands import options
 
 
 @click.command()
-@options.AIKITFILE
-@options.LOCK
-@options.INTO
-@options.RUNTIME
-@options.ENGINE
-@options.PACKAGES
-@options.ESCAPES
-@options.DROP
-@click.option(
-    "--cuda-capability",
-    "cuda_capabilities",
-    multiple=True,
-    metavar="X.Y",
-    help="Compile for this NVIDIA compute capability only; may be repeated.  [default: nixpkgs' list]",
-)
-@click.option("--name", help="Name of the image.  [default: the first model's name]")
-@click.option("--tag", help="Tag of the image.  [default: the runtime]")
-@click.option("--nixpkgs", metavar="REF", help="Another nixpkgs: a revision (40 hex digits) or a flake reference.")
-@click.option(
-    "--input",
-    "library",
-    metavar="REF",
-    help="Take the Nix library from this flake reference of aikit-nix instead of writing a copy of it.",
-)
-@click.option(
-    "--debian-lock",
-    type=click.Path(path_type=Path),
-    envvar="AIKIT_DEBIAN_LOCK",
-    help="Another lock of the Debian packages (see `aikit-nix debian-lock`).",
-)
-@click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
+@options.generates
 @click.option("--elsewhere", is_flag=True, help="The flake is built on another machine: do without Nix on this one.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 unless the flake is what `gen` writes.")
-@click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
 def gen(
     aikitfile: Path,
     lock_path: Path | None,
     flake: Path,
-    runtime: str | None,
-    engine: str | None,
-    packages: str | None,
-    escapes: str | None,
-    drop_settings: bool | None,
-    cuda_capabilities: tuple[str, ...],
-    name: str | None,
-    tag: str | None,
-    nixpkgs: str | None,
-    library: str | None,
     debian_lock: Path | None,
     forget: bool,
     elsewhere: bool,
     check: bool,
     force: bool,
+    **choices: Any,
 ) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml).
 
@@ -73,18 +36,7 @@ def gen(
     from aikit_nix.flakes import generate
     from aikit_nix.flakes.choices import Choices
 
-    chosen = Choices(
-        packages=packages,
-        engine=engine,
-        runtime=runtime,
-        name=name,
-        tag=tag,
-        cuda_capabilities=cuda_capabilities or None,
-        escapes=escapes,
-        drop_settings=drop_settings,
-        nixpkgs=nixpkgs,
-        input=library,
-    )
+    chosen = Choices(**choices)
     if check:
         if forget or force:
             raise click.UsageError("--check writes nothing, and goes neither with --forget nor with --force")
@@ -109,13 +61,7 @@ def gen(
 
 
 @click.command()
-@options.AIKITFILE
-@options.LOCK
-@options.INTO
-@options.RUNTIME
-@options.ENGINE
-@options.PACKAGES
-@options.DROP
+@options.generates
 @click.option(
     "--package",
     "attribute",
@@ -132,32 +78,37 @@ def build(
     aikitfile: Path,
     lock_path: Path | None,
     flake: Path,
-    runtime: str | None,
-    engine: str | None,
-    packages: str | None,
-    drop_settings: bool | None,
+    debian_lock: Path | None,
+    forget: bool,
+    force: bool,
     attribute: str,
     out_link: Path,
     jobs: int,
+    **choices: Any,
 ) -> None:
     """Build the image of an AIKITFILE in one go.
 
-    That is `fetch` of what is missing, `gen` and `nix build`. Every model has to be pinned, in the file or in
-    aikit.lock.
+    That is `gen`, `fetch` of what is missing, and `nix build`. Every model has to be pinned, in the file or in
+    aikit.lock. What follows `--` is for Nix: `aikit-nix build -- -L`.
     """
     from aikit_nix.flakes import generate, inputs
     from aikit_nix.flakes.choices import Choices
     from aikit_nix.models import locking
-    from aikit_nix.models import project as pipeline
 
-    if attribute != "manifest":
-        project = pipeline.read(aikitfile, lock_path=lock_path)
-        added: list[Path] = []
-        pinned, _ = pipeline.pin(project, added)
-        say(*(f"added {file} to the Nix store" for file in added))
-        locking.bring(pinned, project.lock, jobs)
-    chosen = Choices(packages=packages, engine=engine, runtime=runtime, drop_settings=drop_settings)
-    done = generate.write(aikitfile, flake, chosen, lock_path=lock_path, report=report)
+    done = generate.write(
+        aikitfile,
+        flake,
+        Choices(**choices),
+        lock_path=lock_path,
+        debian_lock=debian_lock,
+        forget=forget,
+        force=force,
+        bring=None if attribute == "manifest" else lambda pinned, lock: locking.bring(pinned, lock, jobs)[1],
+        report=report,
+    )
     say(*(line for line in done.lines() if not line.startswith("next: ")))
     built = inputs.build(flake, attribute, out_link=out_link)
     say(f"built {out_link} -> {built}")
+    if attribute == "default":
+        where = "" if flake == data.FLAKE else f" --flake {shlex.quote(str(flake))}"
+        say(f"next: aikit-nix run{where}, or aikit-nix push REGISTRY/NAME:TAG{where}")

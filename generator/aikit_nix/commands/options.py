@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,30 @@ DROP = click.option(
     help="Leave out, with a warning, what of the config changes the answers and only LocalAI does.",
 )
 FOLDER = click.Path(path_type=Path, file_okay=False)
+# What is chosen for a flake and kept in it, by the names of flakes.choices.Choices.
+CHOICES = (
+    RUNTIME,
+    ENGINE,
+    PACKAGES,
+    ESCAPES,
+    DROP,
+    click.option(
+        "--cuda-capability",
+        "cuda_capabilities",
+        multiple=True,
+        callback=lambda _, __, given: given or None,
+        metavar="X.Y",
+        help="Compile for this NVIDIA compute capability only; may be repeated.  [default: nixpkgs' list]",
+    ),
+    click.option("--name", help="Name of the image.  [default: the first model's name]"),
+    click.option("--tag", help="Tag of the image.  [default: the runtime]"),
+    click.option("--nixpkgs", metavar="REF", help="Another nixpkgs: a revision (40 hex digits) or a flake reference."),
+    click.option(
+        "--input",
+        metavar="REF",
+        help="Take the Nix library from this flake reference of aikit-nix instead of writing a copy of it.",
+    ),
+)
 
 
 class _Flake(click.Option):
@@ -76,6 +101,23 @@ NEW_FLAKE = click.option(
     metavar="DIR",
     help="Also write the flake, into this new folder.",
 )
+DEBIAN_LOCK = click.option(
+    "--debian-lock",
+    type=click.Path(path_type=Path),
+    envvar="AIKIT_DEBIAN_LOCK",
+    help="Another lock of the Debian packages (see `aikit-nix debian-lock`).",
+)
+
+
+def generates(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments and options of all that writes a flake; its choices come as keywords."""
+    forget = click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
+    force = click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
+    for option in reversed((AIKITFILE, LOCK, INTO, *CHOICES, DEBIAN_LOCK, forget, force)):
+        command = option(command)
+    return command
+
+
 IMAGE = click.option(
     "--flake",
     "--from",

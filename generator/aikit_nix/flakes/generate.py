@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix.aikitfile.types import Model
+from aikit_nix.aikitfile.types import Aikitfile, Model
 from aikit_nix.base import data, targets
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.flakes import ages, choices, costs, folder, plan
@@ -20,9 +20,11 @@ from aikit_nix.flakes.plan import Packages, Plan, SourceFile
 from aikit_nix.flakes.write import Files
 from aikit_nix.models import fetch
 from aikit_nix.models import project as pipeline
+from aikit_nix.models.lock import Lock
 from aikit_nix.nix import command as nix
 
 Report = Callable[[tuple[Diagnostic, ...]], object]
+Bring = Callable[[Aikitfile, Lock | None], bool]
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,20 @@ def write(
     forget: bool = False,
     elsewhere: bool = False,
     force: bool = False,
+    bring: Bring | None = None,
     report: Report = lambda _: None,
 ) -> Generated:
-    """Write the flake of an aikitfile. Nothing is written where something is wrong: AikitError. No network is used."""
+    """Write the flake of an aikitfile. Nothing is written where something is wrong: AikitError.
+
+    No network is used, unless `bring` does: it is given the pinned aikitfile and its lock, and says whether it changed the lock.
+    """
     if not elsewhere:
         nix.ready()
     earlier = Choices() if forget else choices.read(output)
     added: list[Path] = []
-    made = _make(aikitfile, output, chosen.over(earlier), lock_path, debian_lock, None if elsewhere else added, report)
+    made = _make(
+        aikitfile, output, chosen.over(earlier), lock_path, debian_lock, None if elsewhere else added, report, bring
+    )
     if not elsewhere:
         nix.require(made.plan.packages.minimum_nix)
         report(nix.sandbox_warning())
@@ -157,6 +165,7 @@ def _make(
     debian_lock: Path | None,
     added: list[Path] | None,
     report: Report,
+    bring: Bring | None = None,
 ) -> _Made:
     """Raises AikitError. Local models are hashed, and `added` to the store where a list for them is given."""
     own_lock = output / flake.DEBIAN_LOCK
@@ -169,6 +178,9 @@ def _make(
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     pinned, local = pipeline.pin(project, added)
+    if bring and bring(pinned, project.lock):
+        project = pipeline.read(aikitfile, merged.read_as, lock_path)
+        pinned, local = pipeline.pin(project)
     pipeline.check_claims(project)
     planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))

@@ -6,9 +6,7 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from aikit_nix.base import console, process
+from aikit_nix.base.console import Verbosity
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.files import read_bounded
 from aikit_nix.nix import setup
-from aikit_nix.nix.log import Log
 
 # For a Nix whose settings leave them off.
 _NIX = ("nix", "--extra-experimental-features", "nix-command flakes")
 
 _AT_ONCE = 1000  # paths in one command line
+
+# What the user gives Nix beside what is ours, for each build: `-L`, `--offline`, `--option NAME VALUE` …
+arguments: tuple[str, ...] = ()
 
 # Debian 12's.
 OLDEST = (2, 8)
@@ -86,22 +87,18 @@ def evaluate(flake: Flake, attribute: str) -> str:
 def build(flake: Flake, attribute: str, env: Mapping[str, str] | None = None, *, out_link: Path | None = None) -> Path:
     """The store path of one of a flake's packages of this system, built if it is not there. Raises AikitError.
 
-    What Nix does meanwhile is shown; `out_link` keeps the result from being collected as garbage.
+    Nix says on stderr what it does meanwhile; `out_link` keeps the result from being collected as garbage.
     """
     ready()
-    log = Log()
-    argv = [*_NIX, "build", "--json", "--log-format", "internal-json", f"{flake.reference}#{attribute}"]
+    argv = [*_NIX, "build", "--json", f"{flake.reference}#{attribute}", *arguments]
     argv += ["--out-link", str(out_link.absolute())] if out_link else ["--no-link"]
-    with console.status(log.status), process.start(argv, env=env, cwd=flake.folder, stderr=subprocess.PIPE) as nix:
-        assert nix.stdout and nix.stderr  # noqa: S101 (pipes, by start)
-        for line in nix.stderr:
-            for news in log.take(line.decode(errors="replace").rstrip("\n"), time.monotonic()):
-                if not console.live():
-                    console.say(news, err=True)
+    argv += ["--quiet"] if console.verbosity is Verbosity.QUIET else []
+    with process.start(argv, env=env, cwd=flake.folder) as nix:
+        assert nix.stdout  # noqa: S101 (a pipe, by start)
         said = nix.stdout.read()
         status = nix.wait()
     if status != 0:
-        raise process.failure(["nix"], status, log.wrong())
+        raise process.failure(["nix"], status, "it says why above")
     return Path(json.loads(said)[0]["outputs"]["out"])
 
 
