@@ -108,8 +108,9 @@ def _read(path: str, pin: Pin) -> Pin:
     from aikit_nix.base import hashing
 
     file = _in_store(path, pin)
-    with console.status(lambda: f"reading {file.name}"):
-        digests = hashing.hash_local(file, frame_of(path))
+    size = file.stat().st_size
+    with console.progress(1, size) as progress, progress.file(f"reading {file.name}", size) as bar:
+        digests = hashing.hash_local(file, frame_of(path), lambda block: bar.advance(len(block)))
     if digests.sha256 != pin.sha256:
         raise error(
             f"{file} is damaged: its sha256 is {digests.sha256}. Take it away with `nix-store --delete {file}`, then fetch"
