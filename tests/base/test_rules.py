@@ -8,7 +8,7 @@ from pathlib import Path
 from aikit_nix.base import rules
 
 # All that `aikit-nix check` runs through.
-MODULES = "aikitfile/parser aikitfile/reader aikitfile/review aikitfile/yamltree flakes/check models/lock models/project flakes/plan aikitfile/localai_config engines/llama_server/launch engines/llama_server/translation"
+MODULES = "aikitfile/parser aikitfile/reader aikitfile/review aikitfile/yamltree flakes/check models/lock models/project models/whole models/remote flakes/plan aikitfile/localai_config engines/companions engines/llama_server/launch engines/llama_server/translation"
 CODES = (
     r'(?:error|warn|_warning|_error)\(\s*"([a-z0-9-]+)"',
     r'Severity\.[A-Z]+,\s*"([a-z0-9-]+)"',

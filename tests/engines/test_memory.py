@@ -12,7 +12,7 @@ import pytest
 from aikit_nix.aikitfile.types import Runtime
 from aikit_nix.engines import memory
 from aikit_nix.engines.memory import MIB, Settings
-from aikit_nix.sources import gguf
+from aikit_nix.sources import gguf, judge
 from aikit_nix.sources.gguf import Facts
 from support import container, image, shaped_gguf
 from support.command import aikit_nix
@@ -57,7 +57,9 @@ def test_the_estimate_is_never_under_what_is_used_and_close_to_it(
     server: tuple[image.Image, Path], tmp_path: Path, shape: Shape, context: int, slots: int, kind: str
 ) -> None:
     file = shaped_gguf.make(tmp_path / "m.gguf", shape)
-    use = memory.use([(file.stat().st_size, gguf.of_file(file))], Settings(context, slots, 512, kind, kind))
+    header = judge.of_file(file)
+    assert header
+    use = memory.use([(file.stat().st_size, header.facts)], Settings(context, slots, 512, kind, kind))
     assert use
     arguments = ["--model", "/mnt/m.gguf", "--ctx-size", str(context), "--parallel", str(slots), "--cache-ram", "0"]
     arguments += ["--cache-type-k", kind, "--cache-type-v", kind, "--no-warmup"]

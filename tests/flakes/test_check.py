@@ -58,7 +58,7 @@ def test_all_errors_of_all_files_at_once(folder: Path) -> None:
         (HEAD + MODEL + "backends: [exllama2]\n", "5:12", "Use a GGUF of the model"),
         (HEAD + MODEL + "config: |\n  - name: m\n    context_size: 999999\n    parameters: {model: m.gguf}\n", "7:19", "4096 tokens"),
         (HEAD + MODEL.replace("m.gguf", "n.gguf"), "4:13", "source 'n.gguf' does not exist"),
-        (HEAD + MODEL.replace("m.gguf", "bad.gguf"), "4:13", "is called .gguf, but"),
+        (HEAD + MODEL.replace("m.gguf", "bad.gguf"), "4:13", "bad.gguf is no GGUF: it is an HTML page"),
         (HEAD + MODEL.replace("m.gguf", "aikitfile.yaml/x"), "4:13", "cannot be read: not a directory"),
         (HEAD + MODEL.replace("m.gguf", "https://h.example/m.gguf"), "4:13", "pin it with `aikit-nix lock`"),
         ("a: @b\n", "1:4", "special character"),

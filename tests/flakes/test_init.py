@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import gguf
 import pytest
 
 from aikit_nix.aikitfile.types import Aikitfile
@@ -115,6 +116,41 @@ def test_a_repository(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
     assert aikit_nix("lock", "--check", cwd=tmp_path).returncode == 0
 
 
+def companion(folder: Path, name: str, architecture: str, kind: str) -> Path:
+    writer = gguf.GGUFWriter(folder / name, architecture)
+    writer.add_type(kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return folder / name
+
+
+def test_a_repositorys_projector_comes_with_its_model(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
+    eye = companion(tmp_path, "eye.gguf", "clip", "mmproj").read_bytes()
+    names = {"m-Q4_K_M.gguf": model, "mmproj-Q8_0.gguf": eye, "mmproj-BF16.gguf": eye, "mmproj-F16.gguf": eye}
+    hub.repository("ns/repo").commit(names)
+    done = init(tmp_path, "--model", "ns/repo")
+    assert done.returncode == 0, done.stderr
+    found = written(tmp_path)
+    assert [model.source.value.text.rpartition("/")[2] for model in found.models] == [
+        "m-Q4_K_M.gguf",
+        "mmproj-F16.gguf",
+    ]
+    assert found.config
+    assert "\n  mmproj: mmproj-F16.gguf\n" in found.config.value
+    assert aikit_nix("check", "--packages", "debian", cwd=tmp_path).stdout == "aikitfile.yaml: no mistakes found\n"
+
+
+def test_an_adapter_is_named_in_its_models_config(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
+    companion(tmp_path, "l.gguf", "llama", "adapter")
+    (tmp_path / "m.gguf").write_bytes(model)
+    assert "give that one model, too" in init(tmp_path, "--model", "l.gguf").stderr
+    assert init(tmp_path, "--model", "m.gguf", "--model", "l.gguf").returncode == 0
+    found = written(tmp_path).config
+    assert found
+    assert found.value.endswith("\n  lora_adapter: l.gguf\n  lora_base: m.gguf\n")
+
+
 def test_a_file_of_a_repository_by_pattern_and_by_url(tmp_path: Path, model: bytes, hub: HuggingFace) -> None:
     serve_repository(hub, model, "m-Q4_K_M.gguf", "m-Q8_0.gguf")
     for named in ("ns/repo:Q8_0", "https://huggingface.co/ns/repo/blob/main/m-Q8_0.gguf?download=true"):
@@ -204,7 +240,7 @@ def test_a_name_may_hold_what_is_not_printable(tmp_path: Path, model: bytes) -> 
     ("args", "says"),
     [
         (["--model", "nothing.gguf"], "is not there"),
-        (["--model", "bad.gguf"], "does not begin with the letters GGUF"),
+        (["--model", "bad.gguf"], "bad.gguf is no GGUF: it is a ZIP archive"),
         (["--model", "cut.gguf"], "ends within its header"),
         (["--model", "../outside.gguf"], "outside"),
         (["--model", "none-00001-of-00000.gguf"], "claims 0 parts"),

@@ -34,7 +34,9 @@ def write(
 def test_what_a_model_says_about_itself(tmp_path: Path) -> None:
     with write(tmp_path / "m.gguf").open("rb") as stream:
         header = gguf.read(stream)
-    assert header == gguf.Header("qwen2", "Qwen2 ½", 32768, "{{ messages }}")
+    assert header == gguf.Header(
+        "qwen2", "Qwen2 ½", 32768, "{{ messages }}", least=(tmp_path / "m.gguf").stat().st_size
+    )
 
 
 def test_a_big_endian_file_is_named_as_such(tmp_path: Path) -> None:
@@ -101,5 +103,6 @@ def test_what_is_empty_or_of_another_type_says_nothing() -> None:
         (b"a.pooling_type", 4, struct.pack("<I", 0)),
     )
     body = b"".join(key(*value) for value in values)
-    header = gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + body))
-    assert header == gguf.Header("a", "a", None, None, None, 0)
+    data = b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + body
+    header = gguf.read(io.BytesIO(data))
+    assert header == gguf.Header("a", "a", None, None, None, 0, None, len(data))

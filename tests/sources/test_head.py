@@ -15,7 +15,7 @@ from support.file_server import Failure, FileServer
 def test_a_header_is_read_and_the_rest_is_left(web: Client, files: FileServer, model: bytes, ranges: bool) -> None:
     files.files["/m"] = model + bytes(64 << 20)
     files.ranges = ranges
-    found = head.read(f"{files.url}/m", {"X-Own": "1"}, web)
+    found = head.read(f"{files.url}/m", {"X-Own": "1"}, web, "m.gguf")
     assert (found.size, found.problem) == (len(model) + (64 << 20), "")
     assert found.header
     assert found.header.facts.context_length == 4096
@@ -29,17 +29,16 @@ def test_no_more_is_read_than_was_asked_for(web: Client, files: FileServer) -> N
     array = struct.pack("<Q1sIIQ", 1, b"a", 9, 0, 4 << 20) + bytes(4 << 20)
     files.files["/m"] = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + array
     files.failures["/m"] = [Failure(), Failure(endless=True)]
-    assert head.read(f"{files.url}/m", {}, web).header
-    found = head.read(f"{files.url}/m", {}, web, most=1 << 20)
-    assert (found.size, found.header) == (None, None)
-    assert found.problem
+    assert head.read(f"{files.url}/m", {}, web, "m.gguf").header
+    found = head.read(f"{files.url}/m", {}, web, "m.gguf", most=1 << 20)
+    assert (found.size, found.header, found.problem) == (None, None, "")
 
 
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"no GGUF at all", b"<html>"])
 def test_what_is_no_gguf_has_a_size_and_a_problem(web: Client, files: FileServer, data: bytes) -> None:
     files.ranges = False
     files.files["/m"] = data
-    found = head.read(f"{files.url}/m", {}, web)
+    found = head.read(f"{files.url}/m", {}, web, "m.gguf")
     assert (found.size, found.header) == (len(data), None)
     assert found.problem
 
@@ -48,9 +47,9 @@ def test_what_is_no_gguf_has_a_size_and_a_problem(web: Client, files: FileServer
 def test_a_size_that_is_none_is_not_believed(web: Client, files: FileServer, said: str) -> None:
     length = f"Content-Range: {said}\r\nContent-Length: 4\r\n\r\nGGUF".encode()
     files.failures["/m"] = [Failure(raw=b"HTTP/1.1 206 Partial Content\r\n" + length)]
-    assert head.read(f"{files.url}/m", {}, web).size is None
+    assert head.read(f"{files.url}/m", {}, web, "m.gguf").size is None
 
 
 def test_a_refusal_is_an_error(web: Client, files: FileServer) -> None:
     with pytest.raises(HttpError, match="answered 404"):
-        head.read(f"{files.url}/m", {}, web)
+        head.read(f"{files.url}/m", {}, web, "m.gguf")

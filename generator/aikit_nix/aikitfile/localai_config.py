@@ -21,6 +21,7 @@ from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.aikitfile.yamltree import Node
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.base.redact import printable
+from aikit_nix.sources.role import Role
 
 # What Linux takes for one argument of a program (MAX_ARG_STRLEN) is 128 KiB.
 MOST_CHARACTERS = 100_000
@@ -30,6 +31,16 @@ MOST_CHARACTERS = 100_000
 TEMPLATES = ("chat", "chat_message", "completion", "edit", "function", "multimodal")
 _TRUE, _FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
 _PATHS = ("backend", "mmproj", "parameters.model")
+# The keys that name a file below /models, and what it must be where that is known
+FILES: Mapping[str, frozenset[Role] | None] = {
+    "parameters.model": frozenset((Role.MODEL,)),
+    "mmproj": frozenset((Role.PROJECTOR,)),
+    "draft_model": frozenset((Role.MODEL, Role.DRAFT)),
+    "lora_adapter": None,
+    "lora_adapters": None,
+}
+# Those of LocalAI's stablediffusion, among `options`
+_OPTION_FILES = ("diffusion_model", "high_noise_diffusion_model")
 # Maps whose keys stand in `Entry.values` by themselves.
 _OPENED = ("parameters", "template", "reasoning", "function", "function.grammar")
 
@@ -177,6 +188,22 @@ class Entry:
     def is_on(self, key: str) -> bool:
         """Whether a key is there and true."""
         return key in self.values and self.values[key].boolean()
+
+    def files(self) -> list[Value]:
+        """What names files below /models: each value is one name."""
+        found: list[Value] = []
+        for key in FILES:
+            value = self.values.get(key)
+            if value and value.node.kind == "sequence":
+                found += value.items()
+            elif value and value.node.kind == "scalar" and value.node.text:
+                found.append(value)
+        options = self.values.get("options")
+        for item in options.items() if options and options.node.kind == "sequence" else ():
+            name, colon, file = item.node.text.partition(":")
+            if colon and file and (name in _OPTION_FILES or name.endswith("_path")):
+                found.append(replace(item.plain(file), key=f"options.{name}"))
+        return found
 
     @property
     def templates(self) -> tuple[Value, ...]:

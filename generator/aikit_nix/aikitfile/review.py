@@ -70,10 +70,9 @@ class _Image:
 
 def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
     files = image.files
-    for key in ("parameters.model", "mmproj"):
-        value = entry.values.get(key)
-        name = entry.words(key)
-        if not value or not name or name in files or posixpath.normpath(name).removeprefix(MODELS + "/") in image.paths:
+    for value in entry.files():
+        name = value.node.text
+        if name in files or posixpath.normpath(name).removeprefix(MODELS + "/") in image.paths:
             continue
         # a backend in Python fetches what is no file from Hugging Face, LocalAI fetches URLs
         if "://" in name:

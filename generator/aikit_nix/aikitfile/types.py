@@ -49,7 +49,8 @@ class Pin:
 
     `url` is where they are, at a fixed revision; None for a local file. `private` is whether only a user with the right
     to it can fetch it, or nobody but `aikit-nix fetch` (a registry's blob): Nix then takes it from the store. `member` is
-    its name in the archive that `url` gives, if it gives one. `gguf` is what its header says, once that was seen.
+    its name in the archive that `url` gives, if it gives one. `gguf` is what its header says, once that was seen. `as_is`
+    is whether the user means the file though it is not what its name says.
     """
 
     sha256: str
@@ -60,6 +61,7 @@ class Pin:
     private: bool = False
     member: str | None = None
     gguf: Facts | None = None
+    as_is: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,21 @@ from aikit_nix.commands import options
     metavar="[NAME]",
     help="Pin again what is pinned: all models, or those named; may be repeated.",
 )
+@click.option(
+    "--as-is",
+    multiple=True,
+    metavar="NAME",
+    help="Pin this model though its file is not what its name says (no GGUF, or half of one); may be repeated.",
+)
 @click.option("--offline", is_flag=True, help="Ask nobody: pin local files, and fail where anything else is new.")
 def lock(
-    aikitfile: Path, lock_path: Path | None, check: bool, models: bool, update: tuple[str, ...], offline: bool
+    aikitfile: Path,
+    lock_path: Path | None,
+    check: bool,
+    models: bool,
+    update: tuple[str, ...],
+    as_is: tuple[str, ...],
+    offline: bool,
 ) -> None:
     """Pin the models of an AIKITFILE in aikit.lock.
 
@@ -53,9 +65,10 @@ def lock(
         console.say(f"{path} covers {aikitfile}: {_models(len(written.models))}")
         return
     names = {model.name.value for model in written.models}
-    if unknown := sorted(set(update) - names - {"*"}):
+    if unknown := sorted({*update, *as_is} - names - {"*"}):
+        option = "--update" if unknown[0] in update else "--as-is"
         raise error(
-            f"--update {unknown[0]}: {aikitfile} has no model of that name (it has {', '.join(sorted(names)[:8])})"
+            f"{option} {unknown[0]}: {aikitfile} has no model of that name (it has {', '.join(sorted(names)[:8])})"
         )
     console.report(pipeline.links(written.models, aikitfile.parent))
     new, changes = locking.make(
@@ -64,6 +77,7 @@ def lock(
         old,
         str(path),
         update=lambda name: "*" in update or name in update,
+        as_is=as_is,
         offline=offline,
     )
     for change in changes:

@@ -52,7 +52,7 @@ def launch(engine: Engine, aikitfile: Aikitfile, headers: Mapping[str, Facts], *
 
     match engine:
         case Engine.LOCALAI:
-            return localai.launch(aikitfile)
+            return localai.launch(aikitfile, headers)
         case Engine.LLAMA_SERVER:
             return llama_server.launch(aikitfile, headers, drop=drop)
     assert_never(engine)

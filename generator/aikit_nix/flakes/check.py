@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aikit_nix.aikitfile.escapes import Escapes
-from aikit_nix.aikitfile.types import Aikitfile, Model
-from aikit_nix.base import files
+from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.flakes import ages, plan
 from aikit_nix.models import lock
@@ -50,27 +49,14 @@ def _files(project: pipeline.Project) -> Iterator[Diagnostic]:
     local = [model for model in project.aikitfile.models if model.is_local]
     yield from pipeline.links(local, project.folder)
     for model in local:
+        doubts: list[Diagnostic] = []
+        as_is = bool(model.pin and model.pin.as_is)
         try:
-            for _, file in pipeline.local_files(model, project.folder):
-                if file.suffix == ".gguf":
-                    yield from _header(file, model)
+            for path, file in pipeline.local_files(model, project.folder):
+                pipeline.look(model, path, file, as_is=as_is, report=doubts.extend)
         except AikitError as failed:
             yield from failed.diagnostics
-
-
-def _header(file: Path, model: Model) -> Iterator[Diagnostic]:
-    from aikit_nix.sources import gguf
-
-    try:
-        with files.open_regular(file) as stream:
-            gguf.read(stream)
-    except OSError as failed:
-        yield _error(
-            "local-file", f"{file} cannot be read: {(failed.strerror or str(failed)).lower()}", model.source.at
-        )
-        return
-    except gguf.NotGgufError as bad:
-        yield _warning("not-gguf", f"{file} is called .gguf, but {bad}: is the download complete?", model.source.at)
+        yield from doubts
 
 
 def _contexts(project: pipeline.Project) -> Iterator[Diagnostic]:
@@ -89,10 +75,6 @@ def _contexts(project: pipeline.Project) -> Iterator[Diagnostic]:
                 f" {name.rpartition('/')[2]} was trained for",
                 size.at,
             )
-
-
-def _error(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.ERROR, code, message, at)
 
 
 def _warning(code: str, message: str, at: Position) -> Diagnostic:

@@ -14,6 +14,7 @@ from aikit_nix.flakes import plan
 from aikit_nix.models import project as pipeline
 from aikit_nix.models.lock import Entry
 from aikit_nix.sources import MODELS, gguf
+from aikit_nix.sources.role import Role
 
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
 
@@ -130,10 +131,12 @@ def _header(model: Model, folder: Path) -> Iterator[str]:
             if file.suffix == ".gguf":
                 yield f"  gguf    cannot be read: {files.reason(bad) if isinstance(bad, OSError) else bad}"
             continue
-        yield f"  gguf    {header.architecture}, {header.context_length} tokens, {header.name or model.name.value}"
+        said = f"{header.context_length} tokens, {header.name or model.name.value}"
+        yield f"  gguf    {header.architecture}, {said if header.role is Role.MODEL else header.role.words}"
     if not found and model.pin and model.pin.gguf:
-        template = "a" if model.pin.gguf.chat_template else "no"
-        yield f"  gguf    {model.pin.gguf.context_length} tokens, {template} chat template"
+        facts = model.pin.gguf
+        said = f"{facts.context_length} tokens, {'a' if facts.chat_template else 'no'} chat template"
+        yield f"  gguf    {said if facts.role is Role.MODEL else facts.role.words}"
 
 
 def _config(parsed: Aikitfile, written: Aikitfile) -> Iterator[str]:

@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
 from aikit_nix import sources
 from aikit_nix.aikitfile import schema
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.base.files import open_regular
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.http.connection import HttpError
 from aikit_nix.models import lock
-from aikit_nix.sources import HubFile, HubRepository, Web, gguf, head, huggingface
+from aikit_nix.sources import HubFile, HubRepository, Web, gguf, head, huggingface, judge
+from aikit_nix.sources.role import Role
 
 if TYPE_CHECKING:
     from aikit_nix.http.client import Client
@@ -31,6 +32,7 @@ _CONTEXT = 8192
 _BASE_TOKENS = 256
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 _REPO = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?", re.ASCII)
+_KEYS = {Role.PROJECTOR: "mmproj", Role.ADAPTER: "lora_adapter", Role.DRAFT: "draft_model"}
 _EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gte-bert")
 
 
@@ -40,6 +42,11 @@ class Found:
 
     files: tuple[tuple[str, str | None], ...]  # source, and the sha256 that the user gave
     header: gguf.Header
+
+    @property
+    def key(self) -> str | None:
+        """What in the config of another model names it; None for a model of its own."""
+        return _KEYS.get(self.header.role)
 
     @property
     def file(self) -> str:
@@ -76,10 +83,10 @@ def find(model: str, folder: Path, client: Client, sha256: str | None = None) ->
         raise error(f"--model {model!r} is no file name") from None
     repo = _REPO.fullmatch(model)
     if repo and (repo[2] or not model.endswith(".gguf")):
-        return [_repository(client, repo[1], repo[2], sha256=sha256)]
+        return _repository(client, repo[1], repo[2], sha256=sha256)
     if repo:
         return [_local(Path(model), folder, sha256)]
-    return [_url(client, model, sha256)]
+    return _url(client, model, sha256)
 
 
 def _local(path: Path, folder: Path, sha256: str | None) -> Found:
@@ -96,8 +103,9 @@ def _local(path: Path, folder: Path, sha256: str | None) -> Found:
     for name in names:
         if not (folder / name).is_file():
             raise error(f"{folder / name} is not there: a model in {len(names)} parts needs all of them")
-    with open_regular(folder / names[0]) as stream:  # what the model says of itself stands in the first part
-        header = _header(stream, str(folder / names[0]))
+    header = _header(folder / names[0])  # what the model says of itself stands in the first part
+    for name in names[1:]:
+        _header(folder / name)
     return _found([_readable(name).text for name in names], sha256, header)
 
 
@@ -109,7 +117,7 @@ def _found(files: Sequence[str], sha256: str | None, header: gguf.Header) -> Fou
     return Found(tuple((file, sha256) for file in files), header)
 
 
-def _url(client: Client, url: str, sha256: str | None) -> Found:
+def _url(client: Client, url: str, sha256: str | None) -> list[Found]:
     match source := _readable(url):
         case HubRepository():
             return _repository(client, source.repo, source.folder and f"{source.folder}/*", source.revision, sha256)
@@ -119,21 +127,21 @@ def _url(client: Client, url: str, sha256: str | None) -> Found:
                 (chosen,) = huggingface.chosen(source, repository)
             except sources.RefusedError as refused:
                 raise error(f"--model {url!r} {refused}") from None
-            return _hub_model(client, repository, source.revision, chosen.path, sha256)
+            return [_hub_model(client, repository, source.revision, chosen.path, sha256)]
         case Web():
             pass
         case _:
             raise error(f"--model {url!r} is neither a file, a URL nor a repository")
-    return _found([source.text], sha256, _remote_header(client, source.url, source.url, {}))
+    return [_found([source.text], sha256, _remote_header(client, source.url, source.url, {}))]
 
 
 def _repository(
     client: Client, repo: str, pattern: str | None, revision: str = "main", sha256: str | None = None
-) -> Found:
+) -> list[Found]:
     repository = huggingface.describe(repo, revision, client)
     files = [path for path in repository.files if path.lower().endswith(".gguf")]
-    # mmproj files are the image encoders of models that see
-    firsts = [path for path in files if "mmproj" not in path.lower() and not _later_shard(path)]
+    projectors = [path for path in files if "mmproj" in path.lower()]
+    firsts = [path for path in files if path not in projectors and not _later_shard(path)]
     if not firsts:
         raise error(f"{repo} has no GGUF file: look for a repository of the same model with GGUF in its name")
     wanted = pattern or "*q4_k_m*"
@@ -146,7 +154,11 @@ def _repository(
         raise error(
             f"{repo} has {len(firsts)} models and {what} {wanted}: choose with {repo}:PATTERN ({_some(chosen or firsts)})"
         )
-    return _hub_model(client, repository, revision, chosen[0], sha256)
+    found = [_hub_model(client, repository, revision, chosen[0], sha256)]
+    # As llama-server's --hf-repo, which takes a projector with the model; the one that loses least
+    projectors.sort(key=lambda path: ("f16" not in path.lower().replace("bf16", ""), path))
+    beside = [_hub_model(client, repository, revision, path, None) for path in projectors[:1]]
+    return [*found, *(each for each in beside if each.key)]
 
 
 def _hub_model(
@@ -165,7 +177,7 @@ def _hub_model(
 def _remote_header(client: Client, url: str, address: str, headers: Mapping[str, str]) -> gguf.Header:
     """The header of a file that `url` names and `address` gives here."""
     try:
-        found = head.read(address, headers, client)
+        found = head.read(address, headers, client, urlsplit(url).path.rpartition("/")[2])
     except HttpError as problem:
         hint = {
             401: "it is gated, private or not there: set HF_TOKEN",
@@ -175,25 +187,24 @@ def _remote_header(client: Client, url: str, address: str, headers: Mapping[str,
         more = hint.get(problem.status or 0)
         raise error(f"{url} cannot be read: {problem.message}{f' ({more})' if more else ''}") from None
     if found.header is None:
-        raise error(f"{url} is no GGUF that can be used: {found.problem}")
+        raise error(f"{url} {found.problem or 'has a header that is too long'}")
     return _usable(found.header, url)
 
 
-def _header(stream: gguf.Stream, what: str) -> gguf.Header:
+def _header(file: Path) -> gguf.Header:
     try:
-        header = gguf.read(stream)
-    except gguf.NotGgufError as bad:
-        raise error(f"{what} is no GGUF that can be used: {bad}") from None
+        header = judge.of_file(file, is_gguf=True)
+    except judge.UnfitError as bad:
+        raise error(f"{file} {bad}") from None
     except OSError as failed:
-        raise error(f"{what} cannot be read: {failed}") from None
-    return _usable(header, what)
+        raise error(f"{file} cannot be read: {failed}") from None
+    assert header is not None  # noqa: S101 (asked for)
+    return _usable(header, str(file))
 
 
 def _usable(header: gguf.Header, what: str) -> gguf.Header:
-    if header.architecture == "clip" or header.kind == "mmproj":
-        raise error(
-            f"{what} is the image encoder of another model: give that model, and add this file by hand (mmproj)"
-        )
+    if header.role not in (Role.MODEL, *_KEYS):
+        raise error(f"{what} is {header.role.words}: there is nothing to serve")
     return header
 
 
@@ -230,15 +241,29 @@ def render(models: Sequence[Found], name: str | None, runtime: str | None) -> st
         lines.append(f"runtime: {runtime}")
     lines.append("models:")
     config: list[str] = []
-    for model in models:
-        called = name if name and len(models) == 1 else _name(model)
+    served = [model for model in models if model.key is None]
+    companions = [model for model in models if model.key]
+    if companions and len(served) != 1:
+        raise error(f"{companions[0].file} is {companions[0].header.role.words}: give that one model, too")
+    for model in [*served, *companions]:
+        called = name if name and [model] == served else _name(model)
+        called = called if model in served else f"{_name(served[0])}-{model.header.role}"
         for number, (where, sha256) in enumerate(model.files):
             lines += [f"  - name: {_scalar(called)}", f"    source: {_scalar(where)}"]
             if sha256:
                 lines.append(f'    sha256: "{sha256}"')
-            if number == 0 and not model.header.chat_template and model.header.architecture not in _EMBEDDERS:
+            if (
+                number == 0
+                and model in served
+                and not model.header.chat_template
+                and model.header.architecture not in _EMBEDDERS
+            ):
                 lines += ["    promptTemplates:", f"      - name: {_scalar(called)}", '        template: "{{.Input}}"']
-        config += _entry(called, model)
+        if model in served:
+            config += _entry(called, model)
+        else:
+            config.append(f"  {model.key}: {_scalar(model.file)}")
+            config += [f"  lora_base: {_scalar(served[0].file)}"] if model.key == "lora_adapter" else []
     text = "\n".join([*lines, "config: |", *(f"  {line}" for line in config)]) + "\n"
     try:
         parser.parse(text.encode(), "the new aikitfile")

@@ -26,6 +26,7 @@ from aikit_nix.models.remote import Remote, layer_of
 from aikit_nix.registry.client import Repository
 from aikit_nix.registry.reference import Reference
 from aikit_nix.registry.upload import CHUNK
+from aikit_nix.sources import judge
 
 
 @contextmanager
@@ -113,5 +114,12 @@ class Supply:
 
     def _remote(self, model: Model, pin: Pin) -> Remote:
         return Remote(
-            model, model.path, pin.url or "", pin.size, pin.sha256, pin.private, is_gguf=locking.has_header(model.path)
+            model,
+            model.path,
+            pin.url or "",
+            pin.size,
+            pin.sha256,
+            pin.private,
+            is_gguf=judge.expects_gguf(model.path),
+            as_is=pin.as_is,
         )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from aikit_nix.base import console, tar
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.tar import Kind
-from aikit_nix.models.remote import Remote, frame_of, pin_of
+from aikit_nix.models.remote import Remote, frame_of, judged, pin_of
 from aikit_nix.nix import store
-from aikit_nix.sources import MODELS, RefusedError
+from aikit_nix.sources import MODELS, RefusedError, judge
 from aikit_nix.sources.names import relative_path
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def _members(reader: tar.Reader, remote: Remote, scratch: Path, most: int) -> li
         check_space([(scratch / "member", member.size)])
         landing = f"{MODELS}/{path}"
         hasher = Hasher(frame_of(landing)(member.size))
+        name = posixpath.basename(path)
         try:
             with TemporaryDirectory(dir=scratch) as folder:
                 copy = Path(folder) / "member"
@@ -74,10 +75,11 @@ def _members(reader: tar.Reader, remote: Remote, scratch: Path, most: int) -> li
                         hasher.update(block)
                         out.write(block)
                 digests = hasher.digests()
-                store.add(copy, posixpath.basename(path), digests.sha256)
+                facts = judged(remote.model, name, lambda: judge.of_file(copy, name), as_is=remote.as_is)  # noqa: B023
+                store.add(copy, name, digests.sha256)
         finally:
             hasher.close()
-        found[landing] = replace(pin_of(replace(remote, path=landing), digests), member=member.name)
+        found[landing] = replace(pin_of(replace(remote, path=landing), digests), member=member.name, gguf=facts)
     return list(found.items())
 
 

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError
-from aikit_nix.models.remote import Pins, Remote, frame_of, key_of, pin_of
+from aikit_nix.models.remote import Pins, Remote, frame_of, judged, key_of, pin_of
 from aikit_nix.nix import store
-from aikit_nix.sources import HubFile, HubRepository, Reference, gguf, head, huggingface, oci
+from aikit_nix.sources import HubFile, HubRepository, Reference, head, huggingface, judge, oci
 
 if TYPE_CHECKING:
     from aikit_nix.http.client import Client, HttpError
     from aikit_nix.models.download import Download, Fetched
     from aikit_nix.models.origin import Origin
     from aikit_nix.registry.client import Repository
+    from aikit_nix.sources.gguf import Facts
     from aikit_nix.sources.head import Head
 
 _AT_ONCE = 8  # heads that are read
@@ -83,7 +84,9 @@ def wanted(aikitfile: Aikitfile) -> list[Remote]:
             digest = pin.url.rpartition("sha256:")[2]
             found.setdefault(pin.url, Remote(model, model.path, pin.url, None, digest, pin.private, is_archive=True))
         else:
-            found[model.path] = Remote(model, model.path, pin.url, pin.size, pin.sha256, pin.private)
+            found[model.path] = Remote(
+                model, model.path, pin.url, pin.size, pin.sha256, pin.private, is_gguf=bool(pin.gguf), as_is=pin.as_is
+            )
     return list(found.values())
 
 
@@ -106,9 +109,15 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
         if remote.is_archive:
             pins[remote] = archive.add_members(fetched.file, remote)
         else:
+            facts = judged(
+                remote.model,
+                remote.name,
+                lambda: judge.of_file(fetched.file, remote.name, is_gguf=remote.is_gguf),
+                as_is=remote.as_is,
+            )
             if fetched.sunk is None:
                 store.add(fetched.file, remote.name, fetched.digests.sha256)
-            pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=gguf.of_file(fetched.file))),)
+            pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=facts)),)
         for path, pin in pins[remote]:
             seen.remember(path, pin)
         if remote.sha256 is None or remote.is_archive:
@@ -226,43 +235,45 @@ class Origins:
         assert remote.size is not None  # noqa: S101 (the caller knows it)
         return Origin(self.download(remote), remote.size, self._client)
 
-    def facts(self, remote: Remote) -> gguf.Facts | None:
-        """What the header of a GGUF says; None where it cannot be had."""
-        try:
-            header = self._head(remote).header if remote.is_gguf else None
-        except AikitError as problem:
-            console.trace(f"{remote.name}: its head cannot be read: {problem}")
-            return None
-        return header.facts if header else None
+    def facts(self, remote: Remote) -> Facts | None:
+        """What the header of a GGUF says; None where it cannot be had. Raises AikitError where it is no GGUF."""
+        found = self._look(remote) if remote.is_gguf else None
+        return judged(remote.model, remote.name, found.require, as_is=remote.as_is) if found else None
 
     def known(self, remote: Remote) -> Pins | None:
         """The pins of a file without downloading it; None where that is not enough."""
         if remote.sha256 is None or remote.is_archive:
             kept = _kept(remote)
             return kept[1] if kept and (remote.is_archive or self._is_same(remote, kept[0])) else None
-        size, header = remote.size, None
-        if size is None or remote.is_gguf:
-            try:
-                found = self._head(remote)
-                size, header = size or found.size, found.header
-            except AikitError as problem:
-                console.trace(f"{remote.name}: its head cannot be read: {problem}")
-            if size is None:
-                return None
-        pin = Pin(remote.sha256, size, url=remote.url, private=remote.private, gguf=header.facts if header else None)
+        found = self._look(remote) if remote.size is None or remote.is_gguf else None
+        size = remote.size or (found.size if found else None)
+        if size is None:
+            return None
+        facts = judged(remote.model, remote.name, found.require, as_is=remote.as_is) if found else None
+        pin = Pin(remote.sha256, size, url=remote.url, private=remote.private, gguf=facts, as_is=remote.as_is)
         return ((remote.path, pin),)
 
+    def _look(self, remote: Remote) -> Head | None:
+        try:
+            return self._head(remote)
+        except AikitError as problem:
+            console.trace(f"{remote.name}: its head cannot be read: {problem}")
+            return None
+
     def _head(self, remote: Remote) -> Head:
+        from functools import partial
+
         from aikit_nix.http.client import HttpError
 
         url, headers = self.request(remote)
-        most = head.MOST if remote.is_gguf else 1
+        most = head.MOST if remote.is_gguf else judge.PEEK
+        look = partial(head.read, client=self._client, name=remote.name, is_gguf=remote.is_gguf, most=most)
         try:
-            return head.read(url, headers, self._client, most)
+            return look(url, headers)
         except HttpError as refused:
             if refused.status != 401 or not (others := self.renewed(remote, refused, headers)):
                 raise
-            return head.read(url, others, self._client, most)
+            return look(url, others)
 
     def _is_same(self, remote: Remote, validator: str) -> bool:
         """Whether a server still has the version of a file that was seen. A file of Hugging Face is at a commit."""

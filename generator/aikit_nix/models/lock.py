@@ -22,6 +22,7 @@ from aikit_nix.models.layer import layer_size
 from aikit_nix.sources import MODELS, RefusedError, http
 from aikit_nix.sources.gguf import MOST, Facts, Shape
 from aikit_nix.sources.names import relative_path, unprintable
+from aikit_nix.sources.role import Role
 
 VERSION = 1
 NAME = "aikit.lock"
@@ -65,6 +66,11 @@ class Entry:
     @property
     def key(self) -> tuple[str, str]:
         return self.name, self.source
+
+    @property
+    def is_as_is(self) -> bool:
+        """Whether the user means its files though one is not what its name says."""
+        return any(pin.as_is for _, pin in self.files)
 
     def summary(self) -> str:
         """A few words for people: digest or number of files, size, origin."""
@@ -284,6 +290,7 @@ def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:
         value.get("private") is True,
         _optional(value.get("member")),
         _facts(value["gguf"]) if value.get("gguf") is not None else None,
+        value.get("asIs") is True,
     )
 
 
@@ -303,6 +310,8 @@ def file_to_json(path: str, pin: Pin) -> dict[str, Any]:
         value["layer"] = {"digest": pin.layer.digest, "size": pin.layer.size}
     if pin.gguf:
         value["gguf"] = _facts_to_json(pin.gguf)
+    if pin.as_is:
+        value["asIs"] = True
     return value
 
 
@@ -315,7 +324,8 @@ def _facts(value: Mapping[str, Any]) -> Facts:
     if not all(each is None or (type(each) is int and 0 <= each < 1 << 32) for each in numbers):
         raise ValueError(f"{numbers!r} are no numbers of a GGUF")
     shape = _shape(value["memory"]) if "memory" in value else None
-    return Facts(value.get("chatTemplate") is True, context, pooling, shape)
+    role = Role(value.get("role", Role.MODEL))
+    return Facts(value.get("chatTemplate") is True, context, pooling, shape, role)
 
 
 def _shape(value: Mapping[str, Any]) -> Shape:
@@ -332,6 +342,8 @@ def _facts_to_json(facts: Facts) -> dict[str, Any]:
         value["pooling"] = facts.pooling
     if facts.shape is not None:
         value["memory"] = {key: number for key, number in asdict(facts.shape).items() if number}
+    if facts.role is not Role.MODEL:
+        value["role"] = facts.role.value
     return value
 
 

@@ -6,9 +6,9 @@ Weights are downloaded only where an origin does not say their sha256, and then 
 
 from __future__ import annotations
 
+import io
 import posixpath
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, TypeVar, assert_never
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.models import fetch, project, seen
+from aikit_nix.models import fetch, project, seen, whole
 from aikit_nix.models.lock import Entry, Lock, Origin
 from aikit_nix.models.lock import read as read_lock
-from aikit_nix.models.remote import Remote
+from aikit_nix.models.remote import Remote, judged
 from aikit_nix.sources import (
     MODELS,
     HubFile,
@@ -32,6 +32,7 @@ from aikit_nix.sources import (
     Web,
     http,
     huggingface,
+    judge,
     oci,
 )
 from aikit_nix.sources.names import first_shard, shards
@@ -67,18 +68,21 @@ def make(
     file: str,
     *,
     update: Callable[[str], bool] = lambda _: False,
+    as_is: Collection[str] = (),
     offline: bool = False,
 ) -> tuple[Lock, list[Change]]:
     """The lock for an aikitfile (as it is written, no lock applied), and what differs from the old one.
 
-    Entries that still fit are kept, unless `update` says yes to the model's name. Raises AikitError for everything that
+    Entries that still fit are kept, unless `update` says yes to the model's name. The models named in `as_is` are meant
+    whatever their bytes are, and those that were pinned so. Raises AikitError for everything that
     cannot be pinned.
     """
     kept: list[Entry] = []
     wanted: list[Model] = []
     for model in aikitfile.models:
         entry = old.entry(model) if old else None
-        if entry and not model.is_local and not update(model.name.value) and _fits(entry, model):
+        anew = update(model.name.value) or model.name.value in as_is
+        if entry and not model.is_local and not anew and _fits(entry, model):
             kept.append(entry)
         else:
             wanted.append(model)
@@ -89,11 +93,12 @@ def make(
                 for model in far
             )
         )
-    found = _resolve_all(aikitfile, wanted, folder) if wanted else []
+    meant = {model.name.value for model in wanted if old and (entry := old.entry(model)) and entry.is_as_is} | {*as_is}
+    found = _resolve_all(aikitfile, wanted, folder, meant) if wanted else []
     # What the old lock claims of the same bytes stays, but for what is known better here
     new = Lock.of(file, [*kept, *found]).filled(dict(old.files()) if old else {})
     new = new.filled(seen.derived(new.files()))
-    _collisions(aikitfile, new)
+    whole.check(aikitfile, new)
     return new, _changes(old, new)
 
 
@@ -175,7 +180,7 @@ class _Draft:
     files: tuple[Remote, ...]
 
 
-def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) -> list[Entry]:
+def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path, as_is: Collection[str]) -> list[Entry]:
     """The entries of models. Each origin is asked once, several at a time."""
     from aikit_nix.http.client import Client
 
@@ -187,10 +192,10 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) ->
             if isinstance(source := model.source.value, HubFile | HubRepository)
         }
         described = _together(repositories, lambda key, model: huggingface.describe(*key, client, _path(model)))
-        resolver = _Resolver(listed, described, client)
+        resolver = _Resolver(listed, described, client, as_is)
         far = {index: model for index, model in enumerate(models) if not model.is_local}
         drafts = _together(far, lambda _, model: resolver.draft(model))
-        here = _local_entries([model for model in models if model.is_local], folder, listed)
+        here = _local_entries([model for model in models if model.is_local], folder, listed, as_is)
         pins = fetch.learn([remote for draft in drafts.values() for remote in draft.files], client)
     entries = [
         Entry(
@@ -202,25 +207,6 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path) ->
         for draft in drafts.values()
     ]
     return [*entries, *here]
-
-
-def _collisions(aikitfile: Aikitfile, lock: Lock) -> None:
-    """Raises AikitError where two models, or two archives of one, have a file on the same path: only their origins said so."""
-    first: dict[str, Model] = {}
-    problems = []
-    for model in aikitfile.models:
-        entry = lock.entry(model)
-        paths = [path for path, _ in entry.files] if entry else []
-        if twice := next((path for path, count in Counter(paths).items() if count > 1), None):
-            message = f"`{model.name.value}` has two files on {twice}: name an artifact that has one"
-            problems.append(_problem("collision", message, model))
-        for path in paths:
-            other = first.setdefault(path, model)
-            if other.source.at != model.source.at:
-                message = f"`{model.name.value}` lands on {path}, as line {other.at.line} does: leave one of them out"
-                problems.append(_problem("collision", message, model))
-    if problems:
-        raise AikitError(*problems)
 
 
 def _together(wanted: Mapping[K, Model], action: Callable[[K, Model], R]) -> dict[K, R]:
@@ -253,9 +239,18 @@ class _Resolver:
     listed: set[str]
     described: Mapping[tuple[str, str], huggingface.Repository]
     client: Client
+    as_is: Collection[str]
 
     def draft(self, model: Model) -> _Draft:
         """Raises AikitError and RefusedError."""
+        found = self._draft(model)
+        as_is = model.name.value in self.as_is
+        for remote in found.files:
+            if judge.is_piece(remote.name) and not as_is:
+                judged(model, remote.name, lambda: judge.look(io.BytesIO(), remote.name))  # noqa: B023
+        return replace(found, files=tuple(replace(remote, as_is=as_is) for remote in found.files))
+
+    def _draft(self, model: Model) -> _Draft:
         source: Source = model.source.value
         match source:
             case Web():
@@ -283,7 +278,7 @@ class _Resolver:
             own = path == model.path
             url = source.url if own else http.beside(source, posixpath.basename(path))
             sha256 = model.sha256.value if own and model.sha256 else None
-            yield Remote(model, path, url, None, sha256, is_gguf=has_header(path))
+            yield Remote(model, path, url, None, sha256, is_gguf=judge.expects_gguf(path))
 
     def _hub(
         self, model: Model, source: HubFile | HubRepository, repository: huggingface.Repository
@@ -305,7 +300,9 @@ class _Resolver:
                 url = huggingface.url(repository.repo, repository.commit, each.path)
                 own = model.sha256.value if model.sha256 and path == model.path else None
                 sha256 = each.sha256 or own
-                yield Remote(model, path, url, each.size, sha256, repository.is_private, is_gguf=has_header(path))
+                yield Remote(
+                    model, path, url, each.size, sha256, repository.is_private, is_gguf=judge.expects_gguf(path)
+                )
 
     def _shard(
         self, repository: huggingface.Repository, first: huggingface.RemoteFile, path: str
@@ -352,23 +349,17 @@ def _completed(model: Model, listed: set[str]) -> list[str]:
     return [path for path in paths if path == model.path or path not in listed]
 
 
-def has_header(path: str) -> bool:
-    """Whether the header of a file says something that the image depends on: that of a GGUF, or of its first shard."""
-    name = posixpath.basename(path)
-    return name.lower().endswith(".gguf") and first_shard(name) == name
-
-
 def _sorted(pins: Iterable[tuple[str, Pin]]) -> tuple[tuple[str, Pin], ...]:
     return tuple(sorted(pins, key=lambda each: each[0]))
 
 
-def _local_entries(models: Sequence[Model], folder: Path, listed: set[str]) -> list[Entry]:
+def _local_entries(models: Sequence[Model], folder: Path, listed: set[str], as_is: Collection[str]) -> list[Entry]:
     """The entries of local models. Raises AikitError with the trouble of every one."""
     found: list[Entry] = []
     problems: list[Diagnostic] = []
     for model in models:
         try:
-            found.append(_local(model, folder, listed))
+            found.append(_local(model, folder, listed, as_is=model.name.value in as_is))
         except AikitError as failed:
             problems += failed.diagnostics
     if problems:
@@ -376,14 +367,14 @@ def _local_entries(models: Sequence[Model], folder: Path, listed: set[str]) -> l
     return found
 
 
-def _local(model: Model, folder: Path, listed: set[str]) -> Entry:
+def _local(model: Model, folder: Path, listed: set[str], *, as_is: bool) -> Entry:
     there = project.local_files(model, folder)
     try:
         _completed(model, listed)
     except RefusedError as refused:
         raise AikitError(_problem("source", f"the source of `{model.name.value}` {refused}", model)) from None
     pins = _sorted(
-        (path, project.hash_local(model, path, file))
+        (path, project.hash_local(model, path, file, as_is=as_is))
         for path, file in there
         if path == model.path or path not in listed
     )

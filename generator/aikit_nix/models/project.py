@@ -22,7 +22,7 @@ from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.models import lock
 from aikit_nix.models.lock import Lock
-from aikit_nix.sources import Local, gguf
+from aikit_nix.sources import Local
 from aikit_nix.sources.gguf import Facts
 
 if TYPE_CHECKING:
@@ -160,7 +160,10 @@ def facts(project: Project) -> dict[str, Facts]:
             found[model.path] = model.pin.gguf
         elif model.is_local:
             with suppress(AikitError):  # `pin` and `check` say what is wrong with it
-                found |= {path: gguf.of_file(file) for path, file in local_files(model, project.folder)}
+                found |= {
+                    path: look(model, path, file, report=lambda _: None)
+                    for path, file in local_files(model, project.folder)
+                }
     return {path: said for path, said in found.items() if said}
 
 
@@ -211,7 +214,26 @@ def _outside(found: list[tuple[str, Path]], folder: Path) -> list[Path]:
     return [target for _, file in found if (target := sources.local.outside(file, folder))]
 
 
-def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = None) -> Pin:
+def look(
+    model: Model,
+    path: str,
+    file: Path,
+    *,
+    as_is: bool = False,
+    report: Callable[[list[Diagnostic]], object] = console.report,
+) -> Facts | None:
+    """What a local file says of itself. Raises AikitError where it is not what its name says, or cannot be read."""
+    from aikit_nix.models.remote import judged
+    from aikit_nix.sources import judge
+
+    try:
+        return judged(model, posixpath.basename(path), lambda: judge.of_file(file), as_is=as_is, report=report)
+    except OSError as failed:
+        why = (failed.strerror or str(failed)).lower()
+        raise error(f"{file} cannot be read: {why}", model.source.at, "local-file") from None
+
+
+def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = None, *, as_is: bool = False) -> Pin:
     """What the bytes of a local file are, read once while it stays as it is.
 
     With `added`, a file that has to be read enters the Nix store at the same time, and is added to the list where the
@@ -223,6 +245,9 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
     from aikit_nix.nix.stream import StoreStream
 
     name = store.name(posixpath.basename(path))
+    as_is = as_is or bool(model.pin and model.pin.as_is)
+    is_known = model.is_locked and model.pin and model.pin.gguf
+    facts = None if is_known else look(model, path, file, as_is=as_is)
     with ExitStack() as stack:
         streams: list[StoreStream] = []
 
@@ -240,9 +265,9 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
         _check(model, path, digests.sha256)
         if added is not None and streams and not store.present([(name, digests.sha256)])[0] and streams[0].finish():
             added.append(file)
-    found = Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests))
+    found = Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests), as_is=as_is)
     before = seen.recall(path, found)
-    found = replace(found, gguf=(before and before.gguf) or gguf.of_file(file))
+    found = replace(found, gguf=facts or (before and before.gguf) or (look(model, path, file) if is_known else None))
     seen.remember(path, found)
     return replace(found, gguf=model.pin.gguf) if model.is_locked and model.pin else found
 

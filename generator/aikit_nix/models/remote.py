@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aikit_nix.aikitfile.types import Layer, Model, Pin
+from aikit_nix.base import console
+from aikit_nix.base.errors import Diagnostic, Severity, error
+from aikit_nix.sources.judge import OddError, UnfitError
+from aikit_nix.sources.names import first_shard
 
 if TYPE_CHECKING:
     from aikit_nix.base.hashing import Digests, Frame
+    from aikit_nix.sources.gguf import Facts, Header
 
 
 Pins = tuple[tuple[str, Pin], ...]  # path in the image, pin
@@ -22,7 +28,8 @@ class Remote:
     """A model's file at its origin: where it lands in the image, and what is known of it before its bytes are seen.
 
     `private` is whether Nix cannot fetch it by itself. `is_archive` is whether the URL gives a tar that holds the files:
-    `sha256` and `size` are then the tar's, and `path` is of no meaning. `is_gguf` is whether its header says something of use.
+    `sha256` and `size` are then the tar's, and `path` is of no meaning. `is_gguf` is whether it should be a GGUF, `as_is`
+    whether the user means it whatever it is.
     """
 
     model: Model
@@ -33,6 +40,7 @@ class Remote:
     private: bool = False
     is_archive: bool = False
     is_gguf: bool = False
+    as_is: bool = False
 
     @property
     def name(self) -> str:
@@ -52,7 +60,34 @@ def key_of(url: str, sha256: str | None, path: str) -> str:
 
 def pin_of(remote: Remote, digests: Digests) -> Pin:
     """What is known of a file whose bytes were seen."""
-    return Pin(digests.sha256, digests.size, digests.blake3, layer_of(remote.path, digests), remote.url, remote.private)
+    layer = layer_of(remote.path, digests)
+    return Pin(digests.sha256, digests.size, digests.blake3, layer, remote.url, remote.private, as_is=remote.as_is)
+
+
+def judged(
+    model: Model,
+    name: str,
+    look: Callable[[], Header | None],
+    *,
+    as_is: bool = False,
+    report: Callable[[list[Diagnostic]], object] = console.report,
+) -> Facts | None:
+    """What a model's file called `name` says of itself; None for a later shard, and for what is no GGUF.
+
+    Raises AikitError where `look` says that it is something else, unless that is meant; of what nobody knows it warns.
+    """
+    try:
+        header = look()
+    except UnfitError as unfit:
+        if as_is:
+            return None
+        if isinstance(unfit, OddError):
+            problem = f"`{model.name.value}`: {name} {unfit}: is it complete?"
+            report([Diagnostic(Severity.WARNING, "not-gguf", problem, model.source.at)])
+            return None
+        mend = f"if it is meant as it is, pin it with `aikit-nix lock --as-is {shlex.quote(model.name.value)}`"
+        raise error(f"`{model.name.value}`: {name} {unfit}; {mend}", model.source.at, "not-gguf") from None
+    return header.facts if header and first_shard(name) == name else None
 
 
 def layer_of(path: str, digests: Digests) -> Layer | None:

@@ -19,7 +19,7 @@ from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.models import lock
 from aikit_nix.models.remote import frame_of, layer_of
 from aikit_nix.nix import store
-from aikit_nix.sources import gguf
+from aikit_nix.sources import judge
 
 _MAX_BYTES = 1 << 16
 
@@ -117,7 +117,7 @@ def _read(path: str, pin: Pin) -> Pin:
             " again",
             code="sha256-mismatch",
         )
-    known = Pin(pin.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=gguf.of_file(file))
+    known = Pin(pin.sha256, digests.size, digests.blake3, layer_of(path, digests), gguf=judge.facts(file))
     remember(path, known)
     return known
 

@@ -1,6 +1,6 @@
 """The header of a GGUF file: what a model says about itself.
 
-Of its keys only what is asked for is read, and the list of tensors; the PyPI package `gguf` would do it too, but maps the
+Of its keys only what is asked for is kept, and of the list of tensors what follows from it; the PyPI package `gguf` would do it too, but maps the
 whole file and brings numpy. Layout: ggml's docs/gguf.md, versions 2 and 3. The file is untrusted: every length and every
 number of things is bounded.
 """
@@ -8,13 +8,13 @@ number of things is bounded.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from aikit_nix.base import files
+from aikit_nix.sources.role import Role, role_of
 
 _MAGIC = b"GGUF"
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -26,6 +26,7 @@ _MAX_STRING = 16 * 1024 * 1024
 # Of all arrays together. The largest vocabularies have 262,144 tokens and twice as many merges.
 _MAX_STRINGS = 4 * 1024 * 1024
 _MAX_HEADER = 256 * 1024 * 1024
+_MAX_TENSORS = 1_000_000
 
 # The keys that are kept.
 _TEXTS = ("general.architecture", "general.name", "general.basename", "general.type", "tokenizer.chat_template")
@@ -42,6 +43,9 @@ _NUMBERS = (
     ".attention.key_length",
     ".attention.value_length",
     ".attention.sliding_window",
+    "general.alignment",
+    "split.no",
+    "split.count",
 )
 # Of these only how many there are.
 _COUNTED = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges")
@@ -49,9 +53,19 @@ _MAX_LAYERS = 4096
 # Of how many layers one looks at the whole context, where the architecture and not the header says it (llama.cpp's
 # src/models: set_swa_pattern). Other architectures with windows are taken for ones without: never too little.
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gpt-oss": 2, "cohere2": 4}
-# Bytes of a block of so many weights, for the types that llama.cpp rewrites for the processor as it loads them
-# (ggml-cpu/repack.cpp, x86-64): Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4.
-_REPACKED = {2: (32, 18), 10: (256, 84), 12: (256, 144), 20: (32, 18), 39: (32, 17)}
+# ggml's types, as TYPE:WEIGHTS/BYTES of a block (gguf-py's GGML_QUANT_SIZES).
+_BLOCKS = {
+    int(kind): (int(weights), int(size))
+    for kind, weights, size in re.findall(
+        r"(\d+):(\d+)/(\d+)",
+        "0:1/4 1:1/2 2:32/18 3:32/20 6:32/22 7:32/24 8:32/34 9:32/36 10:256/84 11:256/110 12:256/144 13:256/176 14:256/210"
+        " 15:256/292 16:256/66 17:256/74 18:256/98 19:256/50 20:32/18 21:256/110 22:256/82 23:256/136 24:1/1 25:1/2 26:1/4"
+        " 27:1/8 28:1/8 29:256/56 30:1/2 34:256/54 35:256/66 39:32/17 40:64/36 41:128/18 42:64/18",
+    )
+}
+# Those that llama.cpp rewrites for the processor as it loads them (ggml-cpu/repack.cpp, x86-64): Q4_0, Q2_K, Q4_K, IQ4_NL,
+# MXFP4.
+_REPACKED = (2, 10, 12, 20, 39)
 
 
 # What aikit.lock holds: JSON's numbers are exact up to here.
@@ -98,11 +112,16 @@ class Facts:
     context_length: int | None = None
     pooling: int | None = None
     shape: Shape | None = None
+    role: Role = Role.MODEL
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF says about itself; None where it says nothing. `context_length` counts tokens."""
+    """What a GGUF says about itself; None where it says nothing. `context_length` counts tokens.
+
+    `least` is how many bytes the file must have for its tensors, None where they are of a type that is not known here.
+    `part` and `parts` are its place among the files of one model (from 1), and how many they are.
+    """
 
     architecture: str | None
     name: str | None
@@ -111,11 +130,19 @@ class Header:
     kind: str | None = None
     pooling: int | None = None
     shape: Shape | None = None
+    least: int | None = None
+    part: int = 1
+    parts: int = 1
+
+    @property
+    def role(self) -> Role:
+        """What it is for."""
+        return role_of(self.kind, self.architecture)
 
     @property
     def facts(self) -> Facts:
         """What of it aikit.lock keeps."""
-        return Facts(bool(self.chat_template), self.context_length, self.pooling, self.shape)
+        return Facts(bool(self.chat_template), self.context_length, self.pooling, self.shape, self.role)
 
 
 def read(stream: Stream) -> Header:
@@ -128,9 +155,10 @@ def read(stream: Stream) -> Header:
         raise NotGgufError("it is a big-endian GGUF")
     if version not in (2, 3):
         raise NotGgufError(f"it is GGUF version {version}; 2 and 3 are known")
-    tensors = reader.number("Q")
+    count = reader.number("Q")
     found = dict(reader.pairs(reader.number("Q")))
     architecture = _str(found.get("general.architecture"))
+    tensors = list(reader.tensors(count))
     return Header(
         architecture,
         _str(found.get("general.name")) or _str(found.get("general.basename")),
@@ -138,11 +166,14 @@ def read(stream: Stream) -> Header:
         _str(found.get("tokenizer.chat_template")),
         _str(found.get("general.type")),
         _int(found.get(f"{architecture}.pooling_type")),
-        _shape(architecture, found, reader, tensors),
+        _shape(architecture, found, sum(tensor.repacked for tensor in tensors)),
+        reader.least(tensors, _int(found.get("general.alignment")) or 32),
+        (_int(found.get("split.no")) or 0) + 1,
+        _int(found.get("split.count")) or 1,
     )
 
 
-def _shape(architecture: str | None, found: Mapping[str, object], reader: _Reader, tensors: int) -> Shape | None:
+def _shape(architecture: str | None, found: Mapping[str, object], repacked: int) -> Shape | None:
     """None where the header lacks a number that it takes, or is absurd."""
 
     def numbers(key: str, otherwise: int | None = None) -> list[int]:
@@ -167,10 +198,6 @@ def _shape(architecture: str | None, found: Mapping[str, object], reader: _Reade
     # Of a mixture of experts several work on each token.
     experts = max(numbers("expert_used_count"))
     inner = max(*numbers("feed_forward_length"), experts * max(numbers("expert_feed_forward_length")))
-    try:
-        repacked = sum(reader.repacked(tensors))
-    except NotGgufError:
-        return None
     shape = Shape(
         sum(number for number, is_narrow in zip(keys, narrow, strict=True) if not is_narrow),
         sum(number for number, is_narrow in zip(values, narrow, strict=True) if not is_narrow),
@@ -185,13 +212,12 @@ def _shape(architecture: str | None, found: Mapping[str, object], reader: _Reade
     return shape if max(vars(shape).values()) < MOST else None
 
 
-def of_file(file: Path) -> Facts | None:
-    """What the header of a file says; None where it is not there, or no GGUF."""
-    try:
-        with files.open_regular(file) as stream:
-            return read(stream).facts
-    except (OSError, NotGgufError):
-        return None
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor ends, counted from the first; None for an unknown type. `repacked` are its bytes that stand twice."""
+
+    end: int | None
+    repacked: int
 
 
 class _Reader:
@@ -265,9 +291,9 @@ class _Reader:
             raise NotGgufError(f"it has an array of the type {kind}")
         return count, []
 
-    def repacked(self, count: int) -> Iterator[int]:
-        """The bytes of each tensor that is rewritten; token embeddings are looked up and stay as they are."""
-        if count > _MAX_KEYS:
+    def tensors(self, count: int) -> Iterator[_Tensor]:
+        """The list of tensors. Token embeddings are looked up, so they are never repacked."""
+        if count > _MAX_TENSORS:
             raise NotGgufError(f"it claims {count} tensors")
         for _ in range(count):
             name = self.take(self.length(_MAX_KEY))
@@ -275,10 +301,19 @@ class _Reader:
             if dimensions > 4:
                 raise NotGgufError(f"it has a tensor of {dimensions} dimensions")
             numbers = [self.number("Q") for _ in range(dimensions)]
-            kind, _ = self.number("I"), self.number("Q")
-            if kind in _REPACKED and dimensions > 1 and numbers[1] % 8 == 0 and b"token_embd" not in name:
-                block, size = _REPACKED[kind]
-                yield math.prod(numbers) // block * size
+            kind, offset = self.number("I"), self.number("Q")
+            weights, block = _BLOCKS.get(kind, (1, 0))
+            size = -(-math.prod(numbers) // weights) * block
+            doubled = kind in _REPACKED and dimensions > 1 and numbers[1] % 8 == 0 and b"token_embd" not in name
+            yield _Tensor(offset + size if block else None, size if doubled else 0)
+
+    def least(self, tensors: list[_Tensor], alignment: int) -> int | None:
+        """How many bytes the file has, up to the end of its last tensor. Called where the list of them was read."""
+        here = _MAX_HEADER - self._left
+        ends = [tensor.end for tensor in tensors if tensor.end is not None]
+        if len(ends) < len(tensors):
+            return None
+        return -(-here // alignment) * alignment + max(ends) if ends else here
 
 
 def _str(value: object) -> str | None:

@@ -14,6 +14,7 @@ from aikit_nix.engines import Launch
 from aikit_nix.engines.llama_server import chat_template, translation
 from aikit_nix.engines.llama_server import launch as llama_server
 from aikit_nix.sources.gguf import Facts
+from aikit_nix.sources.role import Role
 
 SHA256 = "0" * 64
 BASE = ("--host", "0.0.0.0", "--port", "8080", "--offline")
@@ -339,3 +340,32 @@ def test_an_empty_text_is_as_good_as_none() -> None:
         "- {name: a, parameters: {model: a.gguf}, cache_type_k: '', rope_scaling: '', mmproj: '', lora_adapter: ''}"
     )
     assert options(launch(config, "a.gguf")) == {"--alias": "a", "--model": "/models/a.gguf"}
+
+
+def test_without_a_config_a_projector_goes_with_the_one_model() -> None:
+    headers = {"/models/eye.gguf": Facts(role=Role.PROJECTOR)}
+    assert options(launch(None, "m.gguf", "eye.gguf", headers=headers))["--mmproj"] == "/models/eye.gguf"
+    headers = {"/models/eye.gguf": Facts(role=Role.ADAPTER)}
+    assert options(launch(None, "m.gguf", "eye.gguf", headers=headers))["--lora"] == "/models/eye.gguf"
+    for files in (["eye.gguf"], ["m.gguf", "n.gguf", "eye.gguf"]):
+        with pytest.raises(AikitError, match=r"eye\.gguf is an adapter .* name it as `lora_adapter` in the config"):
+            launch(None, *files, headers=headers)
+    headers = {"/models/eye.gguf": Facts(role=Role.VOCODER)}
+    with pytest.raises(AikitError, match=r"eye\.gguf is a vocoder, .* and is no model to serve: leave it out"):
+        launch(None, "m.gguf", "eye.gguf", headers=headers)
+
+
+def test_a_config_names_each_file_for_what_it_is() -> None:
+    headers = {"/models/eye.gguf": Facts(role=Role.PROJECTOR), "/models/m.gguf": Facts()}
+    config = "- {name: c, mmproj: eye.gguf, parameters: {model: m.gguf}}"
+    assert launch(config, "m.gguf", "eye.gguf", headers=headers).warnings == ()
+    for wrong in ("parameters: {model: eye.gguf}", "mmproj: m.gguf, parameters: {model: m.gguf}"):
+        with pytest.raises(AikitError, match=r"config c: .* names (eye|m)\.gguf, which is (the projector|a model)"):
+            launch(f"- {{name: c, {wrong}}}", "m.gguf", "eye.gguf", headers=headers)
+    warnings = launch(
+        "- {name: c, parameters: {model: m.gguf}}", "m.gguf", "eye.gguf", "n.gguf", headers=headers
+    ).warnings
+    assert [str(warning).split(": ", 2)[2].split(" (")[0] for warning in warnings] == [
+        "nothing in the config names n.gguf, a model",
+        "nothing in the config names eye.gguf, the projector",
+    ]

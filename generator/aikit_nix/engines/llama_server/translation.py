@@ -15,11 +15,13 @@ from aikit_nix.aikitfile.reader import short
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.base.redact import printable
+from aikit_nix.engines import companions
 from aikit_nix.engines.llama_server import settings
 from aikit_nix.engines.llama_server.chat_template import Prompt, reaches_the_model, translate
 from aikit_nix.engines.llama_server.gojinja import UntranslatableError
 from aikit_nix.engines.llama_server.settings import Becomes, Option
 from aikit_nix.sources.gguf import Facts
+from aikit_nix.sources.role import Role
 
 # The chat template for a model that has none: the texts of the messages, for the model to go on with.
 BASE = Prompt(chat="{{.Input}}\n")
@@ -27,9 +29,8 @@ BASE = Prompt(chat="{{.Input}}\n")
 _BACKENDS = frozenset({"", "llama", "llama-cpp", "llama-cpp-fallback", "llama-stable"})
 _PROMPTS = ("chat", "chat_message", "function")
 _REPEATED = ("reverse-prompt", "logit-bias")
-
-# Shard 2 and later of a split GGUF: llama.cpp finds them from the first.
-_LATER_SHARD = re.compile(r".*-(?!00001-of)\d{5}-of-\d{5}\.gguf")
+# What a model gets without a config
+_ALONE = {Role.PROJECTOR: "mmproj", Role.ADAPTER: "lora"}
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,9 @@ class Translation:
         """The models of the config, or without one every model file under its aikitfile name."""
         config = localai_config.read(self.aikitfile)
         if config is None:
-            models = [model for model in self.aikitfile.models if not _LATER_SHARD.fullmatch(model.path)]
-            self.several = len(models) != 1
-            return [
-                Model(
-                    model.name.value,
-                    (("model", model.path), *self.chat_template(model.name.value, model.path, None, model.name.at)),
-                    model.name.at,
-                )
-                for model in models
-            ]
+            return self.files()
+        self.errors += companions.misnamed(config.require(), self.headers)
+        self.warnings += companions.unnamed(self.aikitfile, config.require(), self.headers, models=True)
         entries = [entry for entry in config.require() if not entry.is_on("disabled")]
         served = [entry for entry in entries if not entry.words("alias")]
         self.several = len(served) != 1
@@ -100,6 +94,23 @@ class Translation:
             if entry not in served:
                 self.alias(entry, served)
         return [model for entry in served for model in self.entry(entry)]
+
+    def files(self) -> list[Model]:
+        """Every model file under its aikitfile name; what belongs to a model goes with it where there is one."""
+        files = companions.sort(self.aikitfile, self.headers)
+        self.several = len(files.served) != 1
+        more: list[Option] = []
+        if len(files.companions) == 1 and not self.several and files.companions[0][1] in _ALONE:
+            ((companion, role),) = files.companions
+            more = [(_ALONE[role], companion.path)]
+        else:
+            self.errors += companions.unserved(self.aikitfile, self.headers)
+        found = []
+        for model in files.served:
+            name, at = model.name.value, model.name.at
+            options = (("model", model.path), *more, *self.chat_template(name, model.path, None, at))
+            found.append(Model(name, options, at))
+        return found
 
     def alias(self, entry: Entry, served: list[Entry]) -> None:
         """Another name of a model."""
