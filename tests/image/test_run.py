@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from aikit_nix.image import run
 from support import layouts, tiny_gguf
 from support.command import aikit_nix
 
@@ -175,3 +176,10 @@ esac
     assert loaded == "load"
     assert ran.startswith("run --rm --read-only --tmpfs /tmp --cap-drop ALL --publish 127.0.0.1:")
     assert ran.endswith(" tiny:avx --threads 2")
+
+
+def test_what_the_server_says_steers_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A model's `general.name` is in its log."""
+    with run._log(str(tmp_path), quiet=False) as log:
+        subprocess.run(["printf", "name \\033]0;evil\\007 \\342\\200\\256\nlast"], stdout=log, check=True)
+    assert capfd.readouterr() == ("", "name \\x1b]0;evil\\x07 \\u202e\nlast\n")

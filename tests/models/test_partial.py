@@ -10,13 +10,16 @@ import shutil
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from aikit_nix.base.errors import AikitError
-from aikit_nix.models import partial
+from aikit_nix.http.client import Client
+from aikit_nix.models import download, partial
+from aikit_nix.models.download import Fetched
 from aikit_nix.models.partial import Partial, State
 from support.downloads import DATA, SHA256, fetch, listed, one, problem, sent
 from support.file_server import Failure, FileServer
@@ -121,6 +124,26 @@ def test_a_lock_of_another_process_is_waited_for(
     thread.join()
     assert (tmp_path / "m.gguf").read_bytes() == DATA
     assert capsys.readouterr().err.count("waits: another process downloads it") == 1
+
+
+def test_what_follows_a_download_is_alone_with_the_file_too(server: FileServer, tmp_path: Path) -> None:
+    """Two `lock`s at once: one threw the file away while the other put it into the store."""
+    seen: list[bytes] = []
+
+    def then(fetched: Fetched) -> None:
+        time.sleep(0.2)
+        seen.append(fetched.file.read_bytes())
+        partial.discard(fetched.file)
+
+    def run() -> None:
+        with Client() as client:
+            download.fetch_all([one(server, tmp_path, sha256=SHA256)], client, then=then)
+
+    with ThreadPoolExecutor(3) as pool:
+        for future in [pool.submit(run) for _ in range(3)]:
+            future.result()
+    assert seen == [DATA] * 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_whole_file_of_an_earlier_run_is_taken(server: FileServer, tmp_path: Path) -> None:

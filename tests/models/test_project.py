@@ -190,3 +190,22 @@ def test_what_not_everybody_may_read_is_published_by_no_link(tmp_path: Path) -> 
         assert f"leads to {tmp_path}/key, which not everybody may read" in said
     pinned, _ = pipeline.pin(read(folder, "m.gguf", sha256=hashlib.sha256(b"secret").hexdigest()))
     assert pinned.models[0].pin
+
+
+def test_what_lies_in_a_private_folder_is_published_by_no_link(tmp_path: Path) -> None:
+    """Whatever its own mode is; folders that are above the aikitfile too keep nobody out who may read that."""
+    (tmp_path / "home/project").mkdir(parents=True)
+    (tmp_path / "home/private/deep").mkdir(parents=True)
+    file = tmp_path / "home/private/deep/key"
+    file.write_bytes(b"secret")
+    (tmp_path / "home/project/m.gguf").symlink_to(file)
+    project = read(tmp_path / "home/project", "m.gguf")
+    pipeline.pin(project)
+    (tmp_path / "home").chmod(0o700)
+    pipeline.pin(project)
+    (tmp_path / "home/private").chmod(0o700)
+    (said,) = refusals(project)
+    assert f"leads to {file}, which not everybody may read" in said
+    assert f"`chmod o+x {tmp_path}/home/private`" in said
+    pinned, _ = pipeline.pin(read(tmp_path / "home/project", "m.gguf", sha256=hashlib.sha256(b"secret").hexdigest()))
+    assert pinned.models[0].pin

@@ -12,6 +12,7 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client, HttpError, Trouble
 from aikit_nix.image import layout
+from aikit_nix.registry import credentials
 from aikit_nix.registry.client import Repository
 from support import file_server, layouts
 from support.fake_registry import FakeRegistry
@@ -131,6 +132,18 @@ def test_a_registry_is_itself_however_it_writes_its_name(said: str, where: str) 
 def test_a_login_is_sent_to_no_address_that_is_unsafe_or_none(realm: str, said: str) -> None:
     with Client() as client, pytest.raises(AikitError, match=said):
         challenged(repository(client, "registry.example.com"), f'Bearer realm="{realm}"')
+
+
+def test_a_login_leaves_a_registry_without_tls_for_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is its own host's or this machine's, or goes over TLS."""
+    login = credentials.Login("me", "hunter2")
+    monkeypatch.setattr(credentials, "find", lambda *_: login)
+    with Client() as client:
+        there = repository(client, "registry.example.com", insecure=True)
+        with pytest.raises(
+            AikitError, match=r"http://auth\.example\.com/token, which is not encrypted and another host"
+        ):
+            challenged(there, 'Bearer realm="http://auth.example.com/token"')
 
 
 @pytest.mark.parametrize(

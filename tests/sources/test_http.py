@@ -152,7 +152,7 @@ def test_a_redirect_to_another_host(tmp_path: Path, files: FileServer, hub: Hugg
 def test_a_url_with_a_secret_is_refused_early(tmp_path: Path, query: str) -> None:
     write(tmp_path, ("m", f"https://example.com/m.gguf?{query}"))
     for command in ("check", "lock", "gen"):
-        assert "carries a secret in its query" in refused(tmp_path, command)
+        assert "carries a secret (" in refused(tmp_path, command)
 
 
 @pytest.mark.parametrize("query", ["download=true", "author=x", "keyword=x", "monkey=x", "tokenizer=x", "v=1", "raw"])

@@ -18,6 +18,9 @@ from aikit_nix.sources.names import RefusedError
         ("/m", "begins with `/`"),
         ("a/../m", "holds `..`"),
         ("a//m", "empty part"),
+        (".wh.m", "begins with `.wh.`, by which layers remove files"),
+        ("a/.wh..wh..opq", "begins with `.wh.`"),
+        ("a.wh.m", None),
         ("a\nb", "U+000A"),
         ("a\x9bb", "U+009B"),
         ("a\ud800b", "U+D800"),
@@ -29,7 +32,9 @@ def test_a_name_that_cannot_be_a_path_says_why(name: str, problem: str | None) -
     assert found is None if problem is None else problem in (found or "")
 
 
-@pytest.mark.parametrize("path", ["../m", "/m", "a/./m", "a\\..\\m", "a//m", "", ".", "a/", "m\0", "x" * 256])
+@pytest.mark.parametrize(
+    "path", ["../m", "/m", "a/./m", "a\\..\\m", "a//m", "", ".", "a/", "m\0", "x" * 256, "a/.wh.m", ".wh.a/m"]
+)
 def test_a_path_of_a_stranger_stays_below_its_folder(path: str) -> None:
     with pytest.raises(RefusedError):
         names.relative_path(path)
@@ -76,3 +81,8 @@ def test_a_path_has_an_end() -> None:
     assert names.too_long("é" * 1024) is None
     assert names.too_long("a" * 2048) is None
     assert names.too_long("é" * 1024 + "a") == names.too_long("a" * 2049) == "has more than 2048 bytes"
+
+
+def test_a_file_that_would_remove_another_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"begins with `\.wh\.`"):
+        names.file_name(".wh.m.gguf")

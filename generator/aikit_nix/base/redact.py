@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 
+# The one list of keys, in a query or behind a `;` or a `#`, whose value opens something: presigned addresses of the clouds,
+# what services call their tokens.
 _SECRET_KEY = re.compile(
-    r"token|sig(nature)?$|key|secret|passw|pwd|credential|auth|policy|session|jwt|^_state$|^x-(amz|goog|ms)-",
+    r".*token|.*secret.*|(.*[-_.])?(pass|passwd|password|passphrase|pwd)|.*credentials?|.*signature|(.*[-_.])?(sig|sas|jwt)"
+    r"|(.*[-_.])?session([-_.]?id)?|policy|(.*[-_.])?o?auth(orization|key)?|(.*[-_.])?key"
+    r"|(aws|api|access|private|account|client|user|secret|sub)+[-_.]?key([-_.]?id)?|key-pair-id|_state|x-(amz|goog|ms)-.*",
     re.IGNORECASE,
 )
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>`]+", re.IGNORECASE)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[^\s'\"<>`]+", re.IGNORECASE)  # not longer: that cost its square
 _INNER = re.compile(r"://[^/@?&\s]*@")  # of an address in an address, as some proxies have it
 _LONGEST = 1000  # characters of a message that came from elsewhere
 
@@ -42,10 +46,15 @@ def blank(url: str) -> str:
         authority = rest  # a password with one of these in it: no port looks like that
     userinfo, at, _ = authority.rpartition("@")
     address, _, _ = rest[len(userinfo + at) :].partition("#")
-    place, mark, query = address.partition("?")
-    place = f"{scheme}{slashes}{'***' if userinfo else ''}{at}{place}"
-    whole = place + mark + "&".join(_pair(pair) for pair in query.split("&"))
+    place, *pairs = re.split("([?&;])", address)
+    whole = f"{scheme}{slashes}{'***' if userinfo else ''}{at}{place}" + "".join(map(_pair, pairs))
     return _line(_INNER.sub("://***@", whole))
+
+
+def secret_key(address: str) -> str | None:
+    """The first key in an address that carries a secret, as it is written there: what must not be kept."""
+    pairs = (pair.partition("=") for pair in re.split("[?&;#]", address)[1:])
+    return next((key for key, equals, _ in pairs if equals and _is_secret(key)), None)
 
 
 def shown(text: str) -> str:
@@ -62,7 +71,13 @@ def without_secrets(text: str) -> str:
 
 def _pair(pair: str) -> str:
     key, equals, _ = pair.partition("=")
-    return f"{key}=***" if equals and _SECRET_KEY.search(key) else pair
+    return f"{key}=***" if equals and _is_secret(key) else pair
+
+
+def _is_secret(key: str) -> bool:
+    from urllib.parse import unquote_plus
+
+    return _SECRET_KEY.fullmatch(unquote_plus(key[:200]).strip()) is not None
 
 
 def _line(text: str) -> str:

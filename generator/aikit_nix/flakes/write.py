@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aikit_nix.base import data, files
 from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.redact import secret_key
 from aikit_nix.flakes import library
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.plan import Packages, Plan
@@ -24,9 +25,7 @@ _MAX_SEALS = 1 << 20
 DEBIAN_LOCK = f"{AIKIT}/packages/debian/lock.json"
 # What a flake reference may hold here: it is the one value that stands in Nix code.
 _FLAKE_REF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9/._~+:@?=&%-]+")
-_SECRET = re.compile(
-    r"//[^/@]*:[^/@]*@|https?://[^/@]*@|[?&]([^=&]*(token|secret|password|key|sig)[^=&]*)=", re.IGNORECASE
-)
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]*@|https?://[^/@]*@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ def _nixpkgs(given: str) -> str:
 
 
 def _reference(given: str, option: str, also: str = "") -> str:
-    if secret := _SECRET.search(given):
-        what = f"`{secret[1]}=`" if secret[1] else "a password"
+    if (key := secret_key(given)) or _PASSWORD.search(given):
+        what = f"`{key}=`" if key else "a password"
         raise error(
             f"{option} carries {what}, which would stand in flake.nix and in the world-readable Nix store:"
             " put it into Nix's `access-tokens` or netrc-file, and give the reference without it"

@@ -259,14 +259,12 @@ class Client:
                     raise HttpError(
                         Trouble.REFUSED, f"{blank(str(address))} redirects a question to {blank(str(target))}"
                     )
-                kept = http_address.harmless(sent)
-                if address.scheme == "https" and target.scheme == "http" and len(kept) < len(sent):
+                if address.scheme == "https" and target.scheme == "http":  # a hash may be learned from the answer
                     raise HttpError(
                         Trouble.REFUSED,
-                        f"{blank(str(address))} redirects a request with credentials to {blank(str(target))}, "
-                        "which is not encrypted",
+                        f"{blank(str(address))} redirects to {blank(str(target))}, which is not encrypted",
                     )
-                sent = kept
+                sent = http_address.harmless(sent)
             if target.userinfo:
                 target = target.copy_with(username=None, password=None)
             address = target

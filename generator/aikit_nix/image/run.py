@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,8 @@ from aikit_nix.image.layout import Image
 BUBBLEWRAP = "bubblewrap"
 _BACKLOG = 1024  # connections that wait
 _LOG_LINES = 15
+_LONGEST_LINE = 64 << 10  # bytes, of what a server says
+_LAST_WORDS = 5.0  # seconds for what it said before it ended
 _ENGINES = (containers.PODMAN, containers.DOCKER, containers.NERDCTL)
 _NOT_STARTED = (125, 126, 127)  # the status of `docker run` and `podman run` where no container came to be
 
@@ -80,17 +84,29 @@ def _terminated() -> Iterator[None]:
 
 
 @contextmanager
-def _log(scratch: str, quiet: bool) -> Iterator[IO[bytes] | None]:
-    if not quiet:
-        yield None
+def _log(scratch: str, quiet: bool) -> Iterator[IO[bytes]]:
+    """Where the server's words go: into a file, or, escaped as all that is printed, to stderr."""
+    if quiet:
+        with Path(scratch, "log").open("w+b") as file:
+            yield file
         return
-    with Path(scratch, "log").open("w+b") as file:
-        yield file
+    out, into = os.pipe()
+    with open(out, "rb") as said, open(into, "wb") as log:  # noqa: PTH123 (descriptors)
+        reader = threading.Thread(target=_show, args=[said], daemon=True)
+        reader.start()
+        yield log
+        log.close()
+        reader.join(_LAST_WORDS)
+
+
+def _show(said: IO[bytes]) -> None:
+    for line in iter(lambda: said.readline(_LONGEST_LINE), b""):
+        console.say(line.decode(errors="replace").rstrip("\r\n"), err=True)
 
 
 @contextmanager
 def _in_engine(
-    image: Image, source: str, engine: Engine, port: int, arguments: tuple[str, ...], log: IO[bytes] | None
+    image: Image, source: str, engine: Engine, port: int, arguments: tuple[str, ...], log: IO[bytes]
 ) -> Iterator[Server]:
     if not load.is_loaded(image, engine):
         load.load(image, find.stream_of(source)[1], engine)
@@ -98,7 +114,7 @@ def _in_engine(
         port = listener.getsockname()[1]  # it is free
     gpu = image.labels.get("aikit-nix.runtime") == "cuda"
     argv = engine.run(image.name, port, arguments, gpu=gpu)
-    with process.start(argv, stdout=log or subprocess.DEVNULL, stderr=log, own_group=True) as running:
+    with process.start(argv, stdout=log, stderr=log, own_group=True) as running:
         try:
             yield Server(f"http://127.0.0.1:{port}", running)
         finally:
@@ -107,7 +123,7 @@ def _in_engine(
 
 @contextmanager
 def _in_bubblewrap(
-    found: find.Layout, scratch: Path, port: int, arguments: Sequence[str], log: IO[bytes] | None
+    found: find.Layout, scratch: Path, port: int, arguments: Sequence[str], log: IO[bytes]
 ) -> Iterator[Server]:
     if problem := sandbox.missing():
         raise error(f"{problem}; {containers.none_works(_ENGINES)}", code="no-engine")
@@ -131,14 +147,14 @@ def _listen(port: int) -> socket.socket:
         ) from None
 
 
-def _wait(server: Server, image: Image, log: IO[bytes] | None, engine: Engine | None) -> None:
+def _wait(server: Server, image: Image, log: IO[bytes], engine: Engine | None) -> None:
     """Until it is ready, however long it loads its model. Raises AikitError where it ends before."""
     path = _ready_path(image)
     with Client(Patience(connect=2, read=5, answer=5, attempts=1)) as client:
         while True:
             if (status := server.process.poll()) is not None:
                 said = ""
-                if log:
+                if log.seekable():
                     log.seek(0)
                     said = "".join(
                         f"\n{line}" for line in log.read().decode(errors="replace").splitlines()[-_LOG_LINES:]

@@ -98,9 +98,7 @@ def fetch_all(
 
         def work(download: Download) -> Fetched:
             with progress.file(download.name, download.size) as bar:
-                done = _Transfer(download, client, pace or Pace(), bar, cancelled).run()
-                then(done)
-                return done
+                return _Transfer(download, client, pace or Pace(), bar, cancelled).run(then)
 
         pool = ThreadPoolExecutor(max(1, jobs))
         try:
@@ -140,11 +138,14 @@ class _Transfer:
         self._inherited = False  # bytes of an earlier run are in it
         self._renewals: Counter[int] = Counter()  # of credentials, by the bytes that were there
 
-    def run(self) -> Fetched:
+    def run(self, then: Callable[[Fetched], object]) -> Fetched:
         """Raises AikitError that names the download."""
         download = self._download
         try:
-            return Fetched(download, download.to, self._fetch(), self._sunk, self._validator)
+            with Partial(download.to, self._wait_for_other) as partial:
+                done = Fetched(download, download.to, self._fetch(partial), self._sunk, self._validator)
+                then(done)  # still alone with the file, which may be thrown away now
+                return done
         except HttpError as problem:
             message = f"{download.name}: {problem.message}{download.hint(problem)}"
             raise error(message, download.at, problem.code) from None
@@ -154,34 +155,33 @@ class _Transfer:
         finally:
             self._forget()
 
-    def _fetch(self) -> Digests:
-        with Partial(self._download.to, self._wait_for_other) as partial:
-            if partial.is_whole() and (digests := self._whole(partial)):
-                return digests
-            self._resume(partial)
-            tries = self._client.tries()
-            best = partial.size
-            while True:
-                try:
-                    if self._total is None or partial.size < self._total or self._total == 0:
-                        self._receive(partial)
-                    digests = self._digests(partial)
-                    if self._is_right(digests, partial):
-                        if self._sink:
-                            self._sunk = self._sink.finish()
-                        partial.finish(safe=self._sunk is None)
-                        return digests
-                except HttpError as problem:
-                    if self._cancelled.is_set():
-                        raise
-                    if self._renewed(problem, partial.size):
-                        continue
-                    if partial.size >= best + _PROGRESS:
-                        best = partial.size
-                        tries.progressed()
-                    tries.failed(problem)
-                    if not self._resumable():
-                        self._restart(partial)
+    def _fetch(self, partial: Partial) -> Digests:
+        if partial.is_whole() and (digests := self._whole(partial)):
+            return digests
+        self._resume(partial)
+        tries = self._client.tries()
+        best = partial.size
+        while True:
+            try:
+                if self._total is None or partial.size < self._total or self._total == 0:
+                    self._receive(partial)
+                digests = self._digests(partial)
+                if self._is_right(digests, partial):
+                    if self._sink:
+                        self._sunk = self._sink.finish()
+                    partial.finish(safe=self._sunk is None)
+                    return digests
+            except HttpError as problem:
+                if self._cancelled.is_set():
+                    raise
+                if self._renewed(problem, partial.size):
+                    continue
+                if partial.size >= best + _PROGRESS:
+                    best = partial.size
+                    tries.progressed()
+                tries.failed(problem)
+                if not self._resumable():
+                    self._restart(partial)
 
     def _renewed(self, problem: HttpError, size: int) -> bool:
         """Whether there are other credentials to try than those that were not taken: tokens of registries live for minutes.

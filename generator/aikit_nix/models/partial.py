@@ -52,6 +52,7 @@ class Partial:
         self._part = place.with_name(f"{place.name}.part")
         self._note = place.with_name(f"{place.name}.state")
         self._waiting = waiting
+        self._finished = False
         self._syncing: threading.Thread | None = None
         self._synced_at = time.monotonic()
 
@@ -64,8 +65,10 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         self._join()
-        if self.size == 0:
-            self._part.unlink(missing_ok=True)  # made for its lock alone
+        if self.size == 0 or self._finished:  # it is there for its lock alone, unless it is another's already
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._descriptor), self._part.stat()):
+                    self._part.unlink()
         os.close(self._descriptor)
 
     def is_whole(self) -> bool:
@@ -130,8 +133,16 @@ class Partial:
             os.fsync(self._descriptor)
         if self.state and safe:
             self._write_state(replace(self.state, synced=self.size))
-        os.replace(self._part, self.place)  # noqa: PTH105
+        # Beside its place it stays where it is locked, until nobody needs to be alone with it.
+        spare = self._part.with_name(f"{self._part.name}~")
+        spare.unlink(missing_ok=True)
+        try:
+            os.link(self._part, spare)
+        except OSError:  # a file system without hard links
+            spare = self._part
+        os.replace(spare, self.place)  # noqa: PTH105
         files.sync_folder(self.place.parent)
+        self._finished = True
 
     def discard(self) -> None:
         """Throw away all that is there."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -184,10 +183,11 @@ def local_files(model: Model, folder: Path) -> list[tuple[str, Path]]:
         raise _unfit(model, refused) from None
     if model.pin is None:
         for target in _outside(found, folder):
-            if not target.stat().st_mode & stat.S_IROTH:
+            if closed := sources.local.private(target, folder):
+                mend = f"chmod o+{'r' if closed == target else 'x'} {closed}"
                 raise error(
                     f"source {source.text!r} leads to {target}, which not everybody may read, unlike the Nix store and the"
-                    " image: if it is the model, write its sha256 here, or `chmod o+r` it",
+                    f" image: if it is the model, write its sha256 here, or `{mend}`",
                     model.source.at,
                     "link-outside",
                 )

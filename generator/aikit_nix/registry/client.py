@@ -294,6 +294,12 @@ class Repository:
 
     def _token(self, said: Mapping[str, str], login: credentials.Login | None) -> str:
         realm = self.address(self._base, said["realm"], "its login")
+        to, own = urlsplit(realm), urlsplit(self._base)
+        if login and to.scheme == "http" and to.netloc != own.netloc and not is_loopback(to.hostname or ""):
+            raise error(
+                f"{self} sends its login to {redact.blank(realm)}, which is not encrypted and another host",
+                code="registry",
+            )
         scopes = self._scopes
         if self._reads and "scope" in said:
             scopes = [said["scope"]]

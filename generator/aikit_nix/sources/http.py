@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
+from aikit_nix.base.redact import secret_key
 from aikit_nix.sources.names import RefusedError, file_name
 
 _HOST = re.compile(
@@ -15,10 +16,6 @@ _HOST = re.compile(
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\]")
 # RFC 3986, less the brackets, which curl would read as a pattern
 _URL_SAFE = "!#$%&'()*+,-./:;=?@_~"
-# Keys of a query that carry a secret: presigned URLs of the clouds, and what services call their tokens.
-_SECRET = re.compile(
-    r"(?i)(x-(amz|goog)-(signature|credential|security-token)|sig|signature|.*token|.*secret|.*password|api[_-]?key|key|auth|authorization|awsaccesskeyid)"
-)
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,9 @@ def clean(text: str) -> str:
     host = parts.netloc.rpartition(":")[0] if port is not None or parts.netloc.endswith(":") else parts.netloc
     if not (_HOST.fullmatch(host) or _IPV6.fullmatch(host)) or len(host) > 253:
         raise RefusedError(f"has no usable host: `{host}`")
-    secret = next((key for key, _ in parse_qsl(parts.query, keep_blank_values=True) if _SECRET.fullmatch(key)), None)
-    if secret:
+    if secret := secret_key(text):
         raise RefusedError(
-            f"carries a secret in its query (`{secret}=`), which would end up in the flake and in world-readable"
+            f"carries a secret (`{secret}=`), which would end up in the flake and in world-readable"
             " files of the Nix store: download the file and give its path, or use a URL without it"
         )
     if re.search(r"%(?![0-9A-Fa-f]{2})", parts.path):

@@ -75,6 +75,18 @@ def outside(file: Path, folder: Path) -> Path | None:
     return None if target.is_relative_to(folder.resolve()) else target
 
 
+def private(target: Path, folder: Path) -> Path | None:
+    """What keeps others from a file outside of the aikitfile's `folder`: its own mode, or that of a folder above it that is
+    not above the aikitfile too; None where everybody may read it.
+    """
+    if not target.stat().st_mode & stat.S_IROTH:
+        return target
+    shared = {folder.resolve(), *folder.resolve().parents}
+    return next(
+        (each for each in target.parents if each not in shared and not each.stat().st_mode & stat.S_IXOTH), None
+    )
+
+
 def walk(folder: Path, shown: str) -> Iterator[str]:
     """The paths of all files below a folder; symlinks to folders are not followed. Raises RefusedError."""
     count = 0

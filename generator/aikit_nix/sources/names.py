@@ -7,6 +7,7 @@ import re
 from aikit_nix.base.errors import RefusedError as RefusedError
 
 MODELS = "/models"
+WHITE_OUT = ".wh."  # OCI image specification, layer.md, "Whiteouts"
 _NAME_MAX = 255  # bytes of one path component, on every Linux file system
 _PATH_MAX = 2048  # bytes of a name below /models: Linux takes 4096 for a path, of which others stand before and behind
 _MOST_SHARDS = 1000
@@ -35,6 +36,8 @@ def name_problem(name: str) -> str | None:
         return "holds `..`, which would leave /models"
     if "" in parts:
         return "has an empty part between two `/`"
+    if any(part.startswith(WHITE_OUT) for part in parts):
+        return f"has a part that begins with `{WHITE_OUT}`, by which layers remove files"
     long = next((part for part in parts if len(part.encode(errors="replace")) > _NAME_MAX - len(".tmpl")), None)
     return f"has a part of more than {_NAME_MAX - len('.tmpl')} bytes" if long else None
 
@@ -60,6 +63,8 @@ def file_name(file: str) -> str:
         raise RefusedError(f"names no file: `{file}` is a folder")
     if bad := unprintable(file):
         raise RefusedError(f"has a file name that holds {bad}")
+    if file.startswith(WHITE_OUT):
+        raise RefusedError(f"has a file name that begins with `{WHITE_OUT}`, by which layers remove files")
     if len(file.encode()) > _NAME_MAX:
         raise RefusedError(f"has a file name of more than {_NAME_MAX} bytes")
     return file
