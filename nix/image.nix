@@ -6,11 +6,14 @@
 #          where they are there, have the server's and the certificates' files, and the image then needs no store path
 # plan     the parsed plan.json
 # runtime  one of the plan's
+# created  the time that the image claims: that of its packages, in seconds since 1970 or by RFC 3339. Engines delete images
+#          by their age, so it is no constant
 {
   pkgs,
   engine,
   plan,
   runtime,
+  created ? 1,
 }:
 
 let
@@ -219,7 +222,7 @@ let
       inherit (plan.image) name;
       inherit tag;
       architecture = architectures.${pkgs.stdenv.hostPlatform.system};
-      created = "1970-01-01T00:00:01Z";
+      inherit created;
       config = {
         # All settings, so that a user's arguments come on top of them.
         Entrypoint = [ engine.name ] ++ plan.entrypoint;

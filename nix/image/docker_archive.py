@@ -1,6 +1,7 @@
 """Write an image as a docker-archive, reading each model once, straight from its file.
 
     docker_archive.py SPEC.json > IMAGE.tar
+    docker_archive.py SPEC.json --oci > IMAGE.tar    as an OCI layout in a tar, by whose manifest containerd knows the image
     docker_archive.py SPEC.json --id             prints the image's ID, which is its configuration's digest
 
 SPEC.json: {"layout": the folder that layout.py made, "name": "NAME:TAG", "models": [{"path", "file"}]}; the models are the
@@ -31,15 +32,15 @@ class Image:
         self.layout = Path(spec["layout"])
         self.name = spec["name"]
         self.models = spec["models"]
-        (entry,) = json.loads((self.layout / "index.json").read_bytes())["manifests"]
-        manifest = json.loads(self.blob(entry).read_bytes())
+        (self.manifest,) = json.loads((self.layout / "index.json").read_bytes())["manifests"]
+        manifest = json.loads(self.blob(self.manifest).read_bytes())
         self.config, self.layers = manifest["config"], manifest["layers"]
 
     def blob(self, descriptor: dict[str, Any]) -> Path:
         return self.layout / "blobs" / descriptor["digest"].replace(":", "/")
 
-    def files(self) -> Iterator[tuple[str, dict[str, Any], Iterable[bytes], str]]:
-        """Of each file of the archive its name, its descriptor, its bytes, and what it is to people."""
+    def files(self) -> Iterator[tuple[dict[str, Any], Iterable[bytes], str]]:
+        """Of each blob its descriptor, its bytes, and what it is to people; the configuration last."""
         written = set()
         for index, layer in enumerate(self.layers):
             if layer["digest"] in written:
@@ -48,18 +49,14 @@ class Image:
             if index < len(self.models):
                 model = self.models[index]
                 blocks = model_layer.blocks(model["path"], Path(model["file"]))
-                yield layer_name(layer), layer, blocks, f"{model['path']} ({model['file']})"
+                yield layer, blocks, f"{model['path']} ({model['file']})"
             else:
-                yield layer_name(layer), layer, read(self.blob(layer)), str(self.blob(layer))
-        yield config_name(self.config), self.config, read(self.blob(self.config)), str(self.blob(self.config))
+                yield layer, read(self.blob(layer)), str(self.blob(layer))
+        yield self.config, read(self.blob(self.config)), str(self.blob(self.config))
 
 
-def layer_name(layer: dict[str, Any]) -> str:
-    return f"{layer['digest'].removeprefix('sha256:')}/layer.tar"
-
-
-def config_name(config: dict[str, Any]) -> str:
-    return f"{config['digest'].removeprefix('sha256:')}.json"
+def hex_of(descriptor: dict[str, Any]) -> str:
+    return descriptor["digest"].removeprefix("sha256:")
 
 
 def read(file: Path) -> Iterator[bytes]:
@@ -78,10 +75,20 @@ def write(data: bytes) -> None:
     sys.stdout.buffer.write(data)
 
 
-def stream(image: Image) -> None:
+def write_file(name: str, data: bytes) -> None:
+    write(entry(name, len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+
+
+def stream(image: Image, *, oci: bool) -> None:
     """Raises ValueError when a file is another one than the manifest says, OSError when it cannot be read."""
-    for name, descriptor, blocks, what in image.files():
-        write(entry(name, descriptor["size"]))
+
+    def name(descriptor: dict[str, Any]) -> str:
+        if oci:
+            return f"blobs/sha256/{hex_of(descriptor)}"
+        return f"{hex_of(descriptor)}.json" if descriptor is image.config else f"{hex_of(descriptor)}/layer.tar"
+
+    for descriptor, blocks, what in image.files():
+        write(entry(name(descriptor), descriptor["size"]))
         digest, size = hashlib.sha256(), 0
         for block in blocks:
             digest.update(block)
@@ -95,15 +102,13 @@ def stream(image: Image) -> None:
                 "check it with `nix-store --verify-path`, or its pin"
             )
         write(bytes(-size % tarfile.BLOCKSIZE))
-    manifest = [
-        {
-            "Config": config_name(image.config),
-            "RepoTags": [image.name],
-            "Layers": [layer_name(layer) for layer in image.layers],
-        }
-    ]
-    data = json.dumps(manifest).encode()
-    write(entry("manifest.json", len(data)) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+    if oci:
+        write_file(name(image.manifest), image.blob(image.manifest).read_bytes())
+        for file in ("oci-layout", "index.json"):
+            write_file(file, (image.layout / file).read_bytes())
+    else:
+        listed = {"Config": name(image.config), "RepoTags": [image.name], "Layers": list(map(name, image.layers))}
+        write_file("manifest.json", json.dumps([listed]).encode())
     write(bytes(tarfile.RECORDSIZE))
     sys.stdout.buffer.flush()
 
@@ -112,13 +117,13 @@ def main(spec_file: str, *options: str) -> None:
     image = Image(json.loads(Path(spec_file).read_text(encoding="utf-8")))
     if options == ("--id",):
         sys.stdout.write(image.config["digest"] + "\n")
-    elif options:
+    elif options not in ((), ("--oci",)):
         sys.exit(f"error: the image goes to standard output, and {' '.join(options)} is no option")
     elif sys.stdout.isatty():
         sys.exit("error: the image goes to standard output: pipe it into `podman load`, `docker load` or a file")
     else:
         try:
-            stream(image)
+            stream(image, oci=bool(options))
         except (OSError, ValueError) as problem:
             # Python empties its buffer once more at the end, and would report the same again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,7 +6,7 @@ of the base are links to where they are already, and so are a model's where SPEC
 SPEC.json:
     name, tag        the image's reference
     architecture     as OCI writes it: amd64, arm64
-    created          the time that the image claims, RFC 3339
+    created          the time that the image claims, RFC 3339 or seconds since 1970
     config           how to run it: Entrypoint, Env, Labels …
     models           from the bottom: {"path", "layer": {"digest", "size"} or a JSON file with them, "blob": file or null}
     base             above them: folders that layers.py made
@@ -15,6 +15,7 @@ SPEC.json:
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,14 @@ def encode(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def moment(created: str | int) -> str:
+    """RFC 3339."""
+    return created if isinstance(created, str) else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created))
+
+
 def main(spec_file: str, out: str) -> None:
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
+    created = moment(spec["created"])
     layers = layers_of(spec)
     blobs = Path(out, "blobs/sha256")
     blobs.mkdir(parents=True)
@@ -81,10 +88,10 @@ def main(spec_file: str, out: str) -> None:
     labels = spec["config"].get("Labels", {})
     config = {
         **platform,
-        "created": spec["created"],
+        "created": created,
         "config": spec["config"],
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
-        "history": [{"created": spec["created"], "created_by": layer["created_by"]} for layer in layers],
+        "history": [{"created": created, "created_by": layer["created_by"]} for layer in layers],
     }
     manifest = {
         "schemaVersion": 2,

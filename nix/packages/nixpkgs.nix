@@ -35,5 +35,6 @@ let
 in
 {
   inherit pkgs;
+  created = nixpkgs.lastModified or 1;
   engine = import ../engines { inherit pkgs plan runtime; };
 }

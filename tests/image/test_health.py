@@ -63,7 +63,7 @@ def test_docker_says_whether_the_server_is_well(archive: Path, docker: dict[str,
         pytest.skip(f"docker starts no container here: {of_the_machine(problem)}")
     try:
         until(health, "healthy")
-        run("kill", "--signal", "STOP", container)
+        run("kill", "--signal", "TSTP", container)
         until(health, "unhealthy")
     finally:
         run("rm", "--force", container)
@@ -95,7 +95,7 @@ def test_podman_says_whether_the_server_is_well(
                 return "well" if asked.returncode == 0 else "not well"
 
             until(health, "well")
-            engine.run("kill", "--signal", "STOP", container)
+            engine.run("kill", "--signal", "TSTP", container)
             until(health, "not well")
         finally:
             engine.run("rm", "--force", "--time", "0", container)

@@ -155,6 +155,10 @@ def test_an_image_of_debians_files_has_no_store_path(library: Library, tmp_path:
     image = unpack(library.build("oci", models=[model(tmp_path, b"m")]), root)
     assert not any(layer.store_paths for layer in image.layers)
     assert not (root / "nix").exists()
+    # Engines delete images by their age: it is that of the packages
+    assert (
+        image.configuration["created"] == json.loads((library.folder / "packages/debian/lock.json").read_text())["date"]
+    )
     assert (root / "usr/libexec/aikit-nix").stat().st_mode & 0o777 == 0o755
     assert [step["created_by"] for step in image.configuration["history"]][-3:] == [
         "Debian packages",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def write_spec(folder: Path, **changes: Any) -> Path:
         "name": "tiny",
         "tag": "avx",
         "architecture": "arm64",
-        "created": "1970-01-01T00:00:01Z",
+        "created": 1783791668,
         "config": {"Labels": {"org.opencontainers.image.title": "Ü", "other": "x"}},
         "models": [{"path": MODEL, "layer": model_layer.describe(MODEL, folder / "model.gguf"), "blob": None}],
         "base": [str(base)],
@@ -77,6 +79,7 @@ def test_it_says_what_the_image_is(tmp_path: Path) -> None:
     config = blob(out, manifest["config"])
     assert config["rootfs"]["diff_ids"] == [layer["digest"] for layer in manifest["layers"]]
     assert [step["created_by"] for step in config["history"]] == [f"model layer: {MODEL}", "dockerTools: texts"]
+    assert {config["created"], *(step["created"] for step in config["history"])} == {"2026-07-11T17:41:08Z"}
     assert config["architecture"] == "arm64"
 
 
@@ -149,6 +152,15 @@ def test_the_archive_is_the_same_image(tmp_path: Path) -> None:
     assert read.names == ("tiny:avx",)
     assert (tmp_path / "root" / MODEL.lstrip("/")).read_bytes() == CONTENT
     assert script("docker_archive.py", spec, "--id").stdout.decode() == f"{read.digest}\n"
+
+
+def test_for_containerd_the_archive_is_the_layout(tmp_path: Path) -> None:
+    done = script("docker_archive.py", archive_spec(tmp_path), "--oci")
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(tmp_path / "there", filter="data")
+    assert (tmp_path / "there/index.json").read_bytes() == (tmp_path / "layout/index.json").read_bytes()
+    assert unpack(tmp_path / "there").names == ("docker.io/library/tiny:avx",)
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1] + b"x", CONTENT[:-1], CONTENT + b"x", b""])

@@ -11,11 +11,13 @@ from aikit_nix.base.errors import error
 
 @dataclass(frozen=True)
 class Engine:
-    """A program that takes images. `works` is a command that fails where it cannot, `load` takes a docker-archive on stdin."""
+    """A program that takes images. `works` is a command that fails where it cannot, `load` takes on stdin what the
+    stream script writes."""
 
     program: str
     works: tuple[str, ...]
     load: tuple[str, ...]
+    stream: tuple[str, ...] = ()  # options of the flake's stream script
     gpu: str = ""  # the option that gives a container the GPUs; empty where it runs none
 
     def problem(self) -> str | None:
@@ -33,11 +35,11 @@ class Engine:
         return [*words, "--publish", f"127.0.0.1:{port}:8080", name, *arguments]
 
 
-DOCKER = Engine("docker", ("info",), ("load",), "--gpus=all")
-PODMAN = Engine("podman", ("info",), ("load",), "--device=nvidia.com/gpu=all")
-NERDCTL = Engine("nerdctl", ("info",), ("load",), "--gpus=all")
+DOCKER = Engine("docker", ("info",), ("load",), gpu="--gpus=all")
+PODMAN = Engine("podman", ("info",), ("load",), gpu="--device=nvidia.com/gpu=all")
+NERDCTL = Engine("nerdctl", ("info",), ("load",), gpu="--gpus=all")
 # containerd's own, which runs nothing for people
-CTR = Engine("ctr", ("version",), ("images", "import", "-"))
+CTR = Engine("ctr", ("version",), ("images", "import", "-"), ("--oci",))
 ENGINES = {engine.program: engine for engine in (DOCKER, PODMAN, NERDCTL, CTR)}
 
 

@@ -23,7 +23,7 @@ def load(image: Image, stream: Path, engine: Engine) -> None:
     with (
         console.progress(1, image.size) as progress,
         progress.file(image.name, image.size) as bar,
-        process.start([stream], stderr=subprocess.PIPE) as source,
+        process.start([stream, *engine.stream], stderr=subprocess.PIPE) as source,
         process.start(
             [engine.program, *engine.load], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as target,

@@ -286,6 +286,7 @@ let
 in
 {
   inherit pkgs;
+  created = lock.date;
 
   engine = {
     package = engine;
