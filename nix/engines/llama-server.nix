@@ -17,6 +17,8 @@ let
     else
       runtimes.${runtime}.instructions;
 
+  without = unwanted: builtins.filter (input: !builtins.elem input unwanted);
+
   flag = name: value: "-D${name}:BOOL=${if value then "ON" else "OFF"}";
 
   cuda = runtime == "cuda";
@@ -34,9 +36,11 @@ let
 
         # The web interface is left out: it would bring Node.js and hundreds of npm packages into the build.
         # spirv-headers is for Vulkan.
-        nativeBuildInputs = builtins.filter (
-          input: builtins.match "nodejs.*|npm-.*|spirv-headers" (input.pname or input.name or "") == null
-        ) old.nativeBuildInputs;
+        nativeBuildInputs = without [
+          pkgs.nodejs_latest
+          pkgs.npmHooks.npmConfigHook
+          pkgs.spirv-headers
+        ] old.nativeBuildInputs;
         npmDeps = null;
         npmDepsHash = null;
         preConfigure = ''
@@ -44,7 +48,7 @@ let
         '';
 
         # Without openssl: the models are in the image, the server downloads nothing.
-        buildInputs = builtins.filter (input: input != pkgs.openssl) old.buildInputs;
+        buildInputs = without [ pkgs.openssl ] old.buildInputs;
 
         cmakeFlags =
           old.cmakeFlags
