@@ -100,6 +100,25 @@ def test_both_vendors_run_the_same(origin: Path) -> None:
             assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_every_week_the_pins_are_renewed(origin: Path) -> None:
+    _, github = pipeline(origin, "github")
+    _, gitlab = pipeline(origin, "gitlab")
+    # YAML 1.1 reads the key `on` as true.
+    (triggers,) = (value for key, value in github.items() if str(key) == "True")
+    assert triggers["schedule"] == [{"cron": "23 4 * * 1"}]
+    assert github["jobs"]["renew"]["if"] == "github.event_name == 'schedule'"
+    assert gitlab["renew"]["rules"] == [{"if": '$CI_PIPELINE_SOURCE == "schedule"'}]
+    said = "\n".join(gitlab["renew"]["script"])
+    order = [
+        "aikit-nix debian-lock -o",
+        "aikit-nix gen --lock",
+        "nix build --offline",
+        "grype oci-dir:result",
+        "git push",
+    ]
+    assert sorted(order, key=said.index) == order
+
+
 class Runner:
     """A machine that runs a job's steps by hand: an empty store, a clone of the repository, what other jobs left it."""
 

@@ -11,6 +11,7 @@ from aikit_nix.base.redact import shown
 from aikit_nix.flakes import choices
 from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.plan import Packages
 from aikit_nix.models import lock
 
 VENDORS = ("github", "gitlab")
@@ -40,6 +41,7 @@ def pipeline(vendor: str, install: str, aikitfile: Path, lock_path: Path | None,
         flake=_plain("the flake", _inside(found.folder)),
         tag=_plain("the image's tag", found.reference(system).rpartition(":")[2]),
         actions=_ACTIONS,
+        debian_lock=flake.DEBIAN_LOCK if found.plan.packages is Packages.DEBIAN else None,
         own_pins=flake.DEBIAN_LOCK if choices.read(found.folder).debian_lock else None,
     )
 
