@@ -148,8 +148,8 @@ def main() -> None:
     """Entry point. Exit status: 0 done, 1 something that the user can mend, 2 a wrong command line, 130 interrupted,
     143 and 129 terminated and hung up.
     """
-    # A process this short: collecting garbage costs more than it frees
-    gc.disable()
+    # Most commands are too short for it: collecting garbage costs more than it frees
+    gc.set_threshold(100_000)
     console.prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the latter

@@ -34,7 +34,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of an aikitfile; what else the tests keep lies beside it."""
     flakes.environment(tmp_path, monkeypatch)
     (tmp_path / "project").mkdir()
-    subprocess.run(["git", "init", "-q", tmp_path / "project"], check=True)
     return tmp_path / "project"
 
 

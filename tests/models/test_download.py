@@ -241,42 +241,6 @@ def test_what_follows_a_download_may_fail(server: FileServer, tmp_path: Path) ->
     assert (tmp_path / "m.gguf").read_bytes() == DATA
 
 
-class Sink:
-    """What took the bytes of a download, each time that it began."""
-
-    def __init__(self, all_of_them: list[Sink]) -> None:
-        all_of_them.append(self)
-        self.data = b""
-        self.ended = ""
-
-    def write(self, block: bytes) -> None:
-        self.data += block
-
-    def finish(self) -> Path | None:
-        self.ended = "finished"
-        return Path("/sunk")
-
-    def abort(self) -> None:
-        self.ended = self.ended or "aborted"
-
-
-def test_a_sink_gets_the_bytes_of_one_file(server: FileServer, tmp_path: Path) -> None:
-    sinks: list[Sink] = []
-    server.failures["/m"] = [Failure(cut=6 << 20)] + [Failure(status=503)] * 9
-    problem(one(server, tmp_path, sink=lambda: Sink(sinks)))
-    del server.failures["/m"][:]
-    (done,) = fetch(one(server, tmp_path, sink=lambda: Sink(sinks)))
-    assert [sink.ended for sink in sinks] == ["aborted", "finished"]
-    assert (sinks[1].data, done.sunk) == (DATA, Path("/sunk"))
-    del sinks[:]
-    problem(one(server, tmp_path, sha256="0" * 64, sink=lambda: Sink(sinks)))
-    server.ranges = False
-    server.failures["/m"] = [Failure(cut=6 << 20)]
-    fetch(one(server, tmp_path, sha256=SHA256, sink=lambda: Sink(sinks)))
-    assert [sink.ended for sink in sinks] == ["aborted", "aborted", "finished"]
-    assert sinks[2].data == DATA
-
-
 def test_several_at_a_time(server: FileServer, tmp_path: Path) -> None:
     server.rate = 20 << 20
     server.files |= {f"/{index}": DATA[index:] for index in range(6)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.models import fetch
 from aikit_nix.models import project as pipeline
 from aikit_nix.nix import store
+from support import library
 from support.contents import NEW, content, left_in_store
 
 
@@ -154,3 +156,31 @@ def test_a_content_address_makes_nixs_own_path(algorithm: str, recursive: bool) 
 )
 def test_what_is_no_content_address_makes_no_path(address: str) -> None:
     assert store.addressed(address, "x") is None
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_file_that_is_consumed_is_on_the_disk_once(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    data = os.urandom(1 << 20)
+    size = 100 << 20
+    with file.open("wb") as out:
+        for number in range(size >> 20):
+            out.write(number.to_bytes(8, "big") + data[8:])
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    before = file.stat().st_blocks
+    assert store.add(file, "m.gguf", sha256, consume=True)
+    path = store.store_path("m.gguf", sha256)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    assert file.stat().st_blocks < before / 2
+    library.forget(path)
+
+
+@pytest.mark.usefixtures("nix")
+def test_what_the_store_does_not_take_to_its_end_has_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(os.urandom(1 << 20) * 70)
+    monkeypatch.setattr("aikit_nix.nix.store.StoreStream.finish", lambda stream: stream.abort())
+    with pytest.raises(AikitError, match=r"did not take .* to its end"):
+        store.add(file, "m.gguf", hashlib.sha256(b"").hexdigest(), consume=True)

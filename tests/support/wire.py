@@ -18,6 +18,7 @@ class Wire:
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.sent = 0  # bytes from clients
         self.received = 0  # bytes to them
+        self.inward = False  # what comes back is counted for that, not what clients send
         self.cut_after: int | None = None  # bytes from clients, counted from the beginning: then the connection is cut
         self.cuts = 1  # so many, each after `cut_every` bytes more
         self.cut_every = 0
@@ -61,10 +62,11 @@ class Wire:
                 with self._lock:
                     self.sent += len(data) * outward
                     self.received += len(data) * (not outward)
-                    cut = outward and self.cut_after is not None and self.sent > self.cut_after
+                    counted = self.received if self.inward else self.sent
+                    cut = outward != self.inward and self.cut_after is not None and counted > self.cut_after
                     if cut:
                         self.cuts -= 1
-                        self.cut_after = self.sent + self.cut_every if self.cuts else None
+                        self.cut_after = counted + self.cut_every if self.cuts else None
                 if cut:
                     break
                 if outward and self.hold_after is not None and self.sent > self.hold_after:

@@ -51,6 +51,16 @@ def read_part(path: Path, start: int, count: int, block: int) -> Iterator[bytes]
         raise error(f"cannot read {path}: {reason(failed)}", code="unreadable") from None
 
 
+def punch(descriptor: int, size: int) -> None:
+    """Give the first `size` bytes of a file back to the file system, where that is possible: they read as zeros then."""
+    import ctypes
+
+    keep_size_and_punch_hole = 0x01 | 0x02  # linux/falloc.h
+    allocate = ctypes.CDLL(None).fallocate64
+    allocate.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
+    allocate(descriptor, keep_size_and_punch_hole, 0, size)
+
+
 def _refuse_other(status: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((kind for is_one, kind in _KINDS if is_one(status.st_mode)), "no file")

@@ -226,7 +226,6 @@ def bring(mirrors: Iterable[str], packages: Iterable[Package], scratch: Path) ->
     from aikit_nix.models import download, partial
     from aikit_nix.models.download import Download, Fetched
     from aikit_nix.nix import store
-    from aikit_nix.nix.stream import StoreStream
 
     def item(package: Package, mirror: str) -> Download:
         return Download(
@@ -235,12 +234,10 @@ def bring(mirrors: Iterable[str], packages: Iterable[Package], scratch: Path) ->
             package.store_path.name[33:],
             size=package.size,
             sha256=package.sha256,
-            sink=lambda: StoreStream(package.store_path.name[33:]),
         )
 
     def then(fetched: Fetched) -> None:
-        if fetched.sunk is None:
-            store.add(fetched.file, fetched.download.name, fetched.digests.sha256)
+        store.add(fetched.file, fetched.download.name, fetched.digests.sha256, consume=True)
         partial.discard(fetched.file)
 
     left = list(packages)

@@ -6,6 +6,7 @@ disk. What the lock did not know of it is known when its last byte was sent; the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,7 +36,7 @@ def opened(flake: str) -> Iterator[Supply]:
     project, there = None, []
     with suppress(AikitError):  # what is wrong with the flake is Nix's to say
         recipe = materials.read_if_there(Path(flake))
-        there = [Path(flake) / source.path for source in recipe.plan.sources] if recipe else []
+        there = [Path(os.path.normpath(Path(flake, source.path))) for source in recipe.plan.sources] if recipe else []
     if there and there[0].is_file():
         project = projects.read(there[0], lock_path=there[1] if len(there) > 1 else None)
     with Client() as client:

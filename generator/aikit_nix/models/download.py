@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, error
@@ -22,17 +21,6 @@ from aikit_nix.models.partial import Partial, State, check_space
 # An attempt that wins this much is no failed one: what breaks every gigabyte still comes to an end.
 _PROGRESS = 4 << 20
 RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
-
-
-class Sink(Protocol):
-    """Takes a file's bytes in order, in its own time, and never fails but by saying so at the end."""
-
-    def write(self, block: bytes) -> None: ...
-    def finish(self) -> Path | None:
-        """Where the file is now; None where it did not work."""
-
-    def abort(self) -> None:
-        """Forget the file; nothing happens after `finish`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,6 @@ class Download:
     sha256: str | None = None
     blake3: str | None = None
     layer_of: Callable[[int], Frame] | None = None  # for a size: its layer's digest is wanted
-    sink: Callable[[], Sink] | None = None  # what takes the bytes while they come, as the Nix store does
     # for an answer 401 to these headers: others; none where there are no others
     renew: Callable[[HttpError, Mapping[str, str]], Mapping[str, str]] = lambda _, before: {}
     at: Position | None = None  # where the user named it
@@ -56,7 +43,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is whole, and was checked. `sunk` is where the sink has it, which may be nowhere.
+    """A file that is whole, and was checked.
 
     `validator` tells this version of the file from others at its server: what If-Range takes, if there is such a thing.
     """
@@ -64,7 +51,6 @@ class Fetched:
     download: Download
     file: Path
     digests: Digests
-    sunk: Path | None = None
     validator: str = ""
 
 
@@ -133,8 +119,6 @@ class _Transfer:
         self._total = download.size
         self._validator = ""
         self._hasher: Hasher | None = None
-        self._sink: Sink | None = None
-        self._sunk: Path | None = None
         self._inherited = False  # bytes of an earlier run are in it
         self._renewals: Counter[int] = Counter()  # of credentials, by the bytes that were there
 
@@ -143,7 +127,7 @@ class _Transfer:
         download = self._download
         try:
             with Partial(download.to, self._wait_for_other) as partial:
-                done = Fetched(download, download.to, self._fetch(partial), self._sunk, self._validator)
+                done = Fetched(download, download.to, self._fetch(partial), self._validator)
                 then(done)  # still alone with the file, which may be thrown away now
                 return done
         except HttpError as problem:
@@ -167,9 +151,7 @@ class _Transfer:
                     self._receive(partial)
                 digests = self._digests(partial)
                 if self._is_right(digests, partial):
-                    if self._sink:
-                        self._sunk = self._sink.finish()
-                    partial.finish(safe=self._sunk is None)
+                    partial.finish()
                     return digests
             except HttpError as problem:
                 if self._cancelled.is_set():
@@ -217,7 +199,7 @@ class _Transfer:
     def _resume(self, partial: Partial) -> None:
         """Hash what an earlier run left."""
         state, download = partial.state, self._download
-        good = partial.known_good()
+        good = partial.known_good(checked=self._checked())
         if state and (state.address == self._address() or self._checked()):
             if state.address == self._address():
                 self._validator = state.validator
@@ -235,7 +217,7 @@ class _Transfer:
             return
         partial.cut(good)
         self._inherited = True
-        self._begin_taking()
+        self._hasher = self._new_hasher()
         for block in partial.blocks():
             self._take(block)
             self._bar.found(len(block))
@@ -296,7 +278,7 @@ class _Transfer:
         self._inherited = False
         partial.begin(State(self._address(), self._validator, self._total))
         check_space([(self._download.to, self._total or 0)])
-        self._begin_taking()
+        self._hasher = self._new_hasher()
         self._bar.restart(self._total)
 
     def _receive_blocks(self, answer: Stream, partial: Partial) -> None:
@@ -329,8 +311,6 @@ class _Transfer:
     def _take(self, block: bytes) -> None:
         if self._hasher:
             self._hasher.update(block)
-        if self._sink:
-            self._sink.write(block)
 
     def _digests(self, partial: Partial) -> Digests:
         hasher = self._hasher or self._new_hasher()
@@ -382,17 +362,11 @@ class _Transfer:
         size, download = self._total, self._download
         return Hasher(download.layer_of(size) if download.layer_of and size is not None else None)
 
-    def _begin_taking(self) -> None:
-        self._hasher = self._new_hasher()
-        self._sink = self._download.sink() if self._download.sink else None
-
     def _forget(self) -> None:
         """What took the bytes forgets them."""
         if self._hasher:
             self._hasher.close()
-        if self._sink:
-            self._sink.abort()
-        self._hasher = self._sink = None
+        self._hasher = None
 
     def _address(self) -> str:
         return sha256(self._download.url.encode(errors="surrogateescape")).hexdigest()

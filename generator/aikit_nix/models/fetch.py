@@ -1,7 +1,8 @@
 """Downloads into the Nix store, under the very paths that `nix build` looks for.
 
 Verified while they stream; nothing is in the store that is not what its sha256 says. What is half-done stays below
-~/.cache/aikit-nix/downloads and is taken up again.
+~/.cache/aikit-nix/downloads and is taken up again. What is whole goes from there into the store piece by piece, so that the
+disk never has it twice.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
                 lambda: judge.of_file(fetched.file, remote.name, is_gguf=remote.is_gguf),
                 as_is=remote.as_is,
             )
-            if fetched.sunk is None:
-                store.add(fetched.file, remote.name, fetched.digests.sha256)
+            partial.forget(fetched.file)
+            store.add(fetched.file, remote.name, fetched.digests.sha256, consume=True)
             pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=facts)),)
         for path, pin in pins[remote]:
             seen.remember(path, pin)
@@ -211,7 +212,6 @@ class Origins:
     def download(self, remote: Remote) -> Download:
         """The download of a file."""
         from aikit_nix.models.download import Download
-        from aikit_nix.nix.stream import StoreStream
 
         url, headers = self.request(remote)
         return Download(
@@ -221,7 +221,6 @@ class Origins:
             headers=headers,
             size=remote.size,
             sha256=remote.sha256,
-            sink=None if remote.is_archive else lambda: StoreStream(store.name(remote.name)),
             layer_of=None if remote.is_archive else frame_of(remote.path),
             renew=lambda refused, before: self.renewed(remote, refused, before),
             at=remote.model.source.at,

@@ -1,7 +1,7 @@
 """A file that is being downloaded: `X.part` and `X.state` beside the place X where it goes when it is whole.
 
-The bytes of `X.part` up to a point that the state names are on the disk and came from the version of the file that
-the state names; those after it are there too as long as the machine has not been restarted.
+The bytes of `X.part` came from the version of the file that the state names. After a power failure some may be missing:
+where a hash is known it decides, else they are believed only while the machine runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -22,7 +21,6 @@ from aikit_nix.base import console, files
 from aikit_nix.base.errors import error
 from aikit_nix.base.hashing import BLOCK
 
-_SYNC = 30  # seconds between two points that survive a power failure; the kernel writes about as often by itself
 _SMALL = 4 << 20  # bytes
 _RESERVE = 64 << 20  # bytes left free on the disk
 
@@ -34,7 +32,6 @@ class State:
     address: str  # SHA-256 of the address in hex
     validator: str  # a strong ETag, or Last-Modified; empty where the server gives neither
     size: int | None
-    synced: int = 0  # bytes that are on the disk for sure
     boot: str = ""  # which start of the machine wrote the state
 
 
@@ -53,8 +50,6 @@ class Partial:
         self._note = place.with_name(f"{place.name}.state")
         self._waiting = waiting
         self._finished = False
-        self._syncing: threading.Thread | None = None
-        self._synced_at = time.monotonic()
 
     def __enter__(self) -> Partial:
         self.place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,7 +59,6 @@ class Partial:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._join()
         if self.size == 0 or self._finished:  # it is there for its lock alone, unless it is another's already
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._descriptor), self._part.stat()):
@@ -83,26 +77,23 @@ class Partial:
             self._descriptor = self._locked()
             self.size = os.fstat(self._descriptor).st_size
 
-    def known_good(self) -> int:
-        """How many of the bytes that are there can be trusted to have been written."""
-        if self.state is None:
-            return 0
-        return self.size if self.state.boot and self.state.boot == _boot() else min(self.size, self.state.synced)
+    def known_good(self, *, checked: bool) -> int:
+        """How many of the bytes that are there can be gone on with; `checked` is whether a hash will tell at the end."""
+        return self.size if self.state and (checked or (self.state.boot and self.state.boot == _boot())) else 0
 
     def begin(self, state: State) -> None:
         """Begin with nothing: a new version of the file. A small one is not worth a state: it is fetched again."""
-        self._cut(0)
+        self.cut(0)
         if state.size is None or state.size >= _SMALL:
-            self._write_state(replace(state, synced=0, boot=_boot()))
+            self._write_state(replace(state, boot=_boot()))
         else:
             self._note.unlink(missing_ok=True)
             self.state = None
 
     def cut(self, size: int) -> None:
         """Forget the bytes from here on."""
-        self._cut(size)
-        if self.state:
-            self._write_state(replace(self.state, synced=min(size, self.state.synced), boot=_boot()))
+        os.ftruncate(self._descriptor, size)
+        self.size = size
 
     def blocks(self) -> Iterator[bytes]:
         """The bytes that are there."""
@@ -117,22 +108,10 @@ class Partial:
             written = os.pwrite(self._descriptor, view, self.size)
             self.size += written
             view = view[written:]
-        if time.monotonic() - self._synced_at >= _SYNC and not (self._syncing and self._syncing.is_alive()):
-            self._synced_at = time.monotonic()
-            self._syncing = threading.Thread(target=self._sync, args=(self.size,), daemon=True)
-            self._syncing.start()
 
-    def finish(self, *, safe: bool = True) -> None:
-        """Put the whole file at its place. The state stays until `discard`, so that the file can be asked for again.
-
-        `safe` is whether it must outlive a power failure; a file that was put elsewhere too need not.
-        """
-        self._join()
+    def finish(self) -> None:
+        """Put the whole file at its place. The state stays until `discard`, so that the file can be asked for again."""
         os.fchmod(self._descriptor, 0o644)
-        if safe:
-            os.fsync(self._descriptor)
-        if self.state and safe:
-            self._write_state(replace(self.state, synced=self.size))
         # Beside its place it stays where it is locked, until nobody needs to be alone with it.
         spare = self._part.with_name(f"{self._part.name}~")
         spare.unlink(missing_ok=True)
@@ -141,30 +120,13 @@ class Partial:
         except OSError:  # a file system without hard links
             spare = self._part
         os.replace(spare, self.place)  # noqa: PTH105
-        files.sync_folder(self.place.parent)
         self._finished = True
 
     def discard(self) -> None:
         """Throw away all that is there."""
-        self._cut(0)
+        self.cut(0)
         discard(self.place)
         self.state = None
-
-    def _cut(self, size: int) -> None:
-        self._join()
-        os.ftruncate(self._descriptor, size)
-        self.size = size
-
-    def _sync(self, size: int) -> None:
-        with suppress(OSError):  # a full disk is met by the next write
-            os.fdatasync(self._descriptor)
-            if self.state:
-                self._write_state(replace(self.state, synced=size))
-
-    def _join(self) -> None:
-        if self._syncing:
-            self._syncing.join()
-            self._syncing = None
 
     def _locked(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -190,12 +152,8 @@ class Partial:
             found = State(**json.loads(self._note.read_bytes()))
         except (OSError, ValueError, TypeError, RecursionError):
             return None
-        texts = (found.address, found.validator, found.boot)
-        numbers = (found.synced, found.size or 0)
-        sound = all(isinstance(text, str) for text in texts) and all(
-            type(number) is int and number >= 0 for number in numbers
-        )
-        return found if sound else None
+        sound = all(isinstance(text, str) for text in (found.address, found.validator, found.boot))
+        return found if sound and (found.size is None or (type(found.size) is int and found.size >= 0)) else None
 
     def _write_state(self, state: State) -> None:
         files.write_whole(self._note, json.dumps(asdict(state)).encode(), mode=0o600)
@@ -206,6 +164,11 @@ def discard(place: Path) -> None:
     """Throw away a downloaded file and what is known of it."""
     for name in (place.name, f"{place.name}.part", f"{place.name}.state"):
         place.with_name(name).unlink(missing_ok=True)
+
+
+def forget(place: Path) -> None:
+    """Forget which version of a file a whole one is: without a hash it is not believed any more."""
+    place.with_name(f"{place.name}.state").unlink(missing_ok=True)
 
 
 def _boot() -> str:

@@ -16,6 +16,7 @@ from aikit_nix.base.redact import shown
 from aikit_nix.nix.stream import StoreStream
 
 _AT_ONCE = 1000  # paths in one command line
+_PIECE = 32 << 20  # bytes; more than can be on its way to Nix
 _NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
 
@@ -89,32 +90,43 @@ def from_base32(text: str) -> bytes:
         raise ValueError(f"{text!r} is no digest") from None
 
 
-def add(file: Path, file_name: str, sha256: str) -> bool:
+def add(file: Path, file_name: str, sha256: str, *, consume: bool = False) -> bool:
     """Bring a file into the store, unless it is there; whether it was brought. Later builds find it by name and hash.
 
-    `sha256` in hex is what the file must have. Raises AikitError.
+    `sha256` in hex is what the file must have. With `consume` its blocks are given back to the file system as they enter
+    the store: it is of no use afterwards. Raises AikitError.
     """
     path = store_path(name(file_name), sha256)
     if process.succeeds(["nix-store", "--check-validity", path]):
         return False
     file = file.resolve()
-    if (_streamed(file, name(file_name)) or _added(file, name(file_name))) != path:
+    if (_streamed(file, name(file_name), consume=consume) or _added(file, name(file_name))) != path:
         raise error(f"{shown(str(file))} has another sha256 than {sha256}: it changed", code="sha256-mismatch")
     return True
 
 
-def _streamed(file: Path, name: str) -> Path | None:
+def _streamed(file: Path, name: str, *, consume: bool) -> Path | None:
     """None where this Nix does not take it that way."""
     stream = StoreStream(name)
+    at = given = 0
     try:
-        with files.open_regular(file) as source:
+        with files.open_regular(file) as source, file.open("r+b" if consume else "rb") as same:
             while block := source.read(BLOCK):
                 stream.write(block)
-        return stream.finish()
+                at += len(block)
+                if consume and at % _PIECE == 0 and not stream.failed:
+                    given = at - _PIECE
+                    files.punch(same.fileno(), given)
+        path = stream.finish()
     except OSError as failed:
         raise error(f"{shown(str(file))} cannot be read: {files.reason(failed)}", code="file-read") from None
     finally:
         stream.abort()
+    if path is None and given:
+        raise error(
+            f"the Nix store did not take {name} to its end (is its disk full?): it has to come again", code="store"
+        )
+    return path
 
 
 def _added(file: Path, name: str) -> Path:

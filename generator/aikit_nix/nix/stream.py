@@ -50,6 +50,7 @@ class StoreStream:
         self._blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
         self._aborted = False
         self._ended = False
+        self.failed = False  # Nix takes nothing more
         self._path: Path | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -76,6 +77,7 @@ class StoreStream:
     def _work(self) -> None:
         with suppress(AikitError, OSError):
             self._path = self._with_daemon()
+        self.failed = self._path is None
         while self._next() is not None:
             pass  # nobody wants them, and whoever writes must not wait
 
