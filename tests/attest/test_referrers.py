@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from aikit_nix.attest import ingestion, provenance
+from aikit_nix.attest import verdict as verdicts
 from support.flakes import Project
 from support.image_fixtures import manifest_digest
 
@@ -92,24 +94,30 @@ def fetch(reference: str, kind: str, name: str) -> bytes:
         return content
 
 
-def test_attestations_refer_to_the_image(tiny_project: Project, pushed: str) -> None:
+def test_attestations_refer_to_the_image(tiny_project: Project, pushed: str, tmp_path: Path) -> None:
     subject = manifest_digest(tiny_project)
+    verdict = tmp_path / "vsa.json"
+    done = tiny_project.run("verify", pushed, "-o", verdict)
+    assert done.returncode == 0, done.stderr
     for _ in range(2):  # twice the same is once
-        done = tiny_project.run("attest", pushed)
+        done = tiny_project.run("attest", pushed, "--statement", verdict)
         assert done.returncode == 0, done.stderr
     index = json.loads(fetch(pushed, "manifests", subject.replace(":", "-")))
     said = [(entry["artifactType"], entry["digest"]) for entry in index["manifests"]]
     ours = [each for each in said if each[0] in ("application/vnd.cyclonedx+json", "application/vnd.in-toto+json")]
-    assert len(ours) == 2  # beside cosign's, where another test signed the image
     contents: dict[str, Any] = {}
     for kind, digest in ours:
         manifest = json.loads(fetch(pushed, "manifests", digest))
         assert manifest["subject"]["digest"] == subject
         (layer,) = manifest["layers"]
-        contents[kind] = json.loads(fetch(pushed, "blobs", layer["digest"]))
-    statement = contents["application/vnd.in-toto+json"]
-    assert statement["subject"][0]["digest"] == {"sha256": subject.removeprefix("sha256:")}
-    assert statement["predicateType"] == SLSA
+        content = json.loads(fetch(pushed, "blobs", layer["digest"]))
+        contents[content.get("predicateType", kind)] = content
+    # beside cosign's, where another test signed the image
+    assert contents.keys() == {"application/vnd.cyclonedx+json", SLSA, verdicts.SUMMARY, ingestion.PREDICATE_TYPE}
+    for kind in (SLSA, verdicts.SUMMARY):
+        assert contents[kind]["subject"][0]["digest"] == {"sha256": subject.removeprefix("sha256:")}
+    assert contents[verdicts.SUMMARY]["predicate"]["verificationResult"] == "PASSED"
+    assert contents[ingestion.PREDICATE_TYPE]["subject"][0]["name"] == "/models/tiny.gguf"
     components = contents["application/vnd.cyclonedx+json"]["components"]
     assert {"tiny.gguf", "libllama0"} <= {component["name"] for component in components}
 
@@ -126,6 +134,12 @@ def test_nothing_is_said_about_another_image(
         done = other.run(*arguments)
         assert done.returncode == 1
         assert "nothing can be said about it from here" in done.stderr
+    (tmp_path / "other.json").write_text(
+        json.dumps(provenance.statement(verdicts.SUMMARY, {}, "image", f"sha256:{'6' * 64}"))
+    )
+    done = tiny_project.run("attest", pushed, "--statement", tmp_path / "other.json")
+    assert done.returncode == 1
+    assert "other.json is about sha256:666" in done.stderr
     done = tiny_project.run("attest", f"{shared_address}/a/tiny:none")
     assert done.returncode == 1
     assert "has no none: check the name and the tag" in done.stderr

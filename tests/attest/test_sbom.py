@@ -12,6 +12,7 @@ from aikit_nix.attest import sbom
 from aikit_nix.base.hashing import hash_file
 from aikit_nix.flakes import materials
 from aikit_nix.flakes.plan import Packages
+from aikit_nix.nix import store
 from support import recipes
 from support.command import aikit_nix
 
@@ -84,8 +85,8 @@ def test_it_is_valid_cyclonedx(tmp_path: Path, packages: Packages) -> None:
 
     recipes.write(tmp_path, packages=packages)
     text = sbom.cyclonedx(materials.read(tmp_path), SYSTEM)
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.replace('"sha', '"x').replace("SHA-256", "no"))
+    assert JsonStrictValidator(SchemaVersion.V1_7).validate_str(text) is None
+    assert JsonStrictValidator(SchemaVersion.V1_7).validate_str(text.replace('"sha', '"x').replace("SHA-256", "no"))
 
 
 def test_the_same_recipe_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
@@ -123,3 +124,48 @@ def test_the_commands(tmp_path: Path) -> None:
     done = aikit_nix("sbom", "--system", "aarch64-linux", cwd=tmp_path)
     assert done.returncode == 1
     assert "has no image for aarch64-linux" in done.stderr
+
+
+def test_every_component_has_what_the_ntia_wants(tmp_path: Path, nix: None) -> None:
+    """Supplier, name, version, another identifier, a place in the tree; author and date of the whole."""
+    recipes.write(tmp_path)
+    found = bill(tmp_path)
+    assert found["specVersion"] == "1.7"
+    assert found["metadata"]["authors"]
+    assert found["metadata"]["timestamp"]
+    (tree,) = [each for each in found["dependencies"] if each["ref"] == "image"]
+    for each in found["components"]:
+        assert each["supplier"]["name"]
+        assert each["name"]
+        assert each["version"]
+        assert each["purl"]
+        assert each["licenses"]
+        assert each["bom-ref"] in tree["dependsOn"]
+
+
+def test_a_model_has_a_card_and_what_nobody_knows_is_said(tmp_path: Path, tiny_model: Path, nix: None) -> None:
+    content = tiny_model.read_bytes()
+    recipes.write(tmp_path, content)
+    store.add(tiny_model, "llama.gguf", recipes.sha256(content))
+    found = next(each for each in bill(tmp_path)["components"] if each["type"] == "machine-learning-model")
+    card = found["modelCard"]
+    assert card["modelParameters"]["modelArchitecture"] == "llama"
+    assert card["modelParameters"]["datasets"] == [{"type": "dataset", "name": "unknown"}]
+    assert {each["name"] for each in card["properties"]} >= {"gguf:context_length", "gguf:chat_template"}
+    assert found["supplier"]["name"] == "TheBloke"
+
+
+def test_each_cluster_of_the_g7_is_filled_or_unknown(tmp_path: Path, nix: None) -> None:
+    recipes.write(tmp_path)
+    said = {each["name"] for each in bill(tmp_path)["metadata"]["component"]["properties"]}
+    assert said >= {
+        f"g7:{name}"
+        for name in (
+            "metadata",
+            "system-level-properties",
+            "dataset-properties",
+            "infrastructure",
+            "security-properties",
+            "key-performance-indicators",
+        )
+    }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.attest import envelope, provenance, reproduce, sbom
+from aikit_nix.attest import envelope, ingestion, provenance, reproduce, sbom
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import materials as recipe
@@ -77,16 +77,14 @@ def subject(
 
 
 def referrers(found: Subject) -> Iterator[Referrer]:
-    """The bill of materials and the provenance, as they stand beside the image."""
+    """The bill of materials, the provenance and how each model came in, as they stand beside the image."""
     yield Referrer(sbom.MEDIA_TYPE, found.bill().encode(), {})
-    statement = provenance.statement(
+    slsa = provenance.statement(
         provenance.PREDICATE_TYPE, found.predicate(), str(found.repository), found.manifest.digest
     )
-    yield Referrer(
-        provenance.MEDIA_TYPE,
-        provenance.encode(statement).encode(),
-        {"in-toto.io/predicate-type": provenance.PREDICATE_TYPE},
-    )
+    for statement in (slsa, *ingestion.statements(found.recipe)):
+        content = provenance.encode(statement).encode()
+        yield Referrer(provenance.MEDIA_TYPE, content, {"in-toto.io/predicate-type": statement["predicateType"]})
 
 
 def given(file: Path, digest: str) -> Referrer:

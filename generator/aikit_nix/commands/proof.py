@@ -103,9 +103,10 @@ def verify(
 @options.SYSTEM
 @options.OUTPUT
 def sbom(flake: Path, lock_path: Path | None, system: str | None, output: Path | None) -> None:
-    """Write the image's bill of materials, as CycloneDX 1.6.
+    """Write the image's bill of materials, as CycloneDX 1.7.
 
-    From the flake and the lock, without building.
+    From the flake and the lock, without building; licences and maintainers of Debian's packages as far as these are in
+    this machine's Nix store (`aikit-nix fetch` brings them).
     """
     from aikit_nix.attest import sbom as bill
     from aikit_nix.flakes import materials

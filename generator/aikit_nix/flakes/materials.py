@@ -38,6 +38,7 @@ from aikit_nix.models import lock, seen
 from aikit_nix.models.lock import Entry, Lock, Origin
 from aikit_nix.nix import store
 from aikit_nix.sources import MODELS
+from aikit_nix.sources.gguf import Facts
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class Model:
     blake3: str | None
     origin: Origin | None
     url: str | None
+    facts: Facts | None = None
     seen: bool = True
 
     @property
@@ -340,7 +342,7 @@ def _known(found: Lock | None) -> dict[tuple[str, str], tuple[Entry | None, Pin 
 def _model(file: ModelFile, entry: Entry | None, pin: Pin | None) -> Model:
     if entry is None or pin is None:
         return Model(file, None, None, file.url)
-    return Model(file, pin.blake3, entry.origin, pin.url or file.url)
+    return Model(file, pin.blake3, entry.origin, pin.url or file.url, pin.gguf)
 
 
 def _inputs(folder: Path) -> dict[str, str]:
