@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
         ("image", "changed config, gen + oci"),
         ("transfer", "fetch 2 MiB into the store"),
         ("bundle", "unbundle 2 MiB"),
+        ("clients", "clients 16: plain requests to ours"),
     ],
 )
 def test_a_benchmark_runs_to_its_end(nix: None, part: str, says: str) -> None:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bench_bundle
+import bench_clients
 import bench_image
 import bench_localai
 import bench_push
@@ -109,6 +110,18 @@ def speed(folder: Path) -> Iterator[Result]:
         shutil.rmtree(root)
 
 
+def clients(folder: Path) -> Iterator[Result]:
+    """1, 4 and 16 clients at once of the demo's model if it is there, else of a tiny one."""
+    model = folder / "m.gguf"
+    if cached := demo_model():
+        shutil.copyfile(cached, model)
+    else:
+        tiny_gguf.make(model)
+    read = unpack(Path(nix_build(generate(folder, model.name))), folder / "root")
+    for number in bench_clients.measure(read, folder / "root", f"/models/{model.name}"):
+        yield Result(*number)
+
+
 def localai(folder: Path) -> Iterator[Result]:
     """LocalAI compiled from source, where NIXPKGS names a nixpkgs checkout (a first run takes an hour)."""
     try:
@@ -162,7 +175,7 @@ def made(flake: Path, output: str, ends: tuple[str, ...]) -> list[str]:
     return [path for path in needed if path.endswith(ends)]
 
 
-BENCHMARKS = (gen, check, image, transfer, bundle, push, speed, debian_images, localai)
+BENCHMARKS = (gen, check, image, transfer, bundle, push, speed, clients, debian_images, localai)
 
 
 def demo_model() -> Path | None:
