@@ -1,6 +1,6 @@
-"""A file on its way into the Nix store while its bytes still come: Nix's worker protocol, spoken to `nix-daemon --stdio`.
+"""A file on its way into the Nix store while it is read: Nix's worker protocol, spoken to `nix-daemon --stdio`.
 
-So Nix writes and hashes a download while it comes, and has only to read it once more, for its NAR's hash, when the last
+So Nix writes and hashes a file while we hash it, and has only to read it once more, for its NAR's hash, when the last
 byte is there. `nix-store --add-fixed` wants the whole file first, reads it three times and hashes it four times; `nix
 copy` from a binary cache on the disk reads it twice, but wants its NAR's hash first; `nix-store --import` and `nix store
 add-file` keep it in memory (Nix 2.8).
