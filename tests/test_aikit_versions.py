@@ -12,6 +12,7 @@ from aikit_nix.aikitfile.parser import parse
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import plan
+from aikit_nix.sources import HubFile
 from support import aikit_versions as versions
 from support.aikit_versions import DOCUMENTED
 from support.pins import pinned
@@ -42,10 +43,10 @@ def test_a_model_lands_where_aikit_put_it_or_a_documented_divergence(row: versio
 
 @pytest.mark.parametrize("source", versions.HF_URLS)
 def test_a_hugging_face_source_is_fetched_from_aikits_address(source: str) -> None:
-    text = f"apiVersion: v1alpha1\nmodels:\n  - {{name: m, source: '{source}', sha256: '{SHA}'}}\n"
-    pin = parse_text(text).models[0].pin
-    assert pin is not None
-    assert pin.url == versions.HF_URLS[source]
+    text = f"apiVersion: v1alpha1\nmodels:\n  - {{name: m, source: '{source}'}}\n"
+    found = parse_text(text).models[0].source.value
+    assert isinstance(found, HubFile)
+    assert found.url == versions.HF_URLS[source]
 
 
 @pytest.mark.parametrize("debug", [True, False])

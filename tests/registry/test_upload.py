@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
 from aikit_nix.registry.upload import Upload
 from support import layouts, wire
-from support.fake_registry import FakeRegistry
+from support.fake_registry import LOGIN, FakeRegistry
 from support.loopback import Handler, Server, running
 from support.pushes import MIB, PATH, PATIENCE, refused, send
 
@@ -118,6 +120,21 @@ def test_what_is_wrong_elsewhere_is_never_closed(fake: FakeRegistry, chunk: int)
                 upload.send(there, Blob(digest, size, "the model", parts), chunk=chunk)
     assert not fake.blobs
     assert not fake.uploads
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "Basic"])
+def test_a_login_follows_to_another_port_that_asks_for_it(scheme: str, fake: FakeRegistry, tmp_path: Path) -> None:
+    """As behind a forwarded port; what lies there and asks for nothing gets none: see the test of another host."""
+    fake.token_life = 100
+    fake.challenge = f'{scheme} realm="http://{{address}}/token"'
+    auth = base64.b64encode(":".join(LOGIN).encode()).decode()
+    (tmp_path / "auth.json").write_text(json.dumps({"auths": {fake.address: {"auth": auth}}}))
+    with wire.tap(fake.address) as other, Client(PATIENCE) as client:
+        fake.location = f"http://{other.address}/v2/{{repository}}/blobs/uploads/{{name}}"
+        there = Repository(client, fake.address, "a/b", actions="pull,push")
+        upload.send(there, Blob.of(b"bytes", "the model"))
+        assert other.sent > 0
+    assert b"bytes" in fake.blobs.values()
 
 
 def begun(client: Client, location: str | None, base: str = "https://registry.example.com/v2/a/b/blobs/") -> Upload:
