@@ -58,7 +58,7 @@ def test_values_have_a_dotted_key_and_their_place() -> None:
         ("- name: a\n- name: b\n  context_size: [1, 2]\n", "f.yaml:7:19: config: context_size must be a whole number, not a list"),
         ('- name: a\n  context_size: "4096"\n', "f.yaml:6:19: config: context_size must be a whole number, not the text `4096`"),
         ("- name: a\n  context_size: many\n", "f.yaml:6:19: "),
-        ("- {name: a, threads: 1.5}\n", "f.yaml:5:24: config: threads must be a whole number"),
+        ("- {name: a, threads: '1'}\n", "f.yaml:5:24: config: threads must be a whole number"),
         ("- name: a\n  embeddings: 3\n", "f.yaml:6:17: config: embeddings must be true or false, not the text `3`"),
         ("- name: a\n  parameters:\n    temperature: .inf\n", "f.yaml:7:20: config: parameters.temperature must be a number"),
         ("- name: a\n  parameters:\n    top_p: .nan\n", "f.yaml:7:14: "),
@@ -128,7 +128,7 @@ def json_of(mapping: str) -> object:
 def test_a_map_becomes_json() -> None:
     written = "{a: true, b: [1, 0x10, 1.5, ~], c: 2024-01-01, d: '1', e: yes, f: {ü: x}, 1: 2}"
     assert json_of(written) == {
-        "a": True, "b": [1, 16, 1.5, None], "c": "2024-01-01", "d": "1", "e": "yes", "f": {"ü": "x"}, "1": 2,
+        "a": True, "b": [1, 16, 1.5, None], "c": "2024-01-01T00:00:00Z", "d": "1", "e": "yes", "f": {"ü": "x"}, "1": 2,
     }  # fmt: skip
 
 

@@ -131,3 +131,15 @@ def test_bytes_that_are_no_text(data: bytes, says: str) -> None:
     with pytest.raises(AikitError) as refused:
         yamltree.decode(data, "f")
     assert says in str(refused.value)
+
+
+def test_a_quote_behind_a_backslash_moves_nothing() -> None:
+    """Go's scanner takes it in double quotes, libyaml does not."""
+    root, _ = yamltree.compose("a: \"it\\'s \\\\' \\'\"\nb: \"\\'\" # x\nc: 'a\\'\n", "f.yaml")
+    assert root
+    values = {key.text: value for key, value in root.pairs}
+    assert {key: value.text for key, value in values.items()} == {"a": "it's \\' '", "b": "'", "c": "a\\"}
+    assert (values["b"].end.line, values["b"].end.column) == (2, 8)
+    many = "".join(f'k{number}: "\\\'"\n' for number in range(150))
+    with pytest.raises(AikitError, match="too many texts in double quotes"):
+        yamltree.compose(many, "f.yaml")

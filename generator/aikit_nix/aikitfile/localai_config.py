@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from aikit_nix.aikitfile import yamltree
+from aikit_nix.aikitfile import goyaml, yamltree
 from aikit_nix.aikitfile.innertext import Text
 from aikit_nix.aikitfile.localai_keys import KINDS, Kind
 from aikit_nix.aikitfile.reader import describe, short
@@ -29,7 +29,6 @@ MOST_CHARACTERS = 100_000
 
 # The keys below `template:` whose value is a template's name or the template itself.
 TEMPLATES = ("chat", "chat_message", "completion", "edit", "function", "multimodal")
-_TRUE, _FALSE = ("true", "yes", "on", "y"), ("false", "no", "off", "n")
 _PATHS = ("backend", "mmproj", "parameters.model")
 # The keys that name a file below /models, and what it must be where that is known
 FILES: Mapping[str, frozenset[Role] | None] = {
@@ -80,24 +79,24 @@ class Value:
 
     def boolean(self) -> bool:
         """True or false; the words of YAML 1.1 count too, quoted or not, as in yaml.v3."""
-        more = self.key.startswith("options.")
-        if self.node.kind == "scalar" and self.node.text.lower() in (*_TRUE, *(("1", "enabled") if more else ())):
-            return True
-        if self.node.kind == "scalar" and self.node.text.lower() in (*_FALSE, *(("0", "disabled") if more else ())):
-            return False
-        raise self.wrong(Kind.BOOLEAN)
+        found = goyaml.boolean(self.node)
+        if found is None and self.key.startswith("options."):  # as grpc-server.cpp reads them
+            found = {"1": True, "enabled": True, "0": False, "disabled": False}.get(self.node.text)
+        if found is None:
+            raise self.wrong(Kind.BOOLEAN)
+        return found
 
     def number(self) -> int | float:
         """A finite number."""
-        number = _number(self.node)
+        number = goyaml.number(self.node)
         if number is None:
             raise self.wrong(Kind.NUMBER)
         return number
 
     def integer(self) -> int:
-        """A whole number of 64 bits."""
-        number = _number(self.node)
-        if number is None or not float(number).is_integer() or not -(2**63) <= number < 2**63:
+        """A whole number of 64 bits; of another number its whole part, as in yaml.v3."""
+        number = goyaml.number(self.node)
+        if number is None or not -(2**63) <= number < 2**63:
             raise self.wrong(Kind.INTEGER)
         return int(number)
 
@@ -105,34 +104,43 @@ class Value:
         """A list of texts."""
         if self.node.kind != "sequence" or any(item.kind != "scalar" for item in self.node.items):
             raise self.wrong(Kind.TEXTS)
-        return tuple(_plain(self, item) for item in self.node.items)
+        return tuple(_plain(self, item) for item in self.node.items if not item.is_null)
 
     def numbers(self) -> list[int | float]:
         """A list of numbers."""
-        numbers = [_number(item) for item in self.node.items]
+        numbers = [goyaml.number(item) for item in self.node.items]
         if self.node.kind != "sequence" or None in numbers:
             raise self.wrong(Kind.NUMBERS)
         return [number for number in numbers if number is not None]
 
     def number_map(self) -> Mapping[str, int | float]:
         """A map from texts to numbers."""
-        numbers = {key.text: _number(number) for key, number in self.node.pairs}
+        numbers = {key.text: goyaml.number(number) for key, number in self.pairs()}
         if self.node.kind != "mapping" or None in numbers.values():
             raise self.wrong(Kind.NUMBER_MAP)
         return {key: number for key, number in numbers.items() if number is not None}
 
     def text_map(self) -> Mapping[str, str]:
         """A map from texts to texts."""
-        if self.node.kind != "mapping" or any(value.kind != "scalar" for pair in self.node.pairs for value in pair):
+        if self.node.kind != "mapping" or any(value.kind != "scalar" for pair in self.pairs() for value in pair):
             raise self.wrong(Kind.TEXT_MAP)
-        return {_plain(self, key): "" if value.is_null else _plain(self, value) for key, value in self.node.pairs}
+        return {_plain(self, key): "" if value.is_null else _plain(self, value) for key, value in self.pairs()}
 
     def json(self) -> str:
         """A map as one line of JSON. A date is the text that it was written as; NaN and infinity are refused."""
         if self.node.kind != "mapping":
             raise self.wrong(Kind.MAP)
-        room = [MOST_CHARACTERS]
-        return json.dumps(_json(self, self.node, room), ensure_ascii=False)
+        try:
+            return json.dumps(goyaml.as_json(self.node, MOST_CHARACTERS), ensure_ascii=False)
+        except goyaml.UnsaidError as problem:
+            raise self.error(str(problem)) from None
+
+    def pairs(self) -> list[tuple[Node, Node]]:
+        """The keys and values of a map, with what `<<` merges into it; those that are null are none."""
+        try:
+            return [pair for pair in goyaml.merged(self.node) if not pair[0].is_null]
+        except goyaml.UnsaidError as problem:
+            raise self.error(str(problem)) from None
 
     def check(self) -> None:
         """Raise AikitError where LocalAI could not read the value."""
@@ -330,54 +338,6 @@ def _plain(value: Value, node: Node) -> str:
     if "\0" in node.text or re.search("[\ud800-\udfff]", node.text):
         raise value.error("holds the character U+0000 or half of a surrogate pair: remove it")
     return node.text
-
-
-def _number(node: Node) -> int | float | None:
-    """A plain scalar that yaml.v3 reads as a finite number."""
-    text = node.text.replace("_", "")
-    if node.kind != "scalar" or node.style is not None or len(text) > 70:
-        return None
-    for pattern, base in (
-        (r"[-+]?0x[0-9a-fA-F]+", 16),
-        (r"[-+]?0b[01]+", 2),
-        (r"[-+]?0o?[0-7]+", 8),
-        (r"[-+]?(0|[1-9][0-9]*)", 10),
-    ):
-        if re.fullmatch(pattern, text, re.ASCII):
-            return int(re.sub("0o?", "", text, count=1) if base == 8 else text, base)
-    if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text, re.ASCII):
-        number = float(text)
-        return number if abs(number) < float("inf") else None
-    return None
-
-
-def _json(value: Value, node: Node, room: list[int]) -> object:
-    """The node as what JSON can say; `room` is how many characters more it may take."""
-    room[0] -= len(node.text) + 1
-    if room[0] < 0:
-        raise value.error(f"is more than {MOST_CHARACTERS} characters: no program takes so long an argument")
-    if node.kind == "sequence":
-        return [_json(value, item, room) for item in node.items]
-    if node.kind == "mapping":
-        found: dict[str, object] = {}
-        for key, below in node.pairs:
-            if key.kind != "scalar":
-                raise value.error(f"has {describe(key)} for a key: JSON's keys are texts")
-            room[0] -= len(key.text)
-            found[_plain(value, key)] = _json(value, below, room)
-        return found
-    if node.is_null:
-        return None
-    if (
-        node.style is None
-        and node.tag in (None, "tag:yaml.org,2002:bool")
-        and re.fullmatch("true|True|TRUE|false|False|FALSE", node.text)
-    ):
-        return node.text.lower() == "true"
-    if node.style is None and re.fullmatch(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", node.text):
-        raise value.error(f"holds {node.text}, which JSON cannot say")
-    number = _number(node) if node.tag is None else None
-    return _plain(value, node) if number is None else number
 
 
 def _error(message: str, at: Position, code: str) -> Diagnostic:

@@ -41,6 +41,23 @@ _BOMS = (
 )
 
 
+_SLASH = re.compile(r"(?<!\\)(?:\\\\)*\\/")
+_MARK = "\uf8ff"
+_MOST_QUOTES = 100
+_MOST_AGAIN = 64 << 20  # characters that are read once more
+_QUOTED = re.compile(r'(?:[^"\\]|\\.)*', re.DOTALL)  # up to the end of a text in double quotes
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
+
+
+class _QuoteError(Exception):
+    """A quote behind a backslash, which stands at `index`."""
+
+    def __init__(self, mark: yaml.Mark, index: int) -> None:
+        super().__init__()
+        self.mark = mark
+        self.index = index
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A text that is read, and what it is called in messages."""
@@ -126,6 +143,25 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     a huge or a deep one.
     """
     document = Document(file, text)
+    try:
+        return _compose(document, text)
+    except _QuoteError as found:
+        # Go's scanner takes \' in double quotes, libyaml does not: a mark in place of the backslash keeps every column
+        marked = text
+        for _ in range(min(_MOST_QUOTES, _MOST_AGAIN // len(text))):
+            rest = _QUOTED.match(marked, found.index)
+            end = rest.end() if rest else len(marked)
+            quoted = _ESCAPED.sub(lambda each: each[0].replace("\\'", f"{_MARK}'"), marked[found.index : end])
+            marked = marked[: found.index] + quoted + marked[end:]
+            try:
+                return _compose(document, marked)
+            except _QuoteError as another:
+                found = another
+        at = _position(found.mark, document)
+        raise _error("yaml-syntax", r"too many texts in double quotes have \': write '", at) from None
+
+
+def _compose(document: Document, text: str) -> tuple[Node | None, list[Diagnostic]]:
     warnings: list[Diagnostic] = []
     root: Node | None = None
     open_nodes: list[tuple[Node, list[Node], int]] = []
@@ -133,9 +169,15 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
     weights: dict[int, int] = {}
     heights: dict[int, int] = {}  # levels of nesting; none for a scalar
     values = 0
-    for event in _events(document):
+    for event in _events(document, text):
         kind = type(event)
         if kind is yaml.ScalarEvent:
+            if _MARK in event.value and text is not document.text:
+                event.value = event.value.replace(_MARK, "")
+            if event.style == '"' and _SLASH.search(text, event.start_mark.index, event.end_mark.index):
+                raise _error(
+                    "yaml-syntax", r"Go's YAML knows no escape \/: write /", _position(event.start_mark, document)
+                )
             node = Node(
                 "scalar", event.tag, document, event.start_mark, event.end_mark, event.value, event.style or None
             )
@@ -160,10 +202,16 @@ def compose(text: str, file: str) -> tuple[Node | None, list[Diagnostic]]:
             if len(open_nodes) + heights.get(id(node), 0) > MAX_DEPTH:
                 raise _too_deep(_position(event.start_mark, document))
         elif kind is yaml.DocumentEndEvent:
-            if _another_document(text, event.end_mark.index):
+            if _another_document(document.text, event.end_mark.index):
                 warnings.append(_several_documents(_position(event.start_mark, document)))
             break
         else:
+            if kind is yaml.DocumentStartEvent and event.version not in (None, (1, 1)):
+                raise _error(
+                    "yaml-syntax",
+                    "Go's YAML reads version 1.1 only: remove %YAML",
+                    _position(event.start_mark, document),
+                )
             continue
         values += weight
         if values > MAX_VALUES:
@@ -220,8 +268,7 @@ def scalars(root: Node | None) -> Iterator[Node]:
             todo += [part for pair in node.pairs for part in pair]
 
 
-def _events(document: Document) -> Iterator[Any]:
-    text = document.text
+def _events(document: Document, text: str) -> Iterator[Any]:
     try:
         loader = _Loader(text)
         try:
@@ -234,6 +281,8 @@ def _events(document: Document) -> Iterator[Any]:
         if bad.context_mark and "end of stream" in (bad.problem or ""):
             mark = bad.context_mark  # what was opened and never closed, not the end of the file
         problem = bad.problem or bad.context or "unreadable"
+        if mark and "unknown escape" in problem and (quote := re.compile(r"\\?'").match(text, mark.index)):
+            raise _QuoteError(mark, quote.end() - 2) from None
         if "nesting depth" in problem:  # libyaml since 0.2.6, which reads ahead of the events that are counted
             raise _too_deep(_position(mark, document) if mark else document.at(1, 1)) from None
         context = f" {bad.context}" if bad.context and bad.problem else ""

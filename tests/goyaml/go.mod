@@ -1,0 +1,5 @@
+module goyaml
+
+go 1.21
+
+require gopkg.in/yaml.v3 v3.0.1
