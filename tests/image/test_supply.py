@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from aikit_nix.image import layout
 from aikit_nix.models import layer as model_layer
 from aikit_nix.nix import store
-from support import flakes, locks, registry, wire
+from support import container, flakes, image, locks, registry, tiny_gguf, wire
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry
 from support.file_server import Failure, FileServer
@@ -107,6 +108,20 @@ def test_from_hugging_face_straight_into_a_registry(
     assert hub.sent == sent
     locks.done(folder, "fetch")
     assert by_push == ((folder / "aikit.lock").read_bytes(), (folder / "flake/aikit/plan.json").read_bytes())
+
+
+@pytest.mark.usefixtures("bubblewrap")
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
+def test_what_came_from_its_origin_serves(
+    folder: Path, files: FileServer, address: str, model: bytes, tmp_path: Path
+) -> None:
+    locked(folder, files, model)
+    pushed(folder, f"{address}/a/m:1")
+    assert not locks.in_store("m.gguf", model)
+    argv = ["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", f"docker://{address}/a/m:1"]
+    subprocess.run([*argv, f"oci:{tmp_path}/pulled:1"], check=True)
+    with container.start(image.unpack(tmp_path / "pulled", tmp_path / "root"), tmp_path / "root") as server:
+        assert server.chat("Hello") == tiny_gguf.SENTENCE
 
 
 def test_a_model_that_the_lock_knows_comes_from_its_origin(folder: Path, files: FileServer, address: str) -> None:
