@@ -92,7 +92,7 @@ def test_it_asks_on_a_terminal(tmp_path: Path, model: bytes) -> None:
     parsed = written(tmp_path)
     assert parsed.runtime is not None
     assert parsed.runtime.value == "avx512"
-    assert "next: aikit-nix check --packages debian aikitfile.yaml && aikit-nix gen --packages debian" in done.stdout
+    assert "next: aikit-nix build --packages debian\n" in done.stdout
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, model: bytes) -> None:

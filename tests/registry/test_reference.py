@@ -58,3 +58,15 @@ def test_a_password_is_neither_taken_nor_shown() -> None:
     with pytest.raises(AikitError, match="use `docker login`") as raised:
         reference.parse("docker://me:secret-word@ghcr.io/me/llama:1")
     assert "secret-word" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("ollama://llama3.2:1b", "oci://registry.ollama.ai/library/llama3.2:1b"),
+        ("ollama://smollm2", "oci://registry.ollama.ai/library/smollm2:latest"),
+        ("ollama://me/mine:q4", "oci://registry.ollama.ai/me/mine:q4"),
+    ],
+)
+def test_ollamas_names_are_addresses_of_its_registry(text: str, address: str) -> None:
+    assert reference.of_ollama(text) == address

@@ -76,6 +76,21 @@ def test_ollamas_model_is_pinned_by_its_digest(tmp_path: Path, pusher: Pusher, m
     assert "aikit-nix fetch" in plan["models"][0]["fetch"]
 
 
+def test_init_takes_an_artifact_of_one_model(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
+    pusher.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
+    address = f"oci://{pusher.registry}/{pusher.repository}:1b"
+    said = done(tmp_path, "init", "--model", address, "--runtime", "avx2")
+    assert "next: aikit-nix build --packages debian\n" in said
+    (entry,) = locked(tmp_path)
+    assert entry["files"][0]["sha256"] == digest(model)
+    written = (tmp_path / "aikitfile.yaml").read_text()
+    assert address in written
+    assert "use_tokenizer_template: true" in written  # by the GGUF's head, which was all that came
+    pusher.artifact("two", [Layer(OLLAMA, model), Layer(OLLAMA, model + b"2")], OLLAMA_CONFIG)
+    two = f"oci://{pusher.registry}/{pusher.repository}:two"
+    assert "has 2 GGUF files" in refused(tmp_path, "init", "--force", "--model", two)
+
+
 def test_ollamas_tensors_are_refused(tmp_path: Path, pusher: Pusher) -> None:
     pusher.artifact("1b", [Layer("application/vnd.ollama.image.tensor", b"weights")], OLLAMA_CONFIG)
     write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))

@@ -169,10 +169,12 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
     "models",
     multiple=True,
     metavar="URL|REPO|FILE",
-    help="An https URL of a GGUF, NAMESPACE/REPO[:PATTERN] on Hugging Face, or a file.",
+    help="An https URL of a GGUF, NAMESPACE/REPO[:PATTERN] on Hugging Face, ollama://NAME[:TAG], oci://…, or a file.",
 )
 @click.option("--name", help="Name of the model.  [default: what the GGUF says]")
-@click.option("--runtime", type=click.Choice(language.RUNTIMES), help="What to compile for.")
+@click.option(
+    "--runtime", type=click.Choice(language.RUNTIMES), help="What the image is for.  [default: the best that runs here]"
+)
 @options.PACKAGES
 @click.option(
     "--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, which then is not downloaded to compute it."
@@ -196,7 +198,7 @@ def init(
     a URL is downloaded into the Nix store, unless it is on Hugging Face or its --sha256 is given. HF_ENDPOINT names
     another Hugging Face.
     """
-    from aikit_nix.base import files
+    from aikit_nix.base import files, targets
     from aikit_nix.base.errors import error
     from aikit_nix.flakes import init as initialiser
     from aikit_nix.http.client import Client
@@ -208,6 +210,7 @@ def init(
     initialiser.refuse_overwriting(output, force=force)
     if not models:
         models, runtime, packages = initialiser.ask(runtime, packages)
+    runtime = runtime or targets.best_runtime()
     with Client() as client:
         found = [found for model in models for found in initialiser.find(model, output.parent, client, sha256)]
     text = initialiser.render(found, name, runtime).encode()
@@ -216,8 +219,7 @@ def init(
     files.write_atomic(output, text)
     locking.write(pins)
     say(f"wrote {output} and {lock}: {', '.join(model.file for model in found)}")
-    file = shlex.quote(str(output))
-    chosen = f"--packages {packages} " if packages else ""
-    say(f"next: aikit-nix check {chosen}{file} && aikit-nix gen {chosen}{file}")
+    words = ["--packages", packages or "debian", *([] if output == data.AIKITFILE else [shlex.quote(str(output))])]
+    say(f"next: aikit-nix build {' '.join(words)}")
     if not packages:
-        say("  (gen compiles the server from nixpkgs; with --packages debian it takes Debian's, ready in seconds)")
+        say("  (--packages nixpkgs compiles LocalAI instead, in minutes; the choice is kept)")

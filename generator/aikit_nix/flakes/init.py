@@ -17,11 +17,14 @@ import click
 
 from aikit_nix import sources
 from aikit_nix.aikitfile import schema
+from aikit_nix.base import targets
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.http.connection import HttpError
 from aikit_nix.models import lock
-from aikit_nix.sources import HubFile, HubRepository, Web, gguf, head, huggingface, judge
+from aikit_nix.registry import reference
+from aikit_nix.registry.reference import Reference
+from aikit_nix.sources import HubFile, HubRepository, Web, gguf, head, huggingface, judge, oci
 from aikit_nix.sources.role import Role
 
 if TYPE_CHECKING:
@@ -64,9 +67,10 @@ def refuse_overwriting(output: Path, *, force: bool) -> None:
 def ask(runtime: str | None, packages: str | None) -> tuple[tuple[str, ...], str | None, str]:
     """Ask a person on a terminal for the model and, where they were not given, the runtime and the package set."""
     if not sys.stdin.isatty():
-        raise error("no model: give --model URL, NAMESPACE/REPO on Hugging Face, or a GGUF file")
-    model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, or a file)", type=str).strip()
-    chosen = runtime or click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default="avx2")
+        raise error("no model: give --model URL, NAMESPACE/REPO on Hugging Face, ollama://NAME, or a GGUF file")
+    model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, ollama://NAME, or a file)").strip()
+    best = targets.best_runtime() or "avx2"
+    chosen = runtime or click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default=best)
     question = "Programs from (debian: ready in seconds; nixpkgs: compiled from source)"
     origin = packages or click.prompt(question, type=click.Choice([each.value for each in Packages]), default="debian")
     return (model,), chosen, str(origin)
@@ -81,6 +85,8 @@ def find(model: str, folder: Path, client: Client, sha256: str | None = None) ->
             return [_local(Path(model), folder, sha256)]
     except (OSError, ValueError):
         raise error(f"--model {model!r} is no file name") from None
+    if model.startswith("ollama://"):
+        return _artifact(client, reference.of_ollama(model), sha256)
     repo = _REPO.fullmatch(model)
     if repo and (repo[2] or not model.endswith(".gguf")):
         return _repository(client, repo[1], repo[2], sha256=sha256)
@@ -130,9 +136,26 @@ def _url(client: Client, url: str, sha256: str | None) -> list[Found]:
             return [_hub_model(client, repository, source.revision, chosen.path, sha256)]
         case Web():
             pass
+        case Reference():
+            return _artifact(client, url, sha256)
         case _:
             raise error(f"--model {url!r} is neither a file, a URL nor a repository")
     return [_found([source.text], sha256, _remote_header(client, source.url, source.url, {}))]
+
+
+def _artifact(client: Client, address: str, sha256: str | None) -> list[Found]:
+    """A model in a registry: the one GGUF of an artifact."""
+    try:
+        source = oci.read(address)
+        models = [blob for blob in oci.describe(source, client).blobs if blob.is_gguf]
+    except sources.RefusedError as refused:
+        raise error(f"--model {address!r} {refused}") from None
+    if len(models) != 1:
+        raise error(f"--model {address!r} has {len(models)} GGUF files: init takes an artifact of one")
+    there = oci.repository(source, client)
+    url = there.url(f"blobs/{models[0].digest}")
+    header = there.asked(lambda login: _remote_header(client, address, url, login, models[0].path))
+    return [_found([source.text], sha256, header)]
 
 
 def _repository(
@@ -174,10 +197,12 @@ def _hub_model(
     return _found(found, sha256, _remote_header(client, found[0], *huggingface.request(found[0])))
 
 
-def _remote_header(client: Client, url: str, address: str, headers: Mapping[str, str]) -> gguf.Header:
+def _remote_header(
+    client: Client, url: str, address: str, headers: Mapping[str, str], name: str | None = None
+) -> gguf.Header:
     """The header of a file that `url` names and `address` gives here."""
     try:
-        found = head.read(address, headers, client, urlsplit(url).path.rpartition("/")[2])
+        found = head.read(address, headers, client, name or urlsplit(url).path.rpartition("/")[2])
     except HttpError as problem:
         hint = {
             401: "it is gated, private or not there: set HF_TOKEN",

@@ -77,6 +77,12 @@ def read(text: str) -> Reference:
     return Reference(text, host, repository, digest or tag)
 
 
+def of_ollama(text: str) -> str:
+    """The oci:// address of `ollama://NAME[:TAG]`, as `ollama run NAME` reads it: `library/` and `latest` go without saying."""
+    name, colon, tag = text.removeprefix("ollama://").partition(":")
+    return f"oci://{OLLAMA}/{name if '/' in name else f'library/{name}'}:{tag if colon else 'latest'}"
+
+
 def parse(text: str, tag: str = "latest") -> Reference:
     """`[docker://]REGISTRY/REPOSITORY[:TAG|@DIGEST]`; `tag` where it says neither. Raises AikitError.
 
