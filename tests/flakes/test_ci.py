@@ -197,9 +197,3 @@ def test_what_is_more_than_text_is_refused(origin: Path, options: list[str], mes
     done = aikit_nix("ci", "github", "--flake", "flake", *options, cwd=origin)
     assert done.returncode == 1
     assert message in done.stderr
-
-
-def test_a_flake_at_the_top_is_refused(origin: Path) -> None:
-    done = aikit_nix("ci", "gitlab", "../aikitfile.yaml", "--install", "x", cwd=origin / "flake")
-    assert done.returncode == 1
-    assert "write it into a folder of its own" in done.stderr
