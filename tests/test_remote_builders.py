@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.debian import mirror
+from aikit_nix.image import layout
 from support import debian_lock, docs, fresh, ssh
 from support.command import aikit_nix
 
@@ -79,8 +80,9 @@ def setup(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
             yield Setup(folder, Path(json.loads(built.stdout)[0]["outputs"]["out"]), builder)
 
 
-def content(machine: Path, path: Path) -> bytes:
-    return (machine / path.relative_to("/nix")).read_bytes()
+def manifest(machine: Path, path: Path) -> bytes:
+    """What names all that an image is."""
+    return (machine / path.relative_to("/nix") / "index.json").read_bytes()
 
 
 def names(machine: Path) -> set[str]:
@@ -98,10 +100,10 @@ def test_all_on_the_builder(setup: Setup, tmp_path: Path) -> None:
     assert "m.gguf" not in names(runner)
 
     setup.builder.count()
-    copy = COPY.replace("root@builder", "root@127.0.0.1").replace("/nix/store/…-llama.tar", str(built))
+    copy = COPY.replace("root@builder", "root@127.0.0.1").replace("/nix/store/…-llama-oci", str(built))
     setup.run(runner, *shlex.split(copy), cwd=tmp_path)
-    assert content(runner, built) == setup.image.read_bytes()
-    assert setup.builder.received < 1.1 * setup.image.stat().st_size
+    assert manifest(runner, built) == (setup.image / "index.json").read_bytes()
+    assert setup.builder.received < 1.1 * layout.read_layout(setup.image).size
     assert "m.gguf" not in names(runner)
 
 
@@ -111,7 +113,7 @@ def test_a_runner_that_may_not_build(setup: Setup, tmp_path: Path, protocol: str
     runner = tmp_path / "nix"
     setup.builder.count()
     built = setup.build(runner, MAY_NOT_BUILD.replace("ssh-ng:", f"{protocol}:"), cwd=tmp_path)
-    assert content(runner, built) == setup.image.read_bytes()
+    assert manifest(runner, built) == (setup.image / "index.json").read_bytes()
     assert setup.builder.sent < 2_500_000
     assert "m.gguf" in names(runner)
 
@@ -123,15 +125,15 @@ def test_a_model_stays_where_it_is(setup: Setup, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     with ssh.serve(tmp_path / "ssh", other) as builder:
         here = Setup(setup.folder, setup.image, builder)
-        manifest = here.build(runner, MAY_NOT_BUILD, cwd=tmp_path, output="#manifest")
+        made = here.build(runner, MAY_NOT_BUILD, cwd=tmp_path, output="#manifest")
         debs = sum(path.stat().st_size for path in (runner / "store").glob("*.deb"))
         assert builder.sent < debs + 2_500_000
         assert "m.gguf" not in names(other)
-        assert manifest.name[33:] in names(other)
+        assert made.name[33:] in names(other)
 
         builder.count()
         built = here.build(runner, MODELS_HERE, cwd=tmp_path)
-        assert content(runner, built) == setup.image.read_bytes()
+        assert manifest(runner, built) == (setup.image / "index.json").read_bytes()
         assert builder.sent == 0
         assert "m.gguf" not in names(other)
 
