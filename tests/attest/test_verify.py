@@ -341,12 +341,12 @@ def test_what_skopeo_copies_is_the_same_image(honest: Honest, tmp_path: Path, ad
 def test_the_store_is_compared_with_the_lock(tmp_path: Path) -> None:
     content, project = os.urandom(100_000), tmp_path / "flake"
     recipes.write(project, content)
-    done = aikit_nix("verify", cwd=project)
+    done = aikit_nix("verify", cwd=tmp_path)
     assert done.returncode == 1
     assert f"{MODEL}: /nix/store/" in done.stderr
     (tmp_path / "llama.gguf").write_bytes(content)
     store.add(tmp_path / "llama.gguf", "llama.gguf", recipes.sha256(content))
-    done = aikit_nix("verify", cwd=project)
+    done = aikit_nix("verify", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ok: sha256 of /nix/store/" in done.stdout
 

@@ -83,8 +83,7 @@ def test_without_the_model_and_without_a_network(tmp_path: Path, monkeypatch: py
     argv = ["unshare", *user, "--net", sys.executable, "-c", INSIDE, str(folder), str(flake), "mine/image:1"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"/models/unseen.gguf ({in_store}) is neither in" in done.stderr
-    assert "`aikit-nix fetch` brings it" in done.stderr
+    assert "unseen.gguf: https://models.invalid/unseen.gguf cannot be reached" in done.stderr
 
     argv[-1] = "other/image:2"
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -84,7 +84,7 @@ def test_models_lie_in_the_order_of_their_paths(library: Library, tmp_path: Path
 @pytest.mark.parametrize("name", ["ghcr.io/me/llama", "x" * 255, "a/" + "y-z" * 80, "0"])
 def test_an_image_may_have_any_name(library: Library, tmp_path: Path, name: str) -> None:
     one = [model(tmp_path, b"named")]
-    image = unpack(library.build("default", models=one, image={"name": name, "tag": None, "labels": {}}))
+    image = unpack(library.build("archive", models=one, image={"name": name, "tag": None, "labels": {}}))
     assert image.names == (f"{name}:avx2",)
 
 
