@@ -77,7 +77,8 @@ def test_explain_shows_what_the_lock_knows_of_the_origin(tmp_path: Path) -> None
         "files": [{"path": "/models/m.gguf", "size": 5,
                    "url": "https://huggingface.co/ns/repo/resolve/0123456789012345678901234567890123456789/m.gguf",
                    "sha256": "1111111111111111111111111111111111111111111111111111111111111111",
-                   "gguf": {"chatTemplate": true, "contextLength": 4096}}]}]}"""
+                   "gguf": {"chatTemplate": true, "contextLength": 4096,
+                            "memory": {"keys": 1024, "values": 1024, "buffers": 7168, "tokens": 32000}}}]}]}"""
     )
     write(tmp_path, HEAD + "models: [{name: m, source: 'hf://ns/repo/m.gguf'}]\n")
     done = aikit_nix("explain", cwd=tmp_path)
@@ -91,3 +92,5 @@ def test_explain_shows_what_the_lock_knows_of_the_origin(tmp_path: Path) -> None
         "gguf    4096 tokens, a chat template",
     ):
         assert f"  {line}\n" in done.stdout
+    done = aikit_nix("explain", "--packages", "debian", cwd=tmp_path)
+    assert "  memory  76.9 MB; 268.4 MB with the cache of prompts\n" in done.stdout
