@@ -14,7 +14,7 @@ import pytest
 from aikit_nix.attest import policy, provenance, verdict
 from aikit_nix.base.errors import AikitError
 from aikit_nix.image import layout
-from support import layouts, signed
+from support import docs, layouts, signed
 from support.command import aikit_nix
 
 MODELS = [{"path": "/models/m.gguf", "sha256": "1" * 64, "license": "mit"}]
@@ -61,6 +61,16 @@ def test_two_builders_with_one_digest_pass(release: Release) -> None:
     done = release.verify(POLICY + 'rebuilds = 2\nlicenses = ["mit"]\nruntimes = ["avx2", "cuda"]\n')
     assert done.returncode == 0, done.stderr
     assert "ok: policy sha256:" in done.stdout
+
+
+def test_the_docs_policy_is_one(release: Release) -> None:
+    (text,) = docs.blocks("proof.md", "A verdict that one can enforce", "toml")
+    for name, own in (("alice", "a"), ("ci", "b")):
+        (release.folder / f"{name}.pub").write_bytes((release.folder / f"{own}.pub").read_bytes())
+    release.rebuilt("a")
+    assert "1 of 2 rebuilds" in release.verify(text).stderr
+    release.rebuilt("b")
+    assert release.verify(text).returncode == 0
 
 
 def test_where_one_is_tampered_they_fail(release: Release) -> None:
