@@ -4,6 +4,6 @@ PYTHON ?= python3
 export ASK
 export PYTHONPATH := $(CURDIR)/generator:$(CURDIR)/tests
 
-.PHONY: demo test lint bench fuzz
-demo test lint bench fuzz:
+.PHONY: demo test test-quick test-pythons lint bench fuzz
+demo test test-quick test-pythons lint bench fuzz:
 	@$(PYTHON) tools/run.py $@

@@ -36,10 +36,11 @@ def main(seconds: float) -> None:
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "generator")]
     import test_input_properties
     import test_language_properties
+    import test_reader_properties
 
     signal.signal(signal.SIGVTALRM, too_long)
     seen: Counter[str] = Counter()
-    modules = (test_language_properties, test_input_properties)
+    modules = (test_language_properties, test_input_properties, test_reader_properties)
     properties = [value for module in modules for name, value in vars(module).items() if name.startswith("test_")]
     for run in properties:
         run.hypothesis.inner_test = counted(run.hypothesis.inner_test, seen)

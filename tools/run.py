@@ -1,4 +1,4 @@
-"""Runs a make target after installing what it needs: `run.py demo|test|lint|bench|fuzz`.
+"""Runs a make target after installing what it needs: `run.py demo|test|test-quick|test-pythons|lint|bench|fuzz`.
 
 Programs come from Debian through apt-get, Python packages from the package index into .venv. Only what is
 missing is installed, and each time it is said what and why. This file needs nothing but Python itself.
@@ -18,9 +18,12 @@ import time
 from pathlib import Path
 
 from aikit_nix.nix import setup
+from support import pythons as debian_python
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / ".venv"
+QUICK = sys.argv[1:2] == ["test-quick"]
+# Each Python has its own: security updates change what the standard library does.
+VENV = ROOT / (f"build/venv-{hashlib.sha256(sys.version.encode()).hexdigest()[:8]}" if QUICK else ".venv")
 PROGRAMS = ROOT / "build/programs"  # what is unpacked and not installed
 PYTHON = VENV / "bin/python"
 
@@ -40,6 +43,23 @@ PATCHELF = ("patchelf", "patchelf", "makes programs that lack a library")
 UNPACKED = (REGISTRY,)
 VENV_MODULE = ("ensurepip", "python3-venv", "makes the virtual environment")
 
+QUICK_TESTS = [
+    *("tests/base", "tests/aikitfile", "tests/registry/test_artifact.py", "tests/registry/test_reference.py"),
+    *(
+        "tests/image/test_archive.py",
+        "tests/image/test_layout.py",
+        "tests/image/test_rootfs.py",
+        "tests/models/test_layer.py",
+    ),
+    *(
+        "tests/models/test_archive.py",
+        "tests/models/test_lock.py",
+        "tests/attest/test_verify.py",
+        "tests/debian/test_index.py",
+    ),
+    *("tests/engines/llama_server/test_gojinja.py", "tests/sources/test_gguf.py", "tests/sources/test_names.py"),
+]
+
 # For each target: the programs, the dependency group of pyproject.toml, and what is run.
 TARGETS = {
     "demo": ((NIX, BUBBLEWRAP, GPGV), "demo", ["tools/demo.py"]),
@@ -48,6 +68,8 @@ TARGETS = {
         "dev",
         ["-m", "pytest", "-n", "auto", "--dist", "loadfile"],
     ),
+    # No Nix, no server, no container: readers, languages, registries in process.
+    "test-quick": ((), "dev", ["-m", "pytest", "--quick", "-n", "auto", *QUICK_TESTS]),
     "lint": ((NIX,), "dev", ["tools/lint.py"]),
     "bench": ((NIX, BUBBLEWRAP, CURL, GPGV, REGISTRY), "dev", ["tools/bench.py"]),
     "fuzz": ((), "dev", ["tools/fuzz.py"]),
@@ -60,6 +82,9 @@ class CannotError(Exception):
 
 def main(target: str) -> None:
     """Install what the target needs, then become it."""
+    if target == "test-pythons":
+        test_pythons()
+        return
     started = time.time()
     programs, group, command = TARGETS[target]
     os.chdir(ROOT)
@@ -68,6 +93,19 @@ def main(target: str) -> None:
     make_venv(group)
     os.environ.update(AIKIT_NIX_STARTED=str(started))
     os.execv(PYTHON, [str(PYTHON), *command])
+
+
+def test_pythons() -> None:
+    """The quick tests with the system's own Python, as its security updates have left it, and with Debian 13's."""
+    pythons = [Path("/usr/bin/python3")]
+    try:
+        pythons.append(debian_python.trixie(ROOT / "build/python-trixie"))
+    except debian_python.NoPythonError as reason:
+        say(f"not tested with Debian 13's Python: {reason}")
+    for python in filter(Path.exists, pythons):
+        say(f"The quick tests with {python}")
+        if subprocess.run([python, __file__, "test-quick"], check=False).returncode:
+            raise CannotError(f"the quick tests fail with {python}")
 
 
 def prepare_machine(programs: tuple[tuple[str, str, str], ...]) -> None:

@@ -43,7 +43,7 @@ def programs(cache: Path) -> Path | None:
     if not folder.is_dir():
         unpacked = cache / "root"
         shutil.rmtree(unpacked, ignore_errors=True)
-        for package in _download(cache):
+        for package in download(cache, "nix-bin"):
             _run(["dpkg-deb", "-x", str(package), str(unpacked)])
         _wrap(unpacked, cache / "new")
         (cache / "new").rename(folder)
@@ -67,8 +67,8 @@ def _wrap(unpacked: Path, folder: Path) -> None:
         (folder / name).chmod(0o755)
 
 
-def _download(cache: Path) -> list[Path]:
-    """The packages that an empty Debian 13 would install for Nix."""
+def download(cache: Path, *wanted: str) -> list[Path]:
+    """The packages that an empty Debian 13 would install for those that are wanted."""
     for program in ("apt-get", "dpkg-deb"):
         if not shutil.which(program):
             raise NoNewerNixError(f"`{program}` is missing: this needs a Debian")
@@ -95,7 +95,7 @@ def _download(cache: Path) -> list[Path]:
     _run(["apt-get", *options, "update"])
     # An earlier download may hold versions that the mirror has replaced.
     _run(["apt-get", *options, "clean"])
-    _run(["apt-get", *options, "--yes", "--download-only", "install", "nix-bin"])
+    _run(["apt-get", *options, "--yes", "--download-only", "install", *wanted])
     return sorted((cache / "archives").glob("*.deb"))
 
 
