@@ -61,3 +61,32 @@ def test_fetch_completes_the_lock_from_the_store(tmp_path: Path, hub: HuggingFac
     assert "0 of them new" in said
     assert "what the bytes say" in said
     assert only_file(tmp_path)["layer"]
+
+
+PAGE = b"<!DOCTYPE html><title>Sign in</title>" + bytes(600)
+
+
+@pytest.mark.usefixtures("nix")
+def test_what_is_no_model_is_refused_at_every_door(
+    tmp_path: Path, files: FileServer, hub: HuggingFace, model: bytes
+) -> None:
+    """By its first bytes where the hash is known, by the whole where it is not; registries: tests/sources/test_oci.py."""
+    half = model[: len(model) // 2]
+    hub.repository().commit({"page.gguf": PAGE, "half.gguf": half})
+    files.files |= {"/page.gguf": PAGE, "/half.gguf": half}
+    for name, content, said in (("page", PAGE, "it is an HTML page"), ("half", half, "is cut off")):
+        known = f"{files.url}/{name}.gguf', sha256: '{digest(content)}"
+        for source in (f"huggingface://ns/repo/{name}.gguf", f"{files.url}/{name}.gguf", known):
+            (tmp_path / "aikitfile.yaml").write_text(
+                f"apiVersion: v1alpha1\nmodels: [{{name: m, source: '{source}'}}]\n"
+            )
+            refused = aikit_nix("lock", cwd=tmp_path)
+            assert (source, refused.returncode) == (source, 1)
+            assert said in refused.stderr
+            assert not (tmp_path / "aikit.lock").exists()
+        (tmp_path / "aikitfile.yaml").write_text(f"apiVersion: v1alpha1\nmodels: [{{name: m, source: '{known}'}}]\n")
+        assert said in aikit_nix("fetch", cwd=tmp_path).stderr
+        done(tmp_path, "lock", "--as-is", "m")
+        done(tmp_path, "fetch")
+        done(tmp_path, "check")
+        (tmp_path / "aikit.lock").unlink()

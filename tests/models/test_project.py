@@ -84,7 +84,8 @@ def test_a_file_that_is_no_aikitfile_is_not_read_whole(tmp_path: Path) -> None:
 def test_the_lock_alone_says_what_is_in_a_model_that_it_has(tmp_path: Path) -> None:
     """Or the plan would be another one on a machine that has not the file."""
     tiny_gguf.make(tmp_path / "m.gguf", chat_template=None)
-    assert pipeline.facts(read(tmp_path, "m.gguf")) == {"/models/m.gguf": Facts(False, 4096)}
+    (seen,) = pipeline.facts(read(tmp_path, "m.gguf")).values()
+    assert (seen.chat_template, seen.context_length) == (False, 4096)
     data = (tmp_path / "m.gguf").read_bytes()
     write_lock(tmp_path, "m.gguf", ("/models/m.gguf", data))
     assert pipeline.facts(read(tmp_path, "m.gguf")) == {}

@@ -91,6 +91,13 @@ def test_init_takes_an_artifact_of_one_model(tmp_path: Path, pusher: Pusher, mod
     assert "has 2 GGUF files" in refused(tmp_path, "init", "--force", "--model", two)
 
 
+@pytest.mark.parametrize("layer", [Layer(OLLAMA, b"<html>"), Layer("application/x", b"<html>", {TITLE: "m.gguf"})])
+def test_what_is_no_gguf_is_refused(tmp_path: Path, pusher: Pusher, layer: Layer) -> None:
+    pusher.artifact("1b", [layer], OLLAMA_CONFIG)
+    write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
+    assert "is no GGUF: it is an HTML page" in refused(tmp_path, "lock")
+
+
 def test_ollamas_tensors_are_refused(tmp_path: Path, pusher: Pusher) -> None:
     pusher.artifact("1b", [Layer("application/vnd.ollama.image.tensor", b"weights")], OLLAMA_CONFIG)
     write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
