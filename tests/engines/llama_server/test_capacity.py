@@ -14,10 +14,12 @@ from aikit_nix.engines import Launch
 from aikit_nix.engines.llama_server import launch as llama_server
 from aikit_nix.engines.memory import MIB, PROGRAM
 from aikit_nix.sources.gguf import Facts, Shape
+from aikit_nix.sources.role import Role
 
 # 1 KiB of cache a token
 FACTS = Facts(True, 4096, None, Shape(keys=256, values=256))
 SIZE = 1000 * MIB
+ROLES = {"/models/projector.gguf": Role.PROJECTOR, "/models/adapter.gguf": Role.ADAPTER}
 
 
 def launch(config: str = "", names: tuple[str, ...] = ("a.gguf",), facts: Facts | None = FACTS) -> Launch:
@@ -26,7 +28,9 @@ def launch(config: str = "", names: tuple[str, ...] = ("a.gguf",), facts: Facts 
     text += "".join(f"- {{name: {name}, source: 'https://example.com/{name}'}}\n" for name in names)
     parsed, _ = parse((text + config).encode(), "aikitfile.yaml")
     models = tuple(dataclasses.replace(model, pin=Pin("0" * 64, SIZE)) for model in parsed.models)
-    headers: Mapping[str, Facts] = {model.path: facts for model in models} if facts else {}
+    headers: Mapping[str, Facts] = {
+        model.path: dataclasses.replace(facts, role=ROLES.get(model.path, Role.MODEL)) for model in models if facts
+    }
     return llama_server.launch(dataclasses.replace(parsed, models=models), headers)
 
 
@@ -77,7 +81,9 @@ def test_shards_and_what_is_loaded_beside_the_model_count() -> None:
     served = launch(names=names)
     assert served.memory
     assert served.memory.request > 2 * SIZE
-    served = launch(config("mmproj: b.gguf, lora_adapter: c.gguf"), ("a.gguf", "b.gguf", "c.gguf"))
+    served = launch(
+        config("mmproj: projector.gguf, lora_adapter: adapter.gguf"), ("a.gguf", "projector.gguf", "adapter.gguf")
+    )
     assert served.memory
     assert served.memory.request > 3 * SIZE
 
