@@ -96,4 +96,4 @@ def test_the_template_becomes_an_image(nixpkgs: Nixpkgs, tmp_path: Path, engine:
     assert done.returncode == 0, done.stderr
     plan = (tmp_path / "out/aikit/plan.json").read_text()
     (drv,) = nixpkgs.instantiate(plans.OUTPUTS, "packages.x86_64-linux.default", plan=plan)
-    assert drv.endswith("-llama-2-7b-chat.tar.drv")
+    assert drv.endswith("-llama-2-7b-chat-oci.drv")
