@@ -74,8 +74,12 @@ def test_a_claim_of_a_header_is_compared_too(tmp_path: Path, tiny_model: Path) -
     shutil.copy(tiny_model, tmp_path / "m.gguf")
     write(tmp_path, ("m", "m.gguf"))
     done(tmp_path, "lock")
+    content = json.loads((tmp_path / "aikit.lock").read_text())
+    del content["models"][0]["files"][0]["gguf"]["memory"]  # an older version's lock
+    (tmp_path / "aikit.lock").write_text(json.dumps(content))
+    done(tmp_path, "gen", "--packages", "debian", "--flake", "flake")
     lie(tmp_path / "aikit.lock", gguf={"contextLength": 7})
-    assert "claims that the GGUF header" in refused(tmp_path, "gen", "--packages", "debian", "-o", "flake")
+    assert "claims that the GGUF header" in refused(tmp_path, "gen", "--packages", "debian", "--flake", "flake")
 
 
 @pytest.mark.parametrize("command", ["attest", "sign", "reproduce"])
