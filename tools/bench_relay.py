@@ -139,7 +139,7 @@ def main(gib: str = "4") -> None:
         (project / "aikitfile.yaml").write_text(
             "apiVersion: v1alpha1\nmodels: [{name: m, source: 'huggingface://ns/repo/m.gguf'}]\n"
         )
-        for words in (["lock"], ["gen", "--packages", "debian"]):
+        for words in (["lock", "--as-is", "m"], ["gen", "--packages", "debian"]):
             done = aikit_nix(*words, cwd=project)
             if done.returncode:
                 sys.exit(done.stderr)

@@ -76,7 +76,7 @@ def locked(folder: Path, files: FileServer, data: bytes) -> Path:
     """A project of a model on a web server, whose sha256 is known, and its flake."""
     files.files["/m.gguf"] = data
     locks.write(folder, ("m", files.url + "/m.gguf"), sha256=locks.digest(data))
-    locks.done(folder, "lock")
+    locks.done(folder, "lock", "--as-is", "m")
     return generate(folder)
 
 
