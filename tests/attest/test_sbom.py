@@ -13,7 +13,7 @@ from aikit_nix.base.hashing import hash_file
 from aikit_nix.flakes import materials
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.nix import store
-from support import recipes
+from support import layouts, recipes
 from support.command import aikit_nix
 
 SYSTEM = "x86_64-linux"
@@ -120,7 +120,11 @@ def test_the_commands(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "sbom.json").read_text()) == bill(tmp_path / "flake")
     done = aikit_nix("sbom", "--flake", "aikit", cwd=tmp_path)
     assert done.returncode == 1
-    assert "holds no flake of aikit-nix: run `aikit-nix gen`" in done.stderr
+    assert "aikit is not there: run `aikit-nix gen`" in done.stderr
+    layouts.make(tmp_path / "result", {})
+    for folder, said in (("result", "is an OCI layout, and no flake: run"), (".", "holds no flake of aikit-nix: run")):
+        done = aikit_nix("sbom", "--flake", folder, cwd=tmp_path)
+        assert (done.returncode, said in done.stderr) == (1, True), done.stderr
     done = aikit_nix("sbom", "--system", "aarch64-linux", cwd=tmp_path)
     assert done.returncode == 1
     assert "has no image for aarch64-linux" in done.stderr

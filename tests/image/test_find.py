@@ -90,6 +90,7 @@ def test_a_layout_is_nothing_to_load(tmp_path: Path) -> None:
     [
         (".", "holds neither a flake nor an OCI layout: write one with `aikit-nix gen`"),
         ("nothing", "names no registry"),
+        ("flake", "flake is not there: write the flake with `aikit-nix gen`"),
         ("text", "is no image that can be read"),
         ("pipe", "is no image"),
     ],

@@ -244,7 +244,10 @@ def read(folder: Path, lock_path: Path | None = None) -> Recipe:
     """The recipe in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
     content = {name: _read(folder / name) for name in (PLAN, _DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
     if content[PLAN] is None:
-        raise error(f"{folder} holds no flake of aikit-nix: run `aikit-nix gen`, or name its folder with --flake")
+        is_layout = (folder / "oci-layout").is_file()
+        what = "is an OCI layout, and no flake" if is_layout else "holds no flake of aikit-nix"
+        what = what if folder.exists() else "is not there"
+        raise error(f"{folder} {what}: run `aikit-nix gen`, or name the flake's folder with --flake")
     plan = _parsed(folder / PLAN, content[PLAN], _plan)
     path = lock_path or next((path for path in lock_places(folder) if path.exists()), None)
     found = lock.read(path) if path else None

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from aikit_nix.base import data
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import mirror
@@ -37,7 +38,7 @@ def image_of(text: str, *, insecure: bool | None = None) -> Image:
     """The image that a user names: a file that is a docker-archive, a folder with an OCI layout or a flake, or a name in
     a registry, of several there the one for this machine. Raises AikitError.
     """
-    if Path(text).is_dir():
+    if Path(text).is_dir() or text == str(data.FLAKE):
         return layout_of(text).image
     from aikit_nix.http.client import Client
     from aikit_nix.image import blobs
