@@ -42,4 +42,4 @@ def test_every_option_that_it_names_exists() -> None:
     ]
     known = {option for command in loaded for parameter in command.params for option in parameter.opts}
     text = re.sub(r"`nix-store[^`]*`", "", TEXT)
-    assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known | {"--threads"}
+    assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known | {"--threads", "--fast"}  # llama-server's, crane's
