@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.attest import envelope, provenance, sign
+from aikit_nix.attest import envelope, provenance, sign, verdict
 from aikit_nix.base.errors import AikitError
 from support import signed
 
@@ -63,13 +64,21 @@ def test_a_statement_about_nothing_is_about_nothing(tmp_path: Path, subject: obj
     assert envelope.read(tmp_path / "s.json").subjects() == []
 
 
-def test_cosign_signs_what_is_verified_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [verdict.SUMMARY, verdict.REBUILD])
+def test_cosign_and_we_verify_each_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     if not shutil.which("cosign"):
         pytest.skip("cosign is not installed")
     monkeypatch.setenv("COSIGN_PASSWORD", "")
     monkeypatch.chdir(tmp_path)
     subprocess.run(["cosign", "generate-key-pair"], check=True, capture_output=True)
-    (tmp_path / "s.json").write_bytes(sign.statement(STATEMENT, "cosign.key"))
+    (tmp_path / "image").write_bytes(b"manifest")
+    digest = hashlib.sha256(b"manifest").hexdigest()
+    statement = provenance.statement(kind, {"a": 1}, "image", f"sha256:{digest}")
+    (tmp_path / "s.json").write_bytes(sign.statement(statement, "cosign.key"))
     found = envelope.read(tmp_path / "s.json")
-    assert found.content == STATEMENT
+    assert found.content == statement
     assert found.is_signed_by(envelope.public_key(tmp_path / "cosign.pub"))
+    argv = ["cosign", "verify-blob-attestation", "--key", "cosign.pub", "--insecure-ignore-tlog=true", "--type", kind]
+    for file, status in (("image", 0), ("s.json", 1)):
+        done = subprocess.run([*argv, "--bundle", "s.json", file], capture_output=True, text=True, check=False)
+        assert min(done.returncode, 1) == status, done.stderr

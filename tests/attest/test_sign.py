@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.attest import sign
+from aikit_nix.attest import sign, verdict
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
 from support import image, recipes
+from support.command import aikit_nix
 from support.flakes import Project
 from support.image_fixtures import manifest_digest
 
@@ -145,8 +146,21 @@ def test_cosign_verifies_image_and_attestations(tiny_project: Project, pushed: s
         )
         public += ["--new-bundle-format", "--trusted-root", tmp_path / "root.json"]
     assert manifest_digest(tiny_project).encode() in cosign("verify", *public, pushed)
-    for kind in ("cyclonedx", "slsaprovenance1"):
+    summary, rebuild = tmp_path / "summary.json", tmp_path / "rebuild.json"
+    for command, file in ((["verify", pushed], summary), (["reproduce"], rebuild)):
+        done = tiny_project.run(*command, "-o", file, "--key", key, COSIGN_PASSWORD="secret")
+        assert done.returncode == 0, done.stderr
+    done = tiny_project.run("attest", pushed, "--statement", summary, "--statement", rebuild)
+    assert done.returncode == 0, done.stderr
+    for kind in ("cyclonedx", "slsaprovenance1", verdict.SUMMARY, verdict.REBUILD):
         assert b"payload" in cosign("verify-attestation", *public, "--type", kind, pushed)
+    (tmp_path / "policy.toml").write_text(
+        f'[signers]\nme = "{key.with_suffix(".pub")}"\n[require]\nrebuilds = 1\nsummaries = 1\nruntimes = ["avx2"]\n'
+    )
+    evidence = ("--policy", tmp_path / "policy.toml", "--evidence", summary, "--evidence", rebuild)
+    (tmp_path / "elsewhere").mkdir()
+    done = aikit_nix("verify", pushed, *evidence, cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
 
 
 @needs_cosign
