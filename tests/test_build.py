@@ -16,13 +16,15 @@ from support.file_server import FileServer
 
 
 @pytest.mark.usefixtures("nix")
-def test_from_an_aikitfile_to_an_image(tmp_path: Path, files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_an_aikitfile_to_an_image(
+    tiny_model: Path, tmp_path: Path, files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in mirror.build_environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if lock := debian_lock.usable(tmp_path, print):
         monkeypatch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
-    files.files["/model.gguf"] = b"GGUF" + os.urandom(5000)
+    files.files["/model.gguf"] = tiny_model.read_bytes()[:-8] + os.urandom(8)
     source = f"{files.url}/model.gguf"
     aikitfile = f"apiVersion: v1alpha1\nruntime: avx\nmodels: [{{name: m, source: '{source}'}}]\n"
     (tmp_path / "aikitfile.yaml").write_text(aikitfile)
