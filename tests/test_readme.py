@@ -47,7 +47,7 @@ def test_every_command_option_and_file_that_it_names_exists() -> None:
     # docker's and skopeo's own.
     text = re.sub(r"`docker run [^`]*`|--preserve-digests|```text.*?```", "", README, flags=re.DOTALL)
     assert set(re.findall(r"--[a-z][a-z-]+", text)) <= known
-    targets = re.findall(r"\]\(([^:)]+)\)", README)
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^:)]+)\)", README)]
     assert len(targets) > 2
     for target in targets:
         assert (Path(__file__).parents[1] / target).is_file(), target
