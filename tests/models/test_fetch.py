@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from pathlib import Path
 
@@ -63,18 +64,16 @@ def test_fetch_completes_the_lock_from_the_store(tmp_path: Path, hub: HuggingFac
     assert only_file(tmp_path)["layer"]
 
 
-PAGE = b"<!DOCTYPE html><title>Sign in</title>" + bytes(600)
-
-
 @pytest.mark.usefixtures("nix")
 def test_what_is_no_model_is_refused_at_every_door(
     tmp_path: Path, files: FileServer, hub: HuggingFace, model: bytes
 ) -> None:
     """By its first bytes where the hash is known, by the whole where it is not; registries: tests/sources/test_oci.py."""
-    half = model[: len(model) // 2]
-    hub.repository().commit({"page.gguf": PAGE, "half.gguf": half})
-    files.files |= {"/page.gguf": PAGE, "/half.gguf": half}
-    for name, content, said in (("page", PAGE, "it is an HTML page"), ("half", half, "is cut off")):
+    page = b"<!DOCTYPE html><title>Sign in</title>" + os.urandom(600)
+    half = model[: len(model) // 2] + os.urandom(16)
+    hub.repository().commit({"page.gguf": page, "half.gguf": half})
+    files.files |= {"/page.gguf": page, "/half.gguf": half}
+    for name, content, said in (("page", page, "it is an HTML page"), ("half", half, "is cut off")):
         known = f"{files.url}/{name}.gguf', sha256: '{digest(content)}"
         for source in (f"huggingface://ns/repo/{name}.gguf", f"{files.url}/{name}.gguf", known):
             (tmp_path / "aikitfile.yaml").write_text(

@@ -16,7 +16,7 @@ def test_a_header_is_read_and_the_rest_is_left(web: Client, files: FileServer, m
     files.files["/m"] = model + bytes(64 << 20)
     files.ranges = ranges
     found = head.read(f"{files.url}/m", {"X-Own": "1"}, web, "m.gguf")
-    assert (found.size, found.problem) == (len(model) + (64 << 20), "")
+    assert (found.size, found.unfit) == (len(model) + (64 << 20), None)
     assert found.header
     assert found.header.facts.context_length == 4096
     (request,) = files.requests
@@ -31,7 +31,7 @@ def test_no_more_is_read_than_was_asked_for(web: Client, files: FileServer) -> N
     files.failures["/m"] = [Failure(), Failure(endless=True)]
     assert head.read(f"{files.url}/m", {}, web, "m.gguf").header
     found = head.read(f"{files.url}/m", {}, web, "m.gguf", most=1 << 20)
-    assert (found.size, found.header, found.problem) == (None, None, "")
+    assert (found.size, found.header, found.unfit) == (None, None, None)
 
 
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"no GGUF at all", b"<html>"])
@@ -40,7 +40,7 @@ def test_what_is_no_gguf_has_a_size_and_a_problem(web: Client, files: FileServer
     files.files["/m"] = data
     found = head.read(f"{files.url}/m", {}, web, "m.gguf")
     assert (found.size, found.header) == (len(data), None)
-    assert found.problem
+    assert found.unfit
 
 
 @pytest.mark.parametrize("said", ["bytes 0-9/*", "bytes 0-9/-1", "bytes 0-9/1e9", "bytes 0-9/" + "9" * 99, "²", ""])

@@ -48,7 +48,7 @@ def test_a_file_of_hugging_face_is_pinned_without_its_weights(
         }
     ]
     # Only the head is read, which the bytes in the sockets' buffers come on top of.
-    assert [request.headers.get("range") for request in hub.cdn_requests] == [f"bytes=0-{(32 << 20) - 1}"]
+    assert [request.headers.get("range") for request in hub.cdn_requests] == [f"bytes=0-{(64 << 20) - 1}"]
     assert not in_store("m.gguf", large)
 
     assert "up to date" in done(tmp_path, "lock")

@@ -212,7 +212,7 @@ def _remote_header(
         more = hint.get(problem.status or 0)
         raise error(f"{url} cannot be read: {problem.message}{f' ({more})' if more else ''}") from None
     if found.header is None:
-        raise error(f"{url} {found.problem or 'has a header that is too long'}")
+        raise error(f"{url} {found.unfit or 'has a header that is too long'}")
     return _usable(found.header, url)
 
 

@@ -20,16 +20,16 @@ _PACE = (64 << 10, 30.0)  # no fewer bytes in so many seconds
 
 @dataclass(frozen=True)
 class Head:
-    """`size` is in bytes, None where the server does not say it; `problem` is what speaks against the file."""
+    """`size` is in bytes, None where the server does not say it; `unfit` is what speaks against the file."""
 
     size: int | None
     header: gguf.Header | None
-    problem: str = ""
+    unfit: judge.UnfitError | None = None
 
     def require(self) -> gguf.Header | None:
         """The header, if it is a GGUF. Raises UnfitError where something speaks against the file."""
-        if self.problem:
-            raise judge.UnfitError(self.problem)
+        if self.unfit:
+            raise self.unfit
         return self.header
 
 
@@ -43,7 +43,7 @@ def read(
         try:
             return Head(size, judge.look(content, name, size, is_gguf=is_gguf))
         except judge.UnfitError as bad:
-            return Head(size, None, "" if content.is_at_limit else str(bad))
+            return Head(size, None, None if content.is_at_limit else bad)
 
 
 def _size(answer: Stream) -> int | None:
