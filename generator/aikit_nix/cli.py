@@ -52,7 +52,6 @@ _GROUPS = {
         "provenance": _Command("proof", "provenance"),
         "attest": _Command("proof", "attest registry.example.com/me/llama:1"),
         "sign": _Command("proof", "sign registry.example.com/me/llama:1 --key cosign.key"),
-        "sign-models": _Command("proof", "sign-models --key cosign.key"),
     },
     "Offline": {
         "fetch": _Command("lock", "fetch"),

@@ -173,7 +173,7 @@ def test_a_wrong_password_is_an_error(tiny_project: Project, pushed: str, key: P
 @needs_cosign
 @pytest.mark.skipif(not importlib.util.find_spec("model_signing"), reason="model-signing is not installed (PyPI)")
 def test_the_public_verifier_takes_the_models_signature(tiny_project: Project, key: Path, tmp_path: Path) -> None:
-    done = tiny_project.run("sign-models", "--key", key, "-o", tmp_path / "model.sig", COSIGN_PASSWORD="secret")
+    done = tiny_project.run("sign", "--key", key, "--models", tmp_path / "model.sig", COSIGN_PASSWORD="secret")
     assert done.returncode == 0, done.stderr
     image.unpack(tiny_project.build("oci"), tmp_path / "root")
     models = tmp_path / "root/models"

@@ -226,8 +226,14 @@ def attest(
 
 
 @click.command()
-@click.argument("reference")
+@click.argument("reference", required=False)
 @click.option("--key", required=True, metavar="KEY", help="cosign's private key: a file or a KMS address.")
+@click.option(
+    "--models",
+    type=options.FILE,
+    metavar="FILE",
+    help="Sign the image's models instead, by the digests of the lock, into FILE (model.sig).",
+)
 @options.LOG
 @options.FLAKE
 @options.LOCK
@@ -235,8 +241,9 @@ def attest(
 @options.INSECURE
 @options.UNSEEN
 def sign(
-    reference: str,
+    reference: str | None,
     key: str,
+    models: Path | None,
     log: bool,
     flake: Path,
     lock_path: Path | None,
@@ -248,33 +255,23 @@ def sign(
 
     That is the image, its bill of materials and its provenance, with cosign. REFERENCE is REGISTRY/NAME:TAG, and must
     be the image that the flake builds. COSIGN_PASSWORD has the key's password.
+
+    With --models it is what OpenSSF Model Signing signs, and no model is read. The image's folder /models is verified by
+    `model_signing verify key models --allow_symlinks --signature model.sig --public_key cosign.pub`.
     """
     from aikit_nix.attest import referrers
     from aikit_nix.attest import sign as signer
+    from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
 
+    if (reference is None) == (models is None):
+        raise click.UsageError("sign what: REFERENCE, or --models FILE")
+    if models:
+        signer.models(materials.read(flake, lock_path), key, models, log=log)
+        console.say(f"wrote {models}")
+    if reference is None:
+        return
     with Client() as client:
         found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure, unseen=unseen)
     signer.image(found.name, key, found.bill(), found.predicate(), log=log, insecure=insecure)
     console.say(f"signed {found.name}")
-
-
-@click.command("sign-models")
-@click.option("--key", required=True, metavar="KEY", help="cosign's private key: a file or a KMS address.")
-@options.LOG
-@options.FLAKE
-@options.LOCK
-@click.option(
-    "-o", "--output", type=options.FILE, default=Path("model.sig"), show_default=True, help="The signature to write."
-)
-def sign_models(key: str, log: bool, flake: Path, lock_path: Path | None, output: Path) -> None:
-    """Sign the image's models by the digests of the lock.
-
-    As OpenSSF Model Signing does; no model is read. The image's folder /models is verified by
-    `model_signing verify key models --allow_symlinks --signature model.sig --public_key cosign.pub`.
-    """
-    from aikit_nix.attest import sign as signer
-    from aikit_nix.flakes import materials
-
-    signer.models(materials.read(flake, lock_path), key, output, log=log)
-    console.say(f"wrote {output}")
