@@ -69,7 +69,7 @@ def made(folder: Path, name: str, architecture: str, kind: str | None = None, **
         (b"\xef\xbb\xbf\n  <HTML>", "an HTML page"),
         (b'{"error": "Repository not found"}', "a JSON text"),
         (POINTER, "a Git LFS pointer"),
-        (gzip.compress(b"GGUF"), "compressed with gzip"),
+        (gzip.compress(b"GGUF", mtime=0), "compressed with gzip"),
         (b"\x28\xb5\x2f\xfd\x00", "compressed with zstd"),
         (b"\xfd7zXZ\x00", "compressed with xz"),
         (b"BZh91AY", "compressed with bzip2"),
