@@ -108,7 +108,7 @@ def stream(image: Image, *, oci: bool) -> None:
             write_file(file, (image.layout / file).read_bytes())
     else:
         listed = {"Config": name(image.config), "RepoTags": [image.name], "Layers": list(map(name, image.layers))}
-        write_file("manifest.json", json.dumps([listed]).encode())
+        write_file("manifest.json", json.dumps([listed], separators=(",", ":")).encode())
     write(bytes(tarfile.RECORDSIZE))
     sys.stdout.buffer.flush()
 

@@ -129,6 +129,7 @@ def test_what_unpacks_to_more_than_an_image_is_refused(tmp_path: Path, monkeypat
         image(listed=b'[{"Config": "c", "Config": "c", "Layers": ["l"]}]'),
         image(listed=b'[{"Config": "c", "Layers": ["l"], "layers": []}]'),
         image(listed=b'[{"Config": "c", "Layers": []}]'),
+        image(listed=b'[{"Config": "c", "Layers": ["l"], "RepoTagr": ["a:b"]}]'),
         image(listed=b'[{"Config": "c", "Layers": ["c"]}, {"Config": "c", "Layers": ["c"]}]'),
         image(("manifest.json", b"[]")),
         image(("./manifest.json", b"[]")),

@@ -172,7 +172,7 @@ class Reader:
         if not self._at:
             raise ValueError("it is empty")
         if not any(head):
-            if head and len(self._exactly(_HEAD)) != _HEAD:
+            if head and self._exactly(_HEAD) != bytes(_HEAD):
                 raise ValueError("it ends with a lone block of zeros")
             if any(rest := self._exactly(_BLOCK)) or len(rest) == _BLOCK:
                 raise ValueError("there is something behind the end of it, or a lone block of zeros within it")

@@ -90,7 +90,8 @@ def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Archi
     images = strict_json.parse(content("manifest.json"))
     if len(images) != 1:
         raise error(f"{file} holds {len(images)} images, and one is expected", code="image")
-    layout.spelt(images[0], layout.ARCHIVE_KEYS)
+    if unknown := images[0].keys() - layout.ARCHIVE_KEYS:
+        raise ValueError(f"its manifest.json says {min(unknown)[:80]!r}, which means nothing")
     config = content(images[0]["Config"])
     layers = tuple(_followed(members, name) for name in images[0]["Layers"])
     diff_ids = strict_json.parse(config)["rootfs"]["diff_ids"]

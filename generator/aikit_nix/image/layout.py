@@ -31,7 +31,7 @@ _KEYS = (
     *("Entrypoint", "Cmd", "Env", "User", "WorkingDir", "Labels", "Volumes", "ExposedPorts", "Healthcheck", "Shell"),
     *("StopSignal", "OnBuild", "ArgsEscaped"),
 )
-ARCHIVE_KEYS = ("Config", "Layers", "RepoTags")
+ARCHIVE_KEYS = {"Config", "Layers", "RepoTags", "Parent", "LayerSources"}  # of a docker-archive's list
 LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
 
 
