@@ -2,10 +2,10 @@
 #
 # plan     the parsed plan.json, see generator/aikit_nix/flakes/plan.py
 # nixpkgs  the flake input; null for the debian package set, which has none
-#
-# A generated flake has only the files that its plan reaches (generator/aikit_nix/flakes/library.py): each is named by a literal
-# ./relative path, and one that belongs to a package set, an engine or a backend has that one's name in its path.
 # source   the flake's folder, to see whether the plan is older than what it was made from
+#
+# A generated flake has only the files that its plan needs (generator/aikit_nix/flakes/library.py): one that belongs to a
+# package set, an engine or a backend has that one's name in its path.
 {
   plan,
   nixpkgs ? null,
