@@ -20,6 +20,7 @@ import pytest
 from aikit_nix.base import process
 from aikit_nix.models import lock
 from aikit_nix.nix import store
+from support import tiny_gguf
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
 from support.locks import digest, done, write
@@ -42,7 +43,8 @@ class Project:
 
     def renew(self) -> None:
         """Other models, an empty lock."""
-        self.models = {name: b"GGUF" + os.urandom((5 << 20) + index) for index, name in enumerate(NAMES)}
+        head = tiny_gguf.make(self.folder / "head").read_bytes()
+        self.models = {name: head + os.urandom((5 << 20) + index) for index, name in enumerate(NAMES)}
         self.web.files = {f"/{name}": self.models[name] for name in NAMES[:2]}
         self.hub.repository().commit({NAMES[2]: self.models[NAMES[2]]})
         sources = [f"{self.web.url}/{name}" for name in NAMES[:2]] + [f"huggingface://ns/repo/{NAMES[2]}"]
@@ -65,7 +67,8 @@ class Project:
                 process.run(["nix-store", "--verify-path", held])
         downloads = self.folder / "cache/aikit-nix/downloads"
         for file in downloads.iterdir() if downloads.is_dir() else ():
-            if not file.suffix and not file.name.startswith("."):
+            # Without its state a file is on its way into the store, and not believed afterwards
+            if file.with_name(f"{file.name}.state").exists():
                 assert file.read_bytes() in self.models.values()
             if file.suffix == ".pins":
                 for value in json.loads(file.read_bytes())["files"]:

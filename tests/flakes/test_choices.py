@@ -124,10 +124,10 @@ def test_what_was_chosen_is_kept_and_said(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
     third = aikit_nix("gen", "--runtime", "avx", cwd=tmp_path)
     assert "as chosen before: --packages debian --tag 1.0" in third.stdout
-    assert json.loads((tmp_path / "aikit/choices.json").read_bytes())["runtime"] == "avx"
+    assert json.loads((tmp_path / "flake/aikit/choices.json").read_bytes())["runtime"] == "avx"
     fourth = aikit_nix("gen", "--forget", "--packages", "debian", cwd=tmp_path)
     assert "as chosen before" not in fourth.stdout
-    assert json.loads((tmp_path / "aikit/choices.json").read_bytes()) == {"packages": "debian"}
-    (tmp_path / "aikit/choices.json").write_text("[]")
+    assert json.loads((tmp_path / "flake/aikit/choices.json").read_bytes()) == {"packages": "debian"}
+    (tmp_path / "flake/aikit/choices.json").write_text("[]")
     broken = aikit_nix("gen", cwd=tmp_path)
     assert (broken.returncode, "choices.json holds no choices" in broken.stderr) == (1, True)

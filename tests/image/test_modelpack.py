@@ -47,10 +47,10 @@ def test_what_was_pushed_can_be_locked_and_is_not_sent_again(tmp_path: Path, add
     file = tmp_path / "llama.gguf"
     file.write_bytes(content)
     store.add(file, "llama.gguf", recipes.sha256(content))
-    first = aikit_nix("push", "--modelpack", f"{address}/a/llama:1", cwd=tmp_path)
+    first = aikit_nix("push", "--flake", ".", "--modelpack", f"{address}/a/llama:1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "100.3 kB sent" in first.stderr
-    again = aikit_nix("push", "--modelpack", f"{address}/a/llama:2", cwd=tmp_path)
+    again = aikit_nix("push", "--flake", ".", "--modelpack", f"{address}/a/llama:2", cwd=tmp_path)
     assert "0 B sent" in again.stderr
     assert again.stdout.rpartition("@")[2] == first.stdout.rpartition("@")[2]
 
@@ -67,12 +67,12 @@ def test_what_was_pushed_can_be_locked_and_is_not_sent_again(tmp_path: Path, add
 
 def test_a_model_that_the_registry_has_is_not_needed_here(tmp_path: Path, address: str) -> None:
     content = recipes.write(tmp_path, os.urandom(1000))
-    done = aikit_nix("push", "--modelpack", f"{address}/a/llama:1", cwd=tmp_path)
+    done = aikit_nix("push", "--flake", ".", "--modelpack", f"{address}/a/llama:1", cwd=tmp_path)
     assert done.returncode == 1
     assert " is neither in " in done.stderr
     assert not (tmp_path / "registry/data/docker/registry/v2/repositories/a/llama/_manifests").exists()
     upload(address, content)
-    done = aikit_nix("push", "--modelpack", f"{address}/a/llama:1", cwd=tmp_path)
+    done = aikit_nix("push", "--flake", ".", "--modelpack", f"{address}/a/llama:1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
