@@ -18,7 +18,7 @@ from aikit_nix.nix import setup
 from nixpkgs import newer_nix, toolchain
 from support import container, debian_archive, debian_lock, downloads, file_server, hugging_face, nix_env, tiny_gguf
 from support.library import Library
-from support.web import PATIENCE
+from support.web import TIMEOUTS
 
 # Fixtures of tests about images, which several rooms have.
 pytest_plugins = ["support.image_fixtures"]
@@ -151,7 +151,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.Client]:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    with http.Client(PATIENCE) as client:
+    with http.Client(TIMEOUTS) as client:
         yield client
 
 

@@ -22,7 +22,7 @@ from aikit_nix.aikitfile import parser
 from aikit_nix.base import diagnostics, redact
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.flakes import plan
-from aikit_nix.http.client import ANSWER_LIMIT, Client, Patience
+from aikit_nix.http.client import ANSWER_LIMIT, Client, Timeouts
 from aikit_nix.models import lock
 from aikit_nix.nix import store
 from aikit_nix.sources import gguf
@@ -260,8 +260,8 @@ def server() -> FileServer:
 def test_an_answer_is_one_or_an_error(answer: bytes, how: str) -> None:
     web = server()
     web.failures["/a"] = [Failure(raw=answer)] * 3
-    patience = Patience(connect=5, read=0.2, answer=0.4, attempts=1, first_wait=0, longest_wait=0)
-    with Client(patience, sleep=lambda _: None) as client:
+    timeouts = Timeouts(connect=5, read=0.2, answer=0.4, attempts=1, first_wait=0, longest_wait=0)
+    with Client(timeouts, sleep=lambda _: None) as client:
         try:
             match how:
                 case "post":

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aikit_nix.base import strict_json, tar
-from aikit_nix.base.tar import Kind
+from aikit_nix.base.tar import MemberKind
 from support import tars
 
 NAMES = st.text(st.characters(codec="ascii", exclude_characters="\0/"), min_size=1, max_size=12)
@@ -34,7 +34,7 @@ def test_a_tar_that_is_read_is_read_alike(pieces: list[bytes], changes: list[tup
         at %= len(data)
         data[at : at + len(new)] = new[: len(data) - at]
     try:
-        reader = tar.Reader(io.BytesIO(data), seeks=seeks)
+        reader = tar.TarReader(io.BytesIO(data), seeks=seeks)
         found = [(each.name, each.kind, each.size, each.link, b"".join(reader.content())) for each in reader]
     except ValueError as said:
         assert str(said)
@@ -42,10 +42,10 @@ def test_a_tar_that_is_read_is_read_alike(pieces: list[bytes], changes: list[tup
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as other:
         for (name, kind, size, link, content), member in zip(found, other.getmembers(), strict=True):
             assert (name, size) == (member.name, member.size)
-            assert kind is (Kind.FILE if member.isreg() else Kind(member.type))
-            if kind in (Kind.LINK, Kind.HARD_LINK):
+            assert kind is (MemberKind.FILE if member.isreg() else MemberKind(member.type))
+            if kind in (MemberKind.LINK, MemberKind.HARD_LINK):
                 assert link == member.linkname
-            if kind is Kind.FILE:
+            if kind is MemberKind.FILE:
                 assert content == (other.extractfile(member) or io.BytesIO()).read()
 
 

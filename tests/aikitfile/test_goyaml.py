@@ -16,7 +16,7 @@ import pytest
 
 from aikit_nix.aikitfile import goyaml, localai_config, yamltree
 from aikit_nix.aikitfile.innertext import Text
-from aikit_nix.aikitfile.localai_config import Value
+from aikit_nix.aikitfile.localai_config import ConfigValue
 from aikit_nix.base.errors import AikitError, Position
 
 GO = shutil.which("go")
@@ -173,7 +173,7 @@ def ours(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for kind in ZERO:
         try:
-            said = getattr(Value("v", node, at), kind)()
+            said = getattr(ConfigValue("v", node, at), kind)()
         except AikitError:
             found[kind] = REFUSED
         else:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from aikit_nix.attest import verify
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs
 from aikit_nix.nix import store
@@ -51,7 +51,7 @@ class Honest:
     No dataclass: hypothesis would print all of it.
     """
 
-    def __init__(self, recipe: Recipe, wanted: Path, layout: Path, archive: Path) -> None:
+    def __init__(self, recipe: Materials, wanted: Path, layout: Path, archive: Path) -> None:
         self.recipe = recipe
         self.wanted = wanted
         self.layout = layout
@@ -286,7 +286,7 @@ def test_a_model_that_is_pinned_otherwise_is_named(honest: Honest) -> None:
     (model,) = honest.recipe.models
     other = replace(model, file=replace(model.file, sha256="0" * 64))
 
-    def with_models(*models: materials.Model) -> Honest:
+    def with_models(*models: materials.ModelMaterial) -> Honest:
         return Honest(replace(honest.recipe, models=models), honest.wanted, honest.layout, honest.archive)
 
     sha256 = recipes.sha256(CONTENT)

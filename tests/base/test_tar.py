@@ -21,7 +21,7 @@ END = bytes(1024)
 
 
 def read(data: bytes, most: int = tar.MOST_MEMBERS, *, seeks: bool = False) -> list[tar.Member]:
-    return list(tar.Reader(tar.unpacked(io.BytesIO(data)), most=most, seeks=seeks))
+    return list(tar.TarReader(tar.unpacked(io.BytesIO(data)), most=most, seeks=seeks))
 
 
 def names(data: bytes, most: int = tar.MOST_MEMBERS) -> list[str]:
@@ -67,7 +67,7 @@ def test_a_file_of_many_gigabytes_and_one_without_utf_8_are_read() -> None:
     for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
         large = tarfile.TarInfo("large")
         large.size = 9 << 30
-        (member,) = itertools.islice(tar.Reader(io.BytesIO(large.tobuf(kind) + END)), 1)
+        (member,) = itertools.islice(tar.TarReader(io.BytesIO(large.tobuf(kind) + END)), 1)
         assert member.size == 9 << 30
     head = tars.head("x", lambda content: content.__setitem__(slice(0, 1), b"\xff"))
     assert names(head + END) == ["\udcff"]
@@ -139,4 +139,4 @@ def test_trouble_with_a_disk_stays_what_it_is() -> None:
             raise OSError(5, "Input/output error")
 
     with pytest.raises(OSError, match="Input/output error"):
-        list(tar.Reader(Full()))
+        list(tar.TarReader(Full()))

@@ -99,7 +99,7 @@ def test_nothing_that_a_mirror_says_has_no_end(
     archive: Archive, failure: file_server.Failure, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(debian_archive, "_RELEASE_LIMIT", 1 << 16)
-    monkeypatch.setattr(debian_archive, "_FOR_RELEASE", http.Patience(answer=1, attempts=2, first_wait=0))
+    monkeypatch.setattr(debian_archive, "_FOR_RELEASE", http.Timeouts(answer=1, attempts=2, first_wait=0))
     archive.server.failures["/debian/dists/sid/InRelease"] = [failure] * 2
     with pytest.raises(AikitError, match=message):
         renew(archive)

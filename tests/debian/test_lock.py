@@ -37,7 +37,7 @@ def test_a_lock_follows_the_signed_index(archive: Archive, tmp_path: Path) -> No
 
     lock.write(tmp_path / "new/lock.json")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["lock.json"]
-    read = debian.Lock.read(tmp_path / "new/lock.json")
+    read = debian.DebianLock.read(tmp_path / "new/lock.json")
     assert read.to_json() == lock.to_json() == renew(archive).to_json()
 
 
@@ -73,14 +73,14 @@ def test_a_step_back_is_refused_unless_told(archive: Archive) -> None:
 
 def test_the_date_of_a_lock_is_read_whatever_its_format(tmp_path: Path) -> None:
     file = tmp_path / "lock.json"
-    assert debian.Lock.date_of(file) is None
+    assert debian.DebianLock.date_of(file) is None
     for text in ("", "[]", "{}", '{"date": 3}', '{"date": "2026-10-30"}', "[" * 100_000):
         file.write_text(text)
-        assert debian.Lock.date_of(file) is None
+        assert debian.DebianLock.date_of(file) is None
     file.write_text('{"date": "2026-10-30T08:08:01Z"}')
-    assert debian.Lock.date_of(file) == DATE
+    assert debian.DebianLock.date_of(file) == DATE
     os.mkfifo(tmp_path / "pipe")  # nobody will ever write to it
-    assert debian.Lock.date_of(tmp_path / "pipe") is None
+    assert debian.DebianLock.date_of(tmp_path / "pipe") is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_testing_stands_in_for_a_sid_that_is_not_whole(archive: Archive) -> None
 # --- What is still there
 
 
-def offer(archive: Archive, lock: debian.Lock, *but: str) -> None:
+def offer(archive: Archive, lock: debian.DebianLock, *but: str) -> None:
     for pinned in lock.packages():
         if pinned.name not in but:
             archive.server.files[f"/debian/{pinned.filename}"] = b"x" * pinned.size
@@ -192,18 +192,18 @@ LOCK = {
 def test_what_is_no_lock_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "lock.json").write_text(text)
     with pytest.raises(AikitError, match=r"lock\.json is no lock of Debian packages"):
-        debian.Lock.read(tmp_path / "lock.json")
+        debian.DebianLock.read(tmp_path / "lock.json")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    lock = debian.Lock.read(debian.LOCK)
+    lock = debian.DebianLock.read(debian.LOCK)
     with pytest.raises(AikitError, match="cannot write"):
         lock.write(tmp_path / "file/lock.json")
 
 
 def test_the_shipped_lock_is_whole() -> None:
-    lock = debian.Lock.read(debian.LOCK)
+    lock = debian.DebianLock.read(debian.LOCK)
     assert lock.to_json() == debian.LOCK.read_text()
     for name, architecture in lock.architectures.items():
         assert {"llama.cpp-tools", "libc6", "base-files", "ca-certificates"} <= set(architecture.engine)

@@ -47,7 +47,7 @@ def test_writing_again_replaces_what_we_wrote(tmp_path: Path) -> None:
     folder.write(NIXPKGS, tmp_path)
     (tmp_path / "own.txt").write_text("the user's")
     done = folder.write(DEBIAN, tmp_path)
-    assert (done.set_aside, done.kept) == ((), ())
+    assert (done.backups, done.kept) == ((), ())
     lock = {"flake.lock": NIXPKGS.lock, "own.txt": b"the user's"}
     assert tree(tmp_path) == {**whole(DEBIAN), **lock}
 
@@ -68,11 +68,11 @@ def test_an_edited_flake_is_left_and_an_edited_library_set_aside(tmp_path: Path)
     before = tree(tmp_path)
     done = folder.write(DEBIAN, tmp_path)
     assert done.kept == (tmp_path / "flake.nix",)
-    assert done.set_aside == (tmp_path / "aikit~",)
+    assert done.backups == (tmp_path / "aikit~",)
     assert tree(tmp_path)["flake.nix"] == before["flake.nix"]
     assert tree(tmp_path)["aikit~/default.nix"] == before["aikit/default.nix"]
     done = folder.write(DEBIAN, tmp_path, force=True)
-    assert done.set_aside == (tmp_path / "flake.nix~",)
+    assert done.backups == (tmp_path / "flake.nix~",)
     assert tree(tmp_path)["flake.nix~"] == before["flake.nix"]
     assert tree(tmp_path)["flake.nix"] == DEBIAN.content["flake.nix"]
 
@@ -175,7 +175,7 @@ def test_whatever_fails_the_folder_is_old_or_new_or_the_next_run_mends_it(
             allowed = [old, *([{**whole(DEBIAN), "flake.lock": NIXPKGS.lock}] if before else [whole(DEBIAN)])]
             assert tree(out) in allowed, f"step {at}"
         done_again = folder.write(DEBIAN, out)
-        assert (done_again.set_aside, done_again.kept) == ((), ()), f"step {at}"
+        assert (done_again.backups, done_again.kept) == ((), ()), f"step {at}"
         lock = {"flake.lock": NIXPKGS.lock} if before else {}
         assert tree(out) == {**whole(DEBIAN), **lock}, f"step {at}"
         assert not list(out.glob(".aikit-nix*"))

@@ -105,5 +105,9 @@ def test_the_thin_form_is_the_same_image(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         argv = ["nix", "eval", "--raw", f"path:{tmp_path / name}/flake#default.drvPath"]
         drvs.append(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-    assert {path.name for path in (tmp_path / "thin/flake/aikit").iterdir()} == {"plan.json", "choices.json", "seals.json"}
+    assert {path.name for path in (tmp_path / "thin/flake/aikit").iterdir()} == {
+        "plan.json",
+        "choices.json",
+        "seals.json",
+    }
     assert drvs[0] == drvs[1]

@@ -11,7 +11,7 @@ import pytest
 from aikit_nix.http import certificates
 from aikit_nix.http.client import Client
 from support import file_server
-from support.web import PATIENCE, refused
+from support.web import TIMEOUTS, refused
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
@@ -21,16 +21,16 @@ def test_the_users_certificates_are_trusted(
     for name in ("SSL_CERT_FILE", "NIX_SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     with file_server.serve({"/a": b"secret"}, certificate) as server:
-        with Client(PATIENCE) as web:
+        with Client(TIMEOUTS) as web:
             problem = refused(web, server.url + "/a")
         assert "certificate" in problem.message
         assert "SSL_CERT_FILE" in problem.message
         assert server.requests == []
         monkeypatch.setenv(variable, str(certificate[0]))
-        with Client(PATIENCE) as web:
+        with Client(TIMEOUTS) as web:
             assert web.get(server.url + "/a").body == b"secret"
         monkeypatch.setenv(variable, "/does/not/exist.pem")
-        with Client(PATIENCE) as web:
+        with Client(TIMEOUTS) as web:
             assert f"{variable} names no certificates" in refused(web, server.url + "/a").message
 
 
@@ -44,13 +44,13 @@ def test_what_is_kept_for_a_registry(
         folder.mkdir(parents=True)
         (folder / "ca.crt").write_bytes(certificate[0].read_bytes())
         (folder / "readme.txt").write_text("no certificate")
-        with Client(PATIENCE) as web:
+        with Client(TIMEOUTS) as web:
             assert web.get(server.url + "/a").body == b"secret"
             assert "certificate" in refused(web, other.url + "/a").message  # it is the one registry's
         bad = folder.parent / urlsplit(other.url).netloc
         bad.mkdir()
         (bad / "ca.crt").write_text("no certificate")
-        with Client(PATIENCE) as web:
+        with Client(TIMEOUTS) as web:
             assert f"{bad}/ca.crt cannot be used" in refused(web, other.url + "/a").message
 
 
@@ -82,7 +82,7 @@ def test_a_client_certificate(certificate: tuple[Path, Path], tmp_path: Path, mo
     with pytest.raises(ValueError, match=r"client\.cert cannot be used"):
         certificates.context("registry.example.com", 5000)
     (folder / "client.key").write_bytes(certificate[1].read_bytes())
-    with file_server.serve({"/a": b"for you"}, certificate, ask=certificate[0]) as server, Client(PATIENCE) as web:
+    with file_server.serve({"/a": b"for you"}, certificate, ask=certificate[0]) as server, Client(TIMEOUTS) as web:
         (folder.parent / urlsplit(server.url).netloc).symlink_to(folder)
         (folder / "ca.crt").write_bytes(certificate[0].read_bytes())
         assert web.get(server.url + "/a").body == b"for you"

@@ -16,7 +16,7 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Answer, Client, HttpError, Trouble
 from support.file_server import Failure, FileServer
-from support.web import PATIENCE, refused
+from support.web import TIMEOUTS, refused
 
 
 def test_a_small_answer(web: Client, files: FileServer) -> None:
@@ -68,7 +68,7 @@ def test_a_refusal_is_not_tried_again(web: Client, files: FileServer, status: in
 def test_it_gives_up_with_what_the_server_said(web: Client, files: FileServer) -> None:
     files.failures["/a"] = [Failure(status=503)] * 9
     assert refused(web, files.url + "/a").status == 503
-    assert files.count("/a") == PATIENCE.attempts
+    assert files.count("/a") == TIMEOUTS.attempts
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_it_waits_as_long_as_the_server_says(files: FileServer, headers: dict[st
     waits: list[float] = []
     files.files["/a"] = b""
     files.failures["/a"] = [Failure(status=429, headers=headers)]
-    with Client(PATIENCE, sleep=waits.append) as web:
+    with Client(TIMEOUTS, sleep=waits.append) as web:
         web.get(files.url + "/a")
     assert waits == [waited]
 
@@ -95,7 +95,7 @@ def test_it_waits_as_long_as_the_server_says(files: FileServer, headers: dict[st
 def test_waits_double_up_to_a_limit(files: FileServer) -> None:
     waits: list[float] = []
     files.failures["/a"] = [Failure(status=500)] * 9
-    with Client(replace(PATIENCE, attempts=6, first_wait=1), sleep=waits.append) as web:
+    with Client(replace(TIMEOUTS, attempts=6, first_wait=1), sleep=waits.append) as web:
         refused(web, files.url + "/a")
     assert waits == [1, 2, 4, 7, 7]
 
@@ -170,7 +170,7 @@ def test_the_time_in_which_a_block_is_made_is_not_the_servers(files: FileServer)
             yield b"x"
 
     files.files["/a"] = b"taken"
-    with Client(replace(PATIENCE, answer=0.2)) as client:
+    with Client(replace(TIMEOUTS, answer=0.2)) as client:
         client.send("PUT", files.url + "/a", blocks(), 3)
     assert files.requests[0].body == b"xxx"
 

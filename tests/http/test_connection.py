@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.http.client import Client, HttpError, Patience, Trouble
+from aikit_nix.http.client import Client, HttpError, Timeouts, Trouble
 from support import file_server
 from support.file_server import Failure, FileServer
-from support.web import PATIENCE, TOKEN, refused
+from support.web import TIMEOUTS, TOKEN, refused
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_proxies_are_used_and_named(web: Client, files: FileServer, monkeypatch:
     monkeypatch.setenv("http_proxy", files.url)
     assert web.get("http://nowhere.invalid/a").body == b"through the proxy"
     monkeypatch.setenv("http_proxy", f"http://me:{TOKEN}@127.0.0.1:1")
-    with Client(PATIENCE) as fresh:
+    with Client(TIMEOUTS) as fresh:
         problem = refused(fresh, "http://nowhere.invalid/a")
     assert problem.trouble is Trouble.UNREACHABLE
     assert "through the proxy http://***@127.0.0.1:1" in problem.message
@@ -70,7 +70,7 @@ def test_proxies_are_used_and_named(web: Client, files: FileServer, monkeypatch:
 def test_a_proxy_of_no_use_is_an_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     monkeypatch.setenv("all_proxy", proxy)
-    with Client(PATIENCE) as web:
+    with Client(TIMEOUTS) as web:
         assert "proxy" in refused(web, "http://nowhere.invalid/").message
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_asked_for_where_encryption_ends(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     files.files["/b"] = b"plain"
-    with file_server.serve({}, certificate) as server, Client(PATIENCE) as web:
+    with file_server.serve({}, certificate) as server, Client(TIMEOUTS) as web:
         server.redirects["/a"] = files.url + "/b"
         for headers in ({"Authorization": TOKEN}, {}):  # `lock` learns a hash from what it gets
             assert "not encrypted" in refused(web, server.url + "/a", headers=headers).message
@@ -88,7 +88,7 @@ def test_nothing_is_asked_for_where_encryption_ends(
 
 def test_a_drip_over_tls_ends(certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    with file_server.serve({"/a": b"x" * 1000}, certificate) as server, Client(PATIENCE) as web:
+    with file_server.serve({"/a": b"x" * 1000}, certificate) as server, Client(TIMEOUTS) as web:
         server.failures["/a"] = [Failure(drip=0.1), Failure()]
         assert refused(web, server.url + "/a").trouble is Trouble.SLOW
         assert web.get(server.url + "/a").body == b"x" * 1000
@@ -98,7 +98,7 @@ def test_abort_ends_what_other_threads_do(files: FileServer) -> None:
     files.files["/a"] = b"x" * 1000
     files.failures["/a"] = [Failure(drip=0.05)] * 9
     problems: list[HttpError] = []
-    with Client(Patience()) as web:
+    with Client(Timeouts()) as web:
         thread = threading.Thread(target=lambda: problems.append(refused(web, files.url + "/a")))
         thread.start()
         while not files.requests:

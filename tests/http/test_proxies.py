@@ -16,7 +16,7 @@ from aikit_nix.http import proxies
 from aikit_nix.http.client import Client
 from support import file_server
 from support.file_server import FileServer
-from support.web import PATIENCE, refused
+from support.web import TIMEOUTS, refused
 
 COVERED = [
     ("*", "example.com"),
@@ -118,9 +118,9 @@ def test_a_proxy_that_is_not_used_stops_nothing(bad: str, files: FileServer, mon
     files.files["/a"] = b"straight"
     monkeypatch.setenv("ALL_PROXY", bad)
     monkeypatch.setenv("http_proxy", "")
-    with Client(PATIENCE) as client:
+    with Client(TIMEOUTS) as client:
         assert client.get(files.url + "/a").body == b"straight"
-    with file_server.serve({"/b": b"by the other"}) as other, Client(PATIENCE) as client:
+    with file_server.serve({"/b": b"by the other"}) as other, Client(TIMEOUTS) as client:
         monkeypatch.setenv("http_proxy", other.url)
         assert client.get("http://nowhere.invalid/b").body == b"by the other"
         assert "proxy" in refused(client, "https://nowhere.invalid/b").message
@@ -161,7 +161,7 @@ def _copy(one: socket.socket, other: socket.socket) -> None:
 def test_a_socks_proxy(scheme: str, files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
     files.files["/a"] = b"through SOCKS"
     asked: list[str] = []
-    with _socks(asked, int(files.url.rpartition(":")[2])) as address, Client(PATIENCE) as client:
+    with _socks(asked, int(files.url.rpartition(":")[2])) as address, Client(TIMEOUTS) as client:
         monkeypatch.setenv("all_proxy", f"{scheme}://{address}")
         monkeypatch.delenv("http_proxy", raising=False)
         monkeypatch.delenv("HTTP_PROXY", raising=False)

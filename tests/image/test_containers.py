@@ -60,7 +60,7 @@ def test_of_each_it_is_said_why_it_does_not_work(here: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ALL, ids=lambda engine: str(engine.program))
-def test_a_container_gets_no_more_than_it_needs(engine: containers.Engine) -> None:
+def test_a_container_gets_no_more_than_it_needs(engine: containers.ContainerEngine) -> None:
     words = engine.run("me/llama:avx2", 8081, ("--threads", "a b"), gpu=False)
     assert words[-4:] == ["127.0.0.1:8081:8080", "me/llama:avx2", "--threads", "a b"]  # nobody else's machine
     assert "--read-only" in words

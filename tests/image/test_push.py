@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.base.errors import AikitError
-from aikit_nix.http.client import Client, Patience
+from aikit_nix.http.client import Client, Timeouts
 from aikit_nix.image import layout, push
 from aikit_nix.nix import store
 from aikit_nix.registry import reference
@@ -204,8 +204,8 @@ def test_a_registry_that_dies_and_comes_back(server: registry.Registry, tap: Wir
     thread = threading.Thread(target=restart)
     thread.start()
     image = layout.read_layout(other)
-    patience = Patience(attempts=8, first_wait=0.2)
-    push.push(image, other, reference.parse(f"{tap.address}/a:2"), chunk=2 * MIB, patience=patience)
+    timeouts = Timeouts(attempts=8, first_wait=0.2)
+    push.push(image, other, reference.parse(f"{tap.address}/a:2"), chunk=2 * MIB, timeouts=timeouts)
     thread.join()
     assert server.tags("a") == ["1", "2"]
     assert digest_in(server.address, "a", "2") == image.digest

@@ -20,7 +20,7 @@ from aikit_nix.base.hashing import hash_file
 from aikit_nix.models import partial
 from aikit_nix.models.download import Download, Fetched, Pace
 from support import file_server
-from support.downloads import DATA, PATIENCE, SHA256, fetch, frame, listed, one, problem, sent
+from support.downloads import DATA, SHA256, TIMEOUTS, fetch, frame, listed, one, problem, sent
 from support.file_server import Failure, FileServer
 
 TOKEN = "hf_abcdefghijklmnop"
@@ -70,7 +70,7 @@ def test_an_attempt_that_won_something_is_no_failed_one(server: FileServer, tmp_
 def test_attempts_that_win_nothing_end(server: FileServer, tmp_path: Path) -> None:
     server.failures["/m"] = [Failure(cut=100)] * 99
     assert "broke off" in problem(one(server, tmp_path))
-    assert len(server.requests) == PATIENCE.attempts
+    assert len(server.requests) == TIMEOUTS.attempts
 
 
 @pytest.mark.parametrize("known", KNOWN)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from aikit_nix.aikitfile.types import Layer, Pin
+from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.base.errors import AikitError
 from aikit_nix.models import lock
 from aikit_nix.models.lock import Entry, Lock, Origin
@@ -21,7 +21,7 @@ FULL = Pin(
     SHA,
     7,
     "2" * 64,
-    Layer(f"sha256:{'3' * 64}", 4096 + 512 + 1024),
+    LayerPin(f"sha256:{'3' * 64}", 4096 + 512 + 1024),
     "https://h.example/m",
     True,
     None,
@@ -45,7 +45,7 @@ def test_what_is_written_is_read_again_in_one_order() -> None:
 
 
 def test_a_layer_by_version_1_of_its_rule_is_left_out_of_account() -> None:
-    old = Lock.of("l", [entry("a", replace(FULL, layer=Layer(f"sha256:{'3' * 64}", 1024 + 512 + 1024)))])
+    old = Lock.of("l", [entry("a", replace(FULL, layer=LayerPin(f"sha256:{'3' * 64}", 1024 + 512 + 1024)))])
     assert lock.parse(old.to_json().encode(), "l") == Lock.of("l", [entry("a", replace(FULL, layer=None))])
 
 

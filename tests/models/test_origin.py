@@ -13,8 +13,8 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.models.download import Download, Pace
-from aikit_nix.models.origin import Origin
-from support.downloads import DATA, PATIENCE, SHA256, sent
+from aikit_nix.models.origin import OriginReader
+from support.downloads import DATA, SHA256, TIMEOUTS, sent
 from support.file_server import Failure, FileServer, serve
 
 SIZE = len(DATA)
@@ -27,16 +27,18 @@ def server() -> Iterator[FileServer]:
 
 
 @contextmanager
-def opened(server: FileServer, sha256: str = SHA256, pace: Pace | None = None, **known: Any) -> Iterator[Origin]:
-    with Client(PATIENCE) as client:
-        origin = Origin(Download(server.url + "/m", Path(), "my model", sha256=sha256, **known), SIZE, client, pace)
+def opened(server: FileServer, sha256: str = SHA256, pace: Pace | None = None, **known: Any) -> Iterator[OriginReader]:
+    with Client(TIMEOUTS) as client:
+        origin = OriginReader(
+            Download(server.url + "/m", Path(), "my model", sha256=sha256, **known), SIZE, client, pace
+        )
         try:
             yield origin
         finally:
             origin.close()
 
 
-def read(origin: Origin, start: int = 0, count: int = SIZE) -> bytes:
+def read(origin: OriginReader, start: int = 0, count: int = SIZE) -> bytes:
     return b"".join(origin.blocks(start, count))
 
 
@@ -77,7 +79,7 @@ def test_a_cut_connection_is_made_again(server: FileServer, ranges: bool) -> Non
 def test_attempts_that_win_nothing_end(server: FileServer) -> None:
     server.failures["/m"] = [Failure(cut=0)] * 9
     assert "my model: " in refused(server)
-    assert server.count("/m") == PATIENCE.attempts
+    assert server.count("/m") == TIMEOUTS.attempts
 
 
 def test_a_drip_is_broken_off(server: FileServer) -> None:

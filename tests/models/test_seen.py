@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.aikitfile.types import Layer, Pin
+from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.base import hashing
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
@@ -150,7 +150,7 @@ def test_a_file_that_changes_makes_no_fact_untrue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"path": "/etc/x"}', b"\xff"])
 def test_what_is_remembered_badly_is_derived_again(tmp_path: Path, content: bytes) -> None:
-    pin = Pin("1" * 64, 1, "2" * 64, Layer(f"sha256:{'3' * 64}", 4096 + 512 + 1024))
+    pin = Pin("1" * 64, 1, "2" * 64, LayerPin(f"sha256:{'3' * 64}", 4096 + 512 + 1024))
     seen.remember(PATH, pin)
     assert seen.recall(PATH, pin) == pin
     (kept,) = (tmp_path / "cache/aikit-nix/seen").iterdir()

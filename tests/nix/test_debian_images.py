@@ -40,7 +40,7 @@ def folder(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
             patch.setenv(name, value)
         if path := debian_lock.usable(folder, print, None):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(path))
-        lock = debian.Lock.read(path or debian.LOCK)
+        lock = debian.DebianLock.read(path or debian.LOCK)
         if debian.missing(lock, mirrors):
             pytest.skip("no Debian mirror answers that has the pinned packages")
         for runtime in ("cuda", "vulkan"):

@@ -111,7 +111,7 @@ def test_a_runtime_that_debian_lacks_is_refused(debian_set: DebianSet, system: s
 
 def test_the_image_says_where_its_programs_come_from(debian_set: DebianSet) -> None:
     root = debian_set.build("set.engine.root")
-    pinned = debian.Lock.read(debian_set.lock).architectures["amd64"]
+    pinned = debian.DebianLock.read(debian_set.lock).architectures["amd64"]
     folder = root / "var/lib/dpkg/status.d"
     status = {file.name: file.read_text() for file in folder.iterdir() if file.suffix != ".md5sums"}
     # gcc-16-base has nothing but documentation.

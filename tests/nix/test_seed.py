@@ -285,7 +285,7 @@ def test_no_more_is_written_than_was_pinned(seed: Path, files: FileServer, tmp_p
 def test_a_server_that_never_ends_is_left(seed: Path, files: FileServer, tmp_path: Path, answer: Failure) -> None:
     files.files[PATH] = DATA
     files.failures[PATH] = [answer] * 2
-    done = fetch(seed, tmp_path / "out", f"{files.url}/debian", patience="1", size="1000")
+    done = fetch(seed, tmp_path / "out", f"{files.url}/debian", timeouts="1", size="1000")
     assert done.returncode == 1
     assert files.url in done.stderr
 
@@ -366,7 +366,7 @@ def test_the_seed_for_arm64_is_what_its_source_gives(tmp_path: Path) -> None:
         pytest.skip(f"the seed was built by gcc 12.2.0, this is {said.splitlines()[0]}")
     mirror = debian_mirror.machine_mirror()
     try:
-        with http.Client(http.Patience(attempts=1)) as client:
+        with http.Client(http.Timeouts(attempts=1)) as client:
             (tmp_path / "musl.deb").write_bytes(client.get(f"{mirror}/{MUSL_ARM64}").body)
     except http.HttpError as problem:
         pytest.skip(f"musl for arm64 cannot be had: {problem.message}")

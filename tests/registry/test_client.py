@@ -17,7 +17,7 @@ from aikit_nix.registry.client import Repository
 from support import file_server, layouts
 from support.fake_registry import FakeRegistry
 from support.file_server import FileServer
-from support.pushes import MIB, PATH, PATIENCE, refused, send
+from support.pushes import MIB, PATH, TIMEOUTS, refused, send
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -65,16 +65,16 @@ def test_a_registry_on_this_machine_that_speaks_tls(
     monkeypatch.setenv("HOME", str(tmp_path))
     with file_server.serve({"/v2/a/b/x": b"{}"}, certificate) as server:
         address = server.url.removeprefix("https://")
-        with Client(PATIENCE) as client:
+        with Client(TIMEOUTS) as client:
             assert repository(client, address).get("x").body == b"{}"
-        with Client(PATIENCE) as client, pytest.raises(AikitError, match="certificate"):
+        with Client(TIMEOUTS) as client, pytest.raises(AikitError, match="certificate"):
             repository(client, address, insecure=False).get("x")
-        with Client(PATIENCE) as client, pytest.raises(AikitError):
+        with Client(TIMEOUTS) as client, pytest.raises(AikitError):
             repository(client, address, insecure=True).get("x")
         folder = tmp_path / ".config/containers/certs.d" / address
         folder.mkdir(parents=True)
         (folder / "ca.crt").write_bytes(certificate[0].read_bytes())
-        with Client(PATIENCE) as client:
+        with Client(TIMEOUTS) as client:
             assert repository(client, address, insecure=False).get("x").body == b"{}"
 
 

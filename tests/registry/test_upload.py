@@ -21,7 +21,7 @@ from aikit_nix.registry.upload import Upload
 from support import layouts, wire
 from support.fake_registry import LOGIN, FakeRegistry
 from support.loopback import Handler, Server, running
-from support.pushes import MIB, PATH, PATIENCE, refused, send
+from support.pushes import MIB, PATH, TIMEOUTS, refused, send
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -99,7 +99,7 @@ def test_a_blob_whose_bytes_alone_tell_its_digest(fake: FakeRegistry) -> None:
     whole = b"before" + data + b"behind"
     parts = (b"before", Elsewhere(data), b"behind")
     fake.cuts = [MIB, 100]
-    with Client(PATIENCE) as client:
+    with Client(TIMEOUTS) as client:
         there = Repository(client, fake.address, "a/b", actions="pull,push")
         digest = upload.send(there, Blob("", len(whole), "the model", parts), chunk=MIB)
         assert digest == layout.digest_of(whole)
@@ -112,7 +112,7 @@ def test_a_blob_whose_bytes_alone_tell_its_digest(fake: FakeRegistry) -> None:
 @pytest.mark.parametrize("chunk", [MIB, 100 * MIB])
 def test_what_is_wrong_elsewhere_is_never_closed(fake: FakeRegistry, chunk: int) -> None:
     data = os.urandom(2 * MIB)
-    with Client(PATIENCE) as client:
+    with Client(TIMEOUTS) as client:
         there = Repository(client, fake.address, "a/b", actions="pull,push")
         for digest, size in (("", len(data) + 1), (layout.digest_of(data + b"x"), len(data) + 1), ("", len(data))):
             parts = (Elsewhere(data, right=False), b"x"[: size - len(data)])
@@ -129,7 +129,7 @@ def test_a_login_follows_to_another_port_that_asks_for_it(scheme: str, fake: Fak
     fake.challenge = f'{scheme} realm="http://{{address}}/token"'
     auth = base64.b64encode(":".join(LOGIN).encode()).decode()
     (tmp_path / "auth.json").write_text(json.dumps({"auths": {fake.address: {"auth": auth}}}))
-    with wire.tap(fake.address) as other, Client(PATIENCE) as client:
+    with wire.tap(fake.address) as other, Client(TIMEOUTS) as client:
         fake.location = f"http://{other.address}/v2/{{repository}}/blobs/uploads/{{name}}"
         there = Repository(client, fake.address, "a/b", actions="pull,push")
         upload.send(there, Blob.of(b"bytes", "the model"))

@@ -19,7 +19,7 @@ from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
 from support import fake_registry, layouts
 from support.fake_registry import LOGIN, FakeRegistry
-from support.pushes import MIB, PATH, PATIENCE, refused, send
+from support.pushes import MIB, PATH, TIMEOUTS, refused, send
 from support.vendors import VENDORS, Vendor
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -65,7 +65,7 @@ def test_a_vendor(vendor: Vendor, tmp_path: Path) -> None:
         assert mounted.mounted == (3 if vendor.settings.get("mounts", True) else 0)
         assert registry.manifests["c/d", "1"] == image.manifest
 
-        with Client(PATIENCE) as client:
+        with Client(TIMEOUTS) as client:
             repository = Repository(client, registry.address, "a/b", actions="pull,push")
             bill = Referrer("application/vnd.cyclonedx+json", b"{}", {})
             for _ in range(2):
@@ -92,7 +92,7 @@ def test_whatever_the_refusal_is(way: str, value: object, fake: FakeRegistry) ->
     """Of a second chunk, or of a request that is too large for something on the way."""
     setattr(fake, way, value)
     data = os.urandom(9 * MIB)
-    with Client(PATIENCE) as client:
+    with Client(TIMEOUTS) as client:
         there = Repository(client, fake.address, "a/b", actions="pull,push")
         upload.send(there, Blob.of(data, "the model"), chunk=4 * MIB)
     assert data in fake.blobs.values()

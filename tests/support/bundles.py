@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aikit_nix.flakes import bundle
-from aikit_nix.flakes.bundle import Index, Item, Kind
+from aikit_nix.flakes.bundle import Index, Item, PathKind
 from aikit_nix.nix import command as nix
 from aikit_nix.nix import store
 
@@ -52,7 +52,7 @@ def make(folder: Path, models: Mapping[str, bytes], flake: Mapping[str, bytes]) 
         store.add(folder / "file", name, digest)
         paths.append(str(store.store_path(name, digest)))
     (folder / "file").unlink()
-    items = [Item(path, Kind.MODEL, *said) for path, said in zip(paths, nix.sizes(paths), strict=True)]
+    items = [Item(path, PathKind.MODEL, *said) for path, said in zip(paths, nix.sizes(paths), strict=True)]
     bundle.copy(items, f"file://{folder}")
     for name, data in flake.items():
         (folder / "flake" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ INDEX = "\n".join(
 )
 
 
-def renew(archive: Archive) -> debian.Lock:
+def renew(archive: Archive) -> debian.DebianLock:
     """The lock that the archive gives, without a warning."""
     lock, warnings = debian.renew(archive.mirror, keyring=archive.keyring)
     assert warnings == ()

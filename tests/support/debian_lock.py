@@ -28,7 +28,7 @@ def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu"
     """
     try:
         mirrors = debian_mirror.mirrors()
-        lock = debian.Lock.read(debian.LOCK)
+        lock = debian.DebianLock.read(debian.LOCK)
         own = lock.architectures[ARCHITECTURES[f"{platform.machine()}-linux"]]
         gone = debian.missing(lock, mirrors, {*own.builders(), *own.image(runtime)} if runtime else None)
         if not gone:
@@ -47,7 +47,7 @@ def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu"
     return path
 
 
-def prefetch(lock: debian.Lock, mirror: str, runtime: str = "cpu") -> None:
+def prefetch(lock: debian.DebianLock, mirror: str, runtime: str = "cpu") -> None:
     """Put what a runtime's images need into the store of a Nix daemon, which cannot be told this machine's mirror.
 
     A fixed output is found by its name and hash, whoever brought it. What the mirror lacks the archive will have.
@@ -69,7 +69,7 @@ def prefetch(lock: debian.Lock, mirror: str, runtime: str = "cpu") -> None:
 
 def mirror_of_store(server: FileServer) -> dict[str, str]:
     """Let a file server have the .debs that this machine's store has, as a Debian mirror; the environment that names it."""
-    lock = debian.Lock.read(Path(os.environ.get("AIKIT_DEBIAN_LOCK", debian.LOCK)))
+    lock = debian.DebianLock.read(Path(os.environ.get("AIKIT_DEBIAN_LOCK", debian.LOCK)))
     for architecture in lock.architectures.values():
         for package in {*architecture.image("cpu"), *(architecture.packages[name] for name in architecture.tools)}:
             path = store.store_path(store_name(package.filename), package.sha256)

@@ -11,11 +11,11 @@ import pytest
 
 from aikit_nix.base.errors import AikitError
 from aikit_nix.base.hashing import Frame
-from aikit_nix.http.client import Client, Patience
+from aikit_nix.http.client import Client, Timeouts
 from aikit_nix.models.download import Download, Fetched, Pace, fetch_all
 from support.file_server import FileServer
 
-PATIENCE = Patience(connect=5, read=1, answer=2, attempts=4, first_wait=0.01, longest_wait=1)
+TIMEOUTS = Timeouts(connect=5, read=1, answer=2, attempts=4, first_wait=0.01, longest_wait=1)
 # Above what is fetched again rather than resumed, and no multiple of a block.
 DATA = random.Random(7).randbytes((9 << 20) + 123)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -31,7 +31,7 @@ def one(server: FileServer, folder: Path, **known: Any) -> Download:
 
 def fetch(*downloads: Download, **options: Any) -> list[Fetched]:
     """`fetch_all` with a client that soon gives up."""
-    with Client(PATIENCE) as web:
+    with Client(TIMEOUTS) as web:
         return fetch_all(downloads, web, **options)
 
 

@@ -133,14 +133,14 @@ class _Counting(Hashing):
 
 def _layer(stream: _Counting, root: Path | None) -> Layer:
     store_paths, files = set(), set()
-    reader = tar.Reader(stream)
+    reader = tar.TarReader(stream)
     for member in reader:
         parts = PurePosixPath(member.name.lstrip("/")).parts
         if ".." in parts:
             raise UnpackError(f"the layer's entry {member.name!r} leaves the image")
         if parts[:2] == ("nix", "store") and len(parts) > 2:
             store_paths.add("/" + "/".join(parts[:3]))
-        elif member.kind is not tar.Kind.FOLDER:
+        elif member.kind is not tar.MemberKind.FOLDER:
             files.add("/" + "/".join(parts))
         if root:
             extract(member, reader.content(), root)

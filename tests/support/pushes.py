@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from aikit_nix.base.errors import AikitError
-from aikit_nix.http.client import Patience
+from aikit_nix.http.client import Timeouts
 from aikit_nix.image import layout, push
 from aikit_nix.registry import reference
 
-PATIENCE = Patience(connect=5, read=5, answer=10, attempts=3, first_wait=0.05, longest_wait=0.1)
+TIMEOUTS = Timeouts(connect=5, read=5, answer=10, attempts=3, first_wait=0.05, longest_wait=0.1)
 MIB = 1 << 20
 PATH = "/models/tiny.gguf"
 
@@ -20,7 +20,7 @@ PATH = "/models/tiny.gguf"
 def send(folder: Path, to: str, **options: Any) -> push.Outcome:
     """Push the image of an OCI layout."""
     image = layout.read_layout(folder)
-    return push.push(image, folder, reference.parse(to), patience=PATIENCE, **options)
+    return push.push(image, folder, reference.parse(to), timeouts=TIMEOUTS, **options)
 
 
 def refused(folder: Path, to: str, **options: Any) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from aikit_nix.http.client import Client, HttpError, Patience
+from aikit_nix.http.client import Client, HttpError, Timeouts
 
-PATIENCE = Patience(connect=5, read=0.5, answer=1, attempts=3, first_wait=0.01, longest_wait=7)
+TIMEOUTS = Timeouts(connect=5, read=0.5, answer=1, attempts=3, first_wait=0.01, longest_wait=7)
 
 TOKEN = "hf_abcdefghijklmnop"
 

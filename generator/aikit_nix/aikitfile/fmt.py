@@ -21,7 +21,7 @@ from aikit_nix.base.redact import printable
 
 
 @dataclass(frozen=True)
-class Change:
+class Formatted:
     """What formatting makes of a file."""
 
     path: Path
@@ -40,7 +40,7 @@ class Change:
         files.write_atomic(self.path, self.after.encode())
 
 
-def plan(path: Path, *, unescape: bool = False) -> Change | None:
+def plan(path: Path, *, unescape: bool = False) -> Formatted | None:
     """What would change; None where nothing would. Raises AikitError for a file that is not valid."""
     data = yamltree.read_bytes(path)
     before = yamltree.decode(data, str(path))
@@ -48,7 +48,7 @@ def plan(path: Path, *, unescape: bool = False) -> Change | None:
     after = formatted(before, str(path), parsed if unescape else None)
     if after.encode() == data:
         return None
-    return Change(path, before, after)
+    return Formatted(path, before, after)
 
 
 def formatted(text: str, file: str, texts: Aikitfile | None = None) -> str:

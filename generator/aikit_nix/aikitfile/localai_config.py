@@ -45,7 +45,7 @@ _OPENED = ("parameters", "template", "reasoning", "function", "function.grammar"
 
 
 @dataclass(frozen=True)
-class Value:
+class ConfigValue:
     """One value: its dotted key (`parameters.model`), its node in the config's text, and its place in the aikitfile.
 
     The methods that read it raise AikitError, with that place, where it is something else.
@@ -61,11 +61,11 @@ class Value:
         node = self.node
         return not (node.text if node.kind == "scalar" else node.items or node.pairs)
 
-    def plain(self, text: str) -> Value:
+    def plain(self, text: str) -> ConfigValue:
         """The value with another text, read as a plain scalar."""
         return replace(self, node=replace(self.node, text=text, style=None, tag=None))
 
-    def items(self) -> tuple[Value, ...]:
+    def items(self) -> tuple[ConfigValue, ...]:
         """The values of a list."""
         if self.node.kind != "sequence":
             raise self.wrong(Kind.TEXTS)
@@ -177,11 +177,11 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ConfigEntry:
     """One model configuration: its values by dotted key, nulls left out."""
 
     at: Position
-    values: Mapping[str, Value]
+    values: Mapping[str, ConfigValue]
 
     @property
     def name(self) -> str:
@@ -197,9 +197,9 @@ class Entry:
         """Whether a key is there and true."""
         return key in self.values and self.values[key].boolean()
 
-    def files(self) -> list[Value]:
+    def files(self) -> list[ConfigValue]:
         """What names files below /models: each value is one name."""
-        found: list[Value] = []
+        found: list[ConfigValue] = []
         for key in FILES:
             value = self.values.get(key)
             if value and value.node.kind == "sequence":
@@ -214,7 +214,7 @@ class Entry:
         return found
 
     @property
-    def templates(self) -> tuple[Value, ...]:
+    def templates(self) -> tuple[ConfigValue, ...]:
         """What names or is a prompt template."""
         found = (self.values.get(f"template.{key}") for key in TEMPLATES)
         return tuple(value for value in found if value and value.node.kind == "scalar" and value.node.text)
@@ -227,11 +227,11 @@ class Config:
     `text` is where the config stands in the aikitfile, to point at single characters of it.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ConfigEntry, ...]
     errors: tuple[Diagnostic, ...]
     text: Text
 
-    def require(self) -> tuple[Entry, ...]:
+    def require(self) -> tuple[ConfigEntry, ...]:
         """The model configurations. Raises AikitError with all errors."""
         if self.errors:
             raise AikitError(*self.errors)
@@ -261,7 +261,7 @@ class _Reading:
         self.errors: list[Diagnostic] = []
         self._flat: dict[int, dict[str, Node]] = {}
 
-    def entries(self, config: str) -> Iterator[Entry]:
+    def entries(self, config: str) -> Iterator[ConfigEntry]:
         try:
             root, _ = yamltree.compose(config, self.text.at.file)
         except AikitError as broken:
@@ -278,20 +278,20 @@ class _Reading:
                 at = self.text.at if item is root else self.place(item)
                 self.refuse("the config is not a list of model configurations: begin it with `- name: …`", at)
 
-    def entry(self, node: Node) -> Entry:
-        values: dict[str, Value] = {}
+    def entry(self, node: Node) -> ConfigEntry:
+        values: dict[str, ConfigValue] = {}
         for key, value in self.fields(node).items():
             self.add(values, key, value)
-        return Entry(self.place(node), values)
+        return ConfigEntry(self.place(node), values)
 
-    def add(self, values: dict[str, Value], key: str, node: Node) -> None:
+    def add(self, values: dict[str, ConfigValue], key: str, node: Node) -> None:
         if node.is_null:
             return
         if key in _OPENED and node.kind == "mapping":
             for inner, below in self.fields(node).items():
                 self.add(values, f"{key}.{inner}", below)
             return
-        value = values[key] = Value(key, node, self.place(node))
+        value = values[key] = ConfigValue(key, node, self.place(node))
         try:
             value.check()
             if key in _PATHS and (node.text.startswith("/") or ".." in node.text):
@@ -333,7 +333,7 @@ class _Reading:
         self.errors.append(_error(message, at, "config-yaml"))
 
 
-def _plain(value: Value, node: Node) -> str:
+def _plain(value: ConfigValue, node: Node) -> str:
     """The node's text, if a program's argument can hold it."""
     if "\0" in node.text or re.search("[\ud800-\udfff]", node.text):
         raise value.error("holds the character U+0000 or half of a surrogate pair: remove it")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from aikit_nix.aikitfile import gotemplate, localai_config, schema
 from aikit_nix.aikitfile.innertext import Text
-from aikit_nix.aikitfile.localai_config import Entry
+from aikit_nix.aikitfile.localai_config import ConfigEntry
 from aikit_nix.aikitfile.reader import short
 from aikit_nix.aikitfile.types import Aikitfile, Backend
 from aikit_nix.base.errors import Diagnostic, Position, Severity
@@ -68,7 +68,7 @@ class _Image:
         )
 
 
-def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
+def _entry(entry: ConfigEntry, image: _Image, text: Text) -> Iterator[Diagnostic]:
     files = image.files
     for value in entry.files():
         name = value.node.text
@@ -104,7 +104,7 @@ def _entry(entry: Entry, image: _Image, text: Text) -> Iterator[Diagnostic]:
             )
 
 
-def _templates(aikitfile: Aikitfile, entries: tuple[Entry, ...], lines: tuple[str, ...]) -> Iterator[Diagnostic]:
+def _templates(aikitfile: Aikitfile, entries: tuple[ConfigEntry, ...], lines: tuple[str, ...]) -> Iterator[Diagnostic]:
     # without a config, LocalAI takes FILE.tmpl for the model FILE
     used = {posixpath.normpath(value.node.text) for entry in entries for value in entry.templates}
     used |= {model.path.removeprefix(MODELS + "/") for model in aikitfile.models}

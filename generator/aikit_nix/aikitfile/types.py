@@ -11,7 +11,7 @@ from aikit_nix.base.targets import Runtime
 from aikit_nix.sources import MODELS, Local, Source, several
 from aikit_nix.sources.gguf import Facts
 
-__all__ = ["Aikitfile", "Backend", "Layer", "Located", "Model", "Pin", "PromptTemplate", "Runtime"]
+__all__ = ["Aikitfile", "Backend", "LayerPin", "Located", "Model", "Pin", "PromptTemplate", "Runtime"]
 
 
 class Backend(StrEnum):
@@ -36,7 +36,7 @@ class PromptTemplate:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerPin:
     """A layer of the image: the digest (`sha256:…`) and the size in bytes of its uncompressed tar."""
 
     digest: str
@@ -56,7 +56,7 @@ class Pin:
     sha256: str
     size: int | None = None
     blake3: str | None = None
-    layer: Layer | None = None
+    layer: LayerPin | None = None
     url: str | None = None
     private: bool = False
     member: str | None = None

@@ -11,13 +11,13 @@ from typing import Any
 
 from aikit_nix import __version__
 from aikit_nix.attest import provenance, sbom
-from aikit_nix.flakes.materials import Model, Recipe
+from aikit_nix.flakes.materials import Materials, ModelMaterial
 
 PREDICATE_TYPE = "pkg:generic/aikit-nix#ingestion/v1"
 
 
-def statements(recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """The statement of each model of a recipe whose claims were compared (`Recipe.compared`), in their order."""
+def statements(recipe: Materials) -> Iterator[dict[str, Any]]:
+    """The statement of each model of a recipe whose claims were compared (`Materials.compared`), in their order."""
     for model in recipe.models:
         found = provenance.statement(PREDICATE_TYPE, _predicate(model), model.path, f"sha256:{model.file.sha256}")
         if model.blake3:
@@ -25,7 +25,7 @@ def statements(recipe: Recipe) -> Iterator[dict[str, Any]]:
         yield found
 
 
-def _predicate(model: Model) -> dict[str, Any]:
+def _predicate(model: ModelMaterial) -> dict[str, Any]:
     origin, purl = model.origin, sbom.model_purl(model)
     source: dict[str, Any] = {"kind": origin.kind if origin else "unknown"}
     source |= {"purl": str(purl)} if purl else {}

@@ -12,7 +12,7 @@ from typing import Any
 from aikit_nix import __version__
 from aikit_nix.attest import sbom
 from aikit_nix.base.targets import ARCHITECTURES
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/vnd.in-toto+json"
 _TOOL = "pkg:generic/aikit-nix"
 
 
-def predicate(recipe: Recipe, system: str, nix_version: str | None = None) -> dict[str, Any]:
+def predicate(recipe: Materials, system: str, nix_version: str | None = None) -> dict[str, Any]:
     """What `cosign attest --type slsaprovenance1 --predicate` takes. Raises AikitError."""
     plan = recipe.plan
     return {
@@ -63,7 +63,7 @@ def encode(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _dependencies(recipe: Recipe, system: str) -> Iterator[dict[str, Any]]:
+def _dependencies(recipe: Materials, system: str) -> Iterator[dict[str, Any]]:
     """in-toto ResourceDescriptors."""
     if recipe.lock_digest:
         yield {"name": "aikit.lock", "digest": {"sha256": recipe.lock_digest}}

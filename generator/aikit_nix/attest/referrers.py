@@ -11,7 +11,7 @@ from aikit_nix.attest import envelope, ingestion, provenance, reproduce, sbom
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import materials as recipe
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs
 from aikit_nix.nix import command as nix
@@ -28,7 +28,7 @@ class Subject:
 
     repository: Repository
     manifest: Manifest
-    recipe: Recipe
+    recipe: Materials
     system: str
 
     @property

@@ -13,7 +13,7 @@ from aikit_nix.base.errors import AikitError, error
 from aikit_nix.debian import mirror
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes import inputs
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
@@ -23,17 +23,17 @@ VERSION = 1
 _MAX_BYTES = 16 << 20
 
 
-def built(recipe: Recipe, system: str) -> Image:
+def built(recipe: Materials, system: str) -> Image:
     """A system's default image, built without its models' bytes (`.#manifest`). Raises AikitError."""
     return layout.read_layout(build(recipe, system))
 
 
-def build(recipe: Recipe, system: str) -> Path:
+def build(recipe: Materials, system: str) -> Path:
     """The layout of that image. Raises AikitError."""
     return inputs.build(recipe.folder, f"packages.{system}.manifest")
 
 
-def build_again(recipe: Recipe, system: str) -> int:
+def build_again(recipe: Materials, system: str) -> int:
     """Build a second time what made the image, and let Nix compare; the number of derivations.
 
     With Debian's packages that is everything; with nixpkgs the engine and the image, not the compilers below them. Raises
@@ -50,7 +50,7 @@ def build_again(recipe: Recipe, system: str) -> int:
     return len(wanted)
 
 
-def statement(recipe: Recipe, system: str, image: Image) -> dict[str, Any]:
+def statement(recipe: Materials, system: str, image: Image) -> dict[str, Any]:
     """What one builder says: the predicate of a rebuild."""
     return {
         "formatVersion": VERSION,

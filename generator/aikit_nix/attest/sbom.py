@@ -22,7 +22,7 @@ from aikit_nix.base import redact
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import terms
 from aikit_nix.debian.terms import Terms
-from aikit_nix.flakes.materials import Model, Recipe, Source
+from aikit_nix.flakes.materials import Materials, ModelMaterial, Source
 from aikit_nix.sources import judge
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _UNKNOWN = "unknown"
 _NAMESPACE = uuid.UUID("0b0f5a5e-6c44-5f0a-9d4c-2f6f0f5f7c1e")
 
 
-def cyclonedx(recipe: Recipe, system: str) -> str:
+def cyclonedx(recipe: Materials, system: str) -> str:
     """The bill of materials of a system's default image, as JSON. Raises AikitError."""
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.contact import OrganizationalContact
@@ -62,7 +62,7 @@ def cyclonedx(recipe: Recipe, system: str) -> str:
     return _with_cards(JsonV1Dot7(bom).output_as_string(indent=2), recipe) + "\n"
 
 
-def _with_cards(text: str, recipe: Recipe) -> str:
+def _with_cards(text: str, recipe: Materials) -> str:
     content = json.loads(text)
     cards = {f"model:{model.path}": _card(model) for model in recipe.models}
     for component in content["components"]:
@@ -71,7 +71,7 @@ def _with_cards(text: str, recipe: Recipe) -> str:
     return json.dumps(content, indent=2)
 
 
-def _card(model: Model) -> dict[str, Any]:
+def _card(model: ModelMaterial) -> dict[str, Any]:
     """What is known of a model as such: what its GGUF says where it lies in the store, else what the lock does."""
     try:
         header = judge.of_file(model.store_file)
@@ -96,7 +96,7 @@ def _card(model: Model) -> dict[str, Any]:
     }
 
 
-def model_purl(model: Model) -> PackageURL | None:
+def model_purl(model: ModelMaterial) -> PackageURL | None:
     """`pkg:huggingface/NAMESPACE/REPOSITORY@COMMIT#FILE`, or pkg:oci; None for what has no place in a purl."""
     from packageurl import PackageURL
 
@@ -135,7 +135,7 @@ def _tool() -> Component:
     return Component(type=ComponentType.APPLICATION, name="aikit-nix", version=__version__)
 
 
-def _image(recipe: Recipe, system: str) -> Component:
+def _image(recipe: Materials, system: str) -> Component:
     from cyclonedx.model.component import Component, ComponentType
 
     name, _, tag = recipe.reference(system).rpartition(":")
@@ -164,7 +164,7 @@ def _image(recipe: Recipe, system: str) -> Component:
     )
 
 
-def _parts(recipe: Recipe, system: str) -> Iterator[Component]:
+def _parts(recipe: Materials, system: str) -> Iterator[Component]:
     for model in recipe.models:
         yield _model(model)
     packages = {package.name: package for package in recipe.debs(system)}
@@ -174,7 +174,7 @@ def _parts(recipe: Recipe, system: str) -> Iterator[Component]:
         yield _source(source)
 
 
-def _model(model: Model) -> Component:
+def _model(model: ModelMaterial) -> Component:
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
     from cyclonedx.model.component import Component, ComponentType, Pedigree

@@ -17,7 +17,7 @@ from typing import Any
 
 from aikit_nix.attest import provenance
 from aikit_nix.base import files, process
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.sources import MODELS
 
 # https://github.com/ossf/model-signing-spec
@@ -43,7 +43,7 @@ def image(
             _cosign("attest", *common, "--type", kind, "--predicate", str(predicate), reference)
 
 
-def models(recipe: Recipe, key: str, output: Path, *, log: bool = False) -> None:
+def models(recipe: Materials, key: str, output: Path, *, log: bool = False) -> None:
     """Write the signature of the image's folder /models, as `model_signing verify` takes it. Raises AikitError."""
     files.write_atomic(output, statement(model_statement(recipe), key, log=log))
 
@@ -62,7 +62,7 @@ def statement(content: dict[str, Any], key: str, *, log: bool = False) -> bytes:
         return json.dumps(signature).encode() + b"\n"
 
 
-def model_statement(recipe: Recipe) -> dict[str, Any]:
+def model_statement(recipe: Materials) -> dict[str, Any]:
     """What is signed of the models: the SHA-256 of every file below /models, and one of them all."""
     resources = sorted(_resources(recipe))
     root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in resources)).hexdigest()
@@ -81,7 +81,7 @@ def model_statement(recipe: Recipe) -> dict[str, Any]:
     )
 
 
-def _resources(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def _resources(recipe: Materials) -> Iterator[tuple[str, str]]:
     for model in recipe.models:
         yield posixpath.relpath(model.path, MODELS), model.file.sha256
     if recipe.models and _MODEL_LINK not in (model.path for model in recipe.models):

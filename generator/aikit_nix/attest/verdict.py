@@ -9,7 +9,7 @@ from typing import Any
 
 from aikit_nix import __version__
 from aikit_nix.attest import provenance
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 
 SUMMARY = "https://slsa.dev/verification_summary/v1"
 _TOOL = "pkg:generic/aikit-nix"
@@ -32,7 +32,7 @@ def summary(image: str, digest: str, levels: list[str], *, passed: bool, policy:
     return provenance.statement(SUMMARY, content, image, digest)
 
 
-def about(recipe: Recipe, system: str) -> dict[str, Any]:
+def about(recipe: Materials, system: str) -> dict[str, Any]:
     """What policies ask of an image beside its digest. Licences are their origins' word."""
     return {
         "runtime": recipe.runtime(system),

@@ -16,15 +16,14 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.aikitfile.types import Layer as LayerPin
-from aikit_nix.aikitfile.types import Pin
+from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.attest import envelope, reproduce
 from aikit_nix.attest import policy as policies
 from aikit_nix.attest.policy import Policy
 from aikit_nix.base import console, files, hashing, strict_json, tar
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.targets import ARCHITECTURES
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.image import blobs, diff, layout
 from aikit_nix.image.blobs import Blocks, Opened
 from aikit_nix.image.layout import Image, Layer
@@ -57,7 +56,7 @@ class Report:
 # --- An image
 
 
-def image(found: Opened, recipe: Recipe | None, wanted: Path | None, report: Report) -> None:
+def image(found: Opened, recipe: Materials | None, wanted: Path | None, report: Report) -> None:
     """Check an image against itself, and against the one whose layout, made of the recipe, is in the folder `wanted`.
 
     Raises AikitError where it cannot be read.
@@ -74,7 +73,7 @@ def image(found: Opened, recipe: Recipe | None, wanted: Path | None, report: Rep
         _compare(found, wanted, unpacked, report)
 
 
-def wanted(found: Image, recipe: Recipe | None, system: str | None, report: Report) -> Path | None:
+def wanted(found: Image, recipe: Materials | None, system: str | None, report: Report) -> Path | None:
     """The layout, without models, that the recipe gives for a system, else for an image's architecture; None where that
     cannot be had, which is a difference.
     """
@@ -92,7 +91,7 @@ def wanted(found: Image, recipe: Recipe | None, system: str | None, report: Repo
 def _layer(
     found: Opened,
     index: int,
-    recipe: Recipe | None,
+    recipe: Materials | None,
     pinned: Mapping[str, str],
     report: Report,
     progress: Callable[[int], None],
@@ -178,8 +177,8 @@ def _model(path: str, size: int, stream: _Stream) -> tuple[str, int]:
     longest = len(model_layer.header(path, size)) + model_layer.BLOCK
     while len(start) < longest and (block := next(blocks, b"")):
         start += block
-    reader = iter(tar.Reader(io.BytesIO(start)))
-    count = next((member.size for member in reader if member.kind is tar.Kind.FILE), 0)
+    reader = iter(tar.TarReader(io.BytesIO(start)))
+    count = next((member.size for member in reader if member.kind is tar.MemberKind.FILE), 0)
     head, trailer, whole = model_layer.header(path, count), model_layer.trailer(count), count
     if not start.startswith(head):
         raise ValueError("begins otherwise than the rule of model layers says (docs/model-layer.md)")
@@ -292,7 +291,7 @@ def enforce(
 # --- This machine's store
 
 
-def in_store(recipe: Recipe, system: str, report: Report) -> None:
+def in_store(recipe: Materials, system: str, report: Report) -> None:
     """Check the models and .debs that this machine's Nix store has: their bytes against the locks. Raises AikitError."""
     for model in recipe.models:
         if model.store_file.exists():
@@ -306,7 +305,7 @@ def in_store(recipe: Recipe, system: str, report: Report) -> None:
             report.compare(f"sha256 of {file}", hashing.hash_file(file).sha256, package.sha256)
 
 
-def _in_store(path: str, recipe: Recipe | None) -> Path | None:
+def _in_store(path: str, recipe: Materials | None) -> Path | None:
     """A model's file in this machine's store, for a layout that was built without the models."""
     found = next((model.store_file for model in recipe.models if model.path == path), None) if recipe else None
     return found if found and found.is_file() else None

@@ -39,7 +39,7 @@ _PACKED = (
 )
 
 
-class Kind(Enum):
+class MemberKind(Enum):
     """What a member is, by its type flag."""
 
     FILE = b"0"
@@ -56,7 +56,7 @@ class Member:
     """A member; `start` is where its content lies in the (unpacked) tar, `link` where a link leads."""
 
     name: str
-    kind: Kind
+    kind: MemberKind
     size: int  # bytes
     mode: int
     link: str
@@ -73,12 +73,12 @@ def unpacked(stream: IO[bytes]) -> IO[bytes]:
 
 def blocks(stream: IO[bytes]) -> Iterator[bytes]:
     """All bytes of what may be packed. Raises ValueError for damage, OSError."""
-    reader = Reader(stream)
+    reader = TarReader(stream)
     while block := reader.read(_BLOCK):
         yield block
 
 
-class Reader:
+class TarReader:
     """The members of a tar, in their order. `seeks`: content that nobody asks for is passed over by a seek.
 
     Iteration and `content` raise ValueError for damage and for what is ambiguous or costs more than it weighs; OSError is
@@ -152,17 +152,17 @@ class Reader:
                 raise ValueError("a member has two sizes")
             size = int(known)
         try:
-            what = Kind(kind if kind != b"\0" else Kind.FILE.value)
+            what = MemberKind(kind if kind != b"\0" else MemberKind.FILE.value)
         except ValueError:
             sparse = " (a sparse file)" if kind == b"S" else ""
             raise ValueError(f"a member is of the kind {kind!r}{sparse}, which not every reader knows") from None
         if not name.strip("/") or "\0" in name + link:
             raise ValueError("a member has no name, or one with a NUL in it")
-        if what is not Kind.FILE and size:
+        if what is not MemberKind.FILE and size:
             raise ValueError(f"{name[:100]!r} is no file, and has a size")
-        if name.endswith("/") and what is not Kind.FOLDER:
+        if name.endswith("/") and what is not MemberKind.FOLDER:
             raise ValueError(f"{name[:100]!r} has the name of a folder, and is none")
-        if (what in (Kind.LINK, Kind.HARD_LINK)) != bool(link):
+        if (what in (MemberKind.LINK, MemberKind.HARD_LINK)) != bool(link):
             raise ValueError(f"{name[:100]!r} is a link that leads nowhere, or leads somewhere and is no link")
         return Member(name.rstrip("/"), what, size, _number(head[100:108]), link, self._at)
 

@@ -34,13 +34,13 @@ def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool
     mirrors = debian_mirror.mirrors([mirror] if mirror else [])
     pinned = output if output.is_file() else debian.LOCK
     if check:
-        if gone := debian.missing(debian.Lock.read(pinned), mirrors):
+        if gone := debian.missing(debian.DebianLock.read(pinned), mirrors):
             names = ", ".join(f"{package.name} {package.version}" for package in gone)
             raise error(f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`")
         say(f"all packages of {pinned} can be had")
         return
     say(f"reading the index of {mirrors[0]}", err=True)
-    lock, warnings = debian.renew(mirrors[0], debian.Lock.date_of(pinned), allow_older=allow_older)
+    lock, warnings = debian.renew(mirrors[0], debian.DebianLock.date_of(pinned), allow_older=allow_older)
     report(warnings)
     lock.write(output)
     say(f"pinned {len(lock.packages())} packages of {lock.suite}, {lock.date}, in {output}")

@@ -27,9 +27,9 @@ _PACKED_LIMIT = 128 << 20  # bytes of a packed index; main's has 11 MB
 _INDEX_LIMIT = 512 << 20  # bytes of an unpacked one; main's has 56 MB
 _GPGV_SECONDS = 30
 
-_FOR_RELEASE = http.Patience(answer=60, attempts=2)
-_FOR_INDEX = http.Patience(answer=600, attempts=2)
-_FOR_QUESTION = http.Patience(answer=30, attempts=2)
+_FOR_RELEASE = http.Timeouts(answer=60, attempts=2)
+_FOR_INDEX = http.Timeouts(answer=600, attempts=2)
+_FOR_QUESTION = http.Timeouts(answer=30, attempts=2)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Lock:
+class DebianLock:
     """lock.json: the .debs pinned from one index, by Debian's name of the architecture."""
 
     suite: str
@@ -136,7 +136,7 @@ class Lock:
     architectures: Mapping[str, Architecture]
 
     @classmethod
-    def read(cls, file: Path) -> Lock:
+    def read(cls, file: Path) -> DebianLock:
         """Raises AikitError when the file is no lock."""
         text = read_bounded(file, _MOST_BYTES)
         try:
@@ -147,7 +147,7 @@ class Lock:
             ) from None
 
     @classmethod
-    def parse(cls, text: bytes) -> Lock:
+    def parse(cls, text: bytes) -> DebianLock:
         content = json.loads(text)
         architectures = {name: Architecture.parse(content["architectures"][name]) for name in ARCHITECTURES.values()}
         found = cls(content["suite"], content["date"], content["snapshot"], architectures)
@@ -194,7 +194,7 @@ def renew(
     suites: Sequence[str] = SUITES,
     keyring: Path | None = None,
     allow_older: bool = False,
-) -> tuple[Lock, tuple[Diagnostic, ...]]:
+) -> tuple[DebianLock, tuple[Diagnostic, ...]]:
     """What to pin now, by a mirror's index, and warnings: from the first suite that has all that is needed.
 
     An index that has expired, or is older than that of the lock to be `replaced`, may hide security updates: it is
@@ -237,9 +237,11 @@ def _ages(release: Release, mirror: str, replaced: datetime | None) -> Iterator[
         )
 
 
-def _lock(release: Release, indices: Mapping[str, Mapping[str, Package]]) -> Lock:
+def _lock(release: Release, indices: Mapping[str, Mapping[str, Package]]) -> DebianLock:
     architectures = {name: _architecture(index) for name, index in indices.items()}
-    return Lock(release.codename, release.date.strftime("%Y-%m-%dT%H:%M:%SZ"), _snapshot(release.date), architectures)
+    return DebianLock(
+        release.codename, release.date.strftime("%Y-%m-%dT%H:%M:%SZ"), _snapshot(release.date), architectures
+    )
 
 
 def _architecture(index: Mapping[str, Package]) -> Architecture:
@@ -266,7 +268,7 @@ def _snapshot(date: datetime) -> str:
     return (date + timedelta(hours=12)).strftime("%Y%m%dT%H%M%SZ")
 
 
-def needed(lock: Lock, system: str, runtime: str, builder: str = "x86_64-linux") -> set[Package]:
+def needed(lock: DebianLock, system: str, runtime: str, builder: str = "x86_64-linux") -> set[Package]:
     """What a build of a runtime's image for a Nix system downloads: the image's packages and the tools."""
     tools = lock.architectures[ARCHITECTURES[builder]]
     return {
@@ -278,7 +280,7 @@ def needed(lock: Lock, system: str, runtime: str, builder: str = "x86_64-linux")
 # --- What is still there
 
 
-def missing(lock: Lock, mirrors: Sequence[str], wanted: Iterable[Package] | None = None) -> list[Package]:
+def missing(lock: DebianLock, mirrors: Sequence[str], wanted: Iterable[Package] | None = None) -> list[Package]:
     """The pinned .debs, or those `wanted` of them, that none of the mirrors has, nor the snapshot archive.
 
     A mirror has a file when it offers one of the pinned size; a mirror that does not answer has none.

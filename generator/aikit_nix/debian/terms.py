@@ -89,14 +89,18 @@ def _members(package: Package, part: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _files(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    reader = tar.Reader(stream)
+    reader = tar.TarReader(stream)
     for member in reader:
         if member.start > _MOST_UNPACKED:
             raise ValueError("it unpacks to too much")
         name = posixpath.normpath(f"/{member.name}")
-        if member.kind is tar.Kind.LINK:
+        if member.kind is tar.MemberKind.LINK:
             yield name, posixpath.basename(member.link).encode()
-        elif member.kind is tar.Kind.FILE and member.size <= _MAX_TEXT and name.endswith(("/control", "/copyright")):
+        elif (
+            member.kind is tar.MemberKind.FILE
+            and member.size <= _MAX_TEXT
+            and name.endswith(("/control", "/copyright"))
+        ):
             yield name, b"".join(reader.content())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from aikit_nix.aikitfile.localai_config import FILES, Entry
+from aikit_nix.aikitfile.localai_config import FILES, ConfigEntry
 from aikit_nix.aikitfile.types import Aikitfile, Model
 from aikit_nix.base.errors import Diagnostic, Severity
 from aikit_nix.base.redact import printable
@@ -29,14 +29,14 @@ _SIDE = (
 
 
 @dataclass(frozen=True)
-class Files:
+class Unconfigured:
     """The models of an aikitfile that have no config: `served`, and the `companions` with their roles."""
 
     served: tuple[Model, ...]
     companions: tuple[tuple[Model, Role], ...]
 
 
-def sort(aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Files:
+def sort(aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Unconfigured:
     """Models and what belongs to them; the later shards of a model and side files are neither."""
     served, companions = [], []
     for model in aikitfile.models:
@@ -46,7 +46,7 @@ def sort(aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Files:
             companions.append((model, facts.role))
         elif first_shard(name) == name and (facts or not name.lower().endswith(_SIDE)):
             served.append(model)
-    return Files(tuple(served), tuple(companions))
+    return Unconfigured(tuple(served), tuple(companions))
 
 
 def unserved(aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Iterator[Diagnostic]:
@@ -58,7 +58,7 @@ def unserved(aikitfile: Aikitfile, headers: Mapping[str, Facts]) -> Iterator[Dia
         yield Diagnostic(Severity.ERROR, "companion", printable(message), model.source.at)
 
 
-def misnamed(entries: tuple[Entry, ...], headers: Mapping[str, Facts]) -> Iterator[Diagnostic]:
+def misnamed(entries: tuple[ConfigEntry, ...], headers: Mapping[str, Facts]) -> Iterator[Diagnostic]:
     """An error where a config names a file for something that it is not."""
     for entry in entries:
         for value in entry.files():
@@ -71,7 +71,7 @@ def misnamed(entries: tuple[Entry, ...], headers: Mapping[str, Facts]) -> Iterat
 
 
 def unnamed(
-    aikitfile: Aikitfile, entries: tuple[Entry, ...], headers: Mapping[str, Facts], *, models: bool
+    aikitfile: Aikitfile, entries: tuple[ConfigEntry, ...], headers: Mapping[str, Facts], *, models: bool
 ) -> Iterator[Diagnostic]:
     """A warning for each companion that the image has and no config names; and for each of the `models`, if asked for."""
     named = {f"{MODELS}/{value.node.text}" for entry in entries for value in entry.files()}

@@ -47,4 +47,4 @@ def _localai() -> tuple[str, datetime]:
 def _debian(file: Path | None) -> datetime:
     from aikit_nix.debian import lock as debian
 
-    return debian.Lock.date_of(file or debian.LOCK) or datetime.now(UTC)
+    return debian.DebianLock.date_of(file or debian.LOCK) or datetime.now(UTC)

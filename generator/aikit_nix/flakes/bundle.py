@@ -25,7 +25,7 @@ from aikit_nix.debian import mirror
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes import inputs as flake_inputs
 from aikit_nix.flakes import materials
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.nix import command as nix
 from aikit_nix.nix import keys, store
 from aikit_nix.sources.names import unprintable
@@ -41,7 +41,7 @@ NARINFO_BYTES = 1 << 20
 STORE_PATH = re.compile(r"/nix/store/([0-9a-z]{32})-[0-9A-Za-z+._?=-]{1,211}")
 
 
-class Kind(StrEnum):
+class PathKind(StrEnum):
     """What a store path is."""
 
     MODEL = "model"
@@ -56,7 +56,7 @@ class Item:
     """One store path: its NAR's hash (`sha256:` and Nix' base 32) and size in bytes; `license` as its origin says it."""
 
     path: str
-    kind: Kind
+    kind: PathKind
     narHash: str  # noqa: N815 (a JSON name)
     narSize: int  # noqa: N815 (a JSON name)
     license: str | None = None
@@ -89,7 +89,7 @@ class Index:
 # --- What there is to bundle
 
 
-def collect(found: Recipe, system: str, *, built: bool) -> list[Item]:
+def collect(found: Materials, system: str, *, built: bool) -> list[Item]:
     """All that the build of a system's default image needs, brought into the store if it is not there. Raises AikitError.
 
     With `built` the image is built first, but for its models' bytes, and what that took and made is in the list: then
@@ -110,14 +110,14 @@ def collect(found: Recipe, system: str, *, built: bool) -> list[Item]:
     _bring(found.folder, outside, models)
     debs = {str(package.store_path): package for package in [*found.debs(system), *found.tools()]}
 
-    def origin(path: str) -> tuple[Kind, str | None]:
+    def origin(path: str) -> tuple[PathKind, str | None]:
         if model := models.get(path):
-            return Kind.MODEL, model.origin.license if model.origin else None
+            return PathKind.MODEL, model.origin.license if model.origin else None
         if deb := debs.get(path):
-            return Kind.DEB, f"Debian {deb.filename.split('/')[1]}: usr/share/doc/{deb.name}/copyright"
+            return PathKind.DEB, f"Debian {deb.filename.split('/')[1]}: usr/share/doc/{deb.name}/copyright"
         if path in inputs:
-            return Kind.INPUT, None
-        return (Kind.SOURCE if path in outside else Kind.BUILT), None
+            return PathKind.INPUT, None
+        return (PathKind.SOURCE if path in outside else PathKind.BUILT), None
 
     paths = sorted({*outside, *inputs, *made})
     return [
@@ -127,7 +127,7 @@ def collect(found: Recipe, system: str, *, built: bool) -> list[Item]:
     ]
 
 
-def _bring(folder: Path, outside: Mapping[str, str], models: Mapping[str, materials.Model]) -> None:
+def _bring(folder: Path, outside: Mapping[str, str], models: Mapping[str, materials.ModelMaterial]) -> None:
     missing = nix.invalid(outside)
     if lacking := [models[path] for path in missing if path in models and not models[path].file.url]:
         raise AikitError(
@@ -154,7 +154,7 @@ def _built(derivation: str, outside: Mapping[str, str]) -> list[str]:
 
 
 def write(
-    found: Recipe, system: str, folder: Path, *, built: bool, key: Path | None = None, lock_path: Path | None = None
+    found: Materials, system: str, folder: Path, *, built: bool, key: Path | None = None, lock_path: Path | None = None
 ) -> tuple[Index, int]:
     """Fill a folder; what it has already is left as it is. The index and the bytes that were copied. Raises AikitError."""
     cache = f"file://{plain(folder)}"
@@ -173,7 +173,7 @@ def write(
 
 
 def _fill(
-    found: Recipe, system: str, folder: Path, cache: str, *, built: bool, key: Path | None, lock_path: Path | None
+    found: Materials, system: str, folder: Path, cache: str, *, built: bool, key: Path | None, lock_path: Path | None
 ) -> tuple[Index, int]:
     scratch = folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
@@ -255,7 +255,7 @@ def copy(items: Sequence[Item], url: str, *, scratch: Path | None = None, key: P
     if key and not is_cache:
         _sign(items, key, [])
     for raw in (True, False):
-        paths = [item.path for item in items if (item.kind in (Kind.MODEL, Kind.DEB, Kind.SOURCE)) is raw]
+        paths = [item.path for item in items if (item.kind in (PathKind.MODEL, PathKind.DEB, PathKind.SOURCE)) is raw]
         compression = "none" if raw else "zstd"
         to = url + ("&" if "?" in url else "?") + f"compression={compression}" if is_cache else url
         for some in nix.chunks(paths):
@@ -286,7 +286,7 @@ def is_own(name: str) -> bool:
     return not any(part.startswith(".") or not part for part in parts) and not unprintable(name)
 
 
-def _lock_of(found: Recipe) -> Path | None:
+def _lock_of(found: Materials) -> Path | None:
     """aikit.lock, where it was found: it says where models come from."""
     return next((path for path in materials.lock_places(found.folder) if path.exists()), None)
 
@@ -302,7 +302,7 @@ def _exchange(new: Path, old: Path) -> None:
 
 def table(items: Sequence[Item]) -> Iterator[str]:
     """How much there is of what, and which licences travel with it."""
-    for kind in Kind:
+    for kind in PathKind:
         if some := [item for item in items if item.kind is kind]:
             yield f"{kind.value:15} {len(some):6} {console.size(sum(item.narSize for item in some)):>10}"
     yield f"{'together':15} {len(items):6} {console.size(sum(item.narSize for item in items)):>10}"
@@ -312,7 +312,7 @@ def table(items: Sequence[Item]) -> Iterator[str]:
 
 
 def _license(item: Item) -> str:
-    if item.kind is Kind.MODEL:
+    if item.kind is PathKind.MODEL:
         terms = f"{item.license}, as its origin says" if item.license else "not known, ask its author"
         return f"{terms}: {item.name}"
     area = (item.license or "").partition(":")[0]

@@ -10,7 +10,7 @@ from aikit_nix.base.errors import error
 from aikit_nix.base.redact import shown
 from aikit_nix.flakes import choices
 from aikit_nix.flakes import write as flake
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.models import lock
 
@@ -27,7 +27,7 @@ _ACTIONS = {
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/@:+=~,-]*")
 
 
-def pipeline(vendor: str, install: str, aikitfile: Path, lock_path: Path | None, found: Recipe) -> str:
+def pipeline(vendor: str, install: str, aikitfile: Path, lock_path: Path | None, found: Materials) -> str:
     """The text of a pipeline for the repository whose top is the current folder. Raises AikitError.
 
     `install` is what pipx installs: a wheel, a folder, or `git+https://…@COMMIT`.

@@ -11,7 +11,7 @@ from aikit_nix.flakes.plan import Engine, Packages, Plan
 
 
 @dataclass(frozen=True)
-class Part:
+class CompiledPart:
     """What is compiled: minutes on two cores for a CPU runtime, and megabytes of sources that are downloaded for it."""
 
     name: str
@@ -20,12 +20,12 @@ class Part:
 
 
 # Go modules 216, npm packages 299, LocalAI itself 62.
-SERVER = Part("LocalAI", 10, 577)
-LLAMA_CPP = Part("llama.cpp", 6, 94)
-STABLEDIFFUSION = Part("stable-diffusion.cpp", 2, 21)
+SERVER = CompiledPart("LocalAI", 10, 577)
+LLAMA_CPP = CompiledPart("llama.cpp", 6, 94)
+STABLEDIFFUSION = CompiledPart("stable-diffusion.cpp", 2, 21)
 
 
-def parts(plan: Plan) -> tuple[Part, ...]:
+def parts(plan: Plan) -> tuple[CompiledPart, ...]:
     """What a plan's image is compiled from; empty where nothing is."""
     if plan.packages is Packages.DEBIAN:
         return ()

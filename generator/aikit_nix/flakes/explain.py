@@ -66,7 +66,7 @@ def _debian(planned: plan.Plan) -> Iterator[str]:
     """What is fetched for the image, and what of it is not in Debian proper."""
     from aikit_nix.debian import lock as debian
 
-    lock = debian.Lock.read(debian.LOCK)
+    lock = debian.DebianLock.read(debian.LOCK)
     for system, platform in planned.systems.items():
         packages = lock.architectures[ARCHITECTURES[system]].image(platform.default)
         size = sum(package.size for package in packages) / 1e6

@@ -36,7 +36,7 @@ class Written:
     """What became of a folder: files and folders written, and set aside; `kept` are the user's own that were left."""
 
     written: tuple[str, ...]
-    set_aside: tuple[Path, ...]
+    backups: tuple[Path, ...]
     kept: tuple[Path, ...]
 
 
@@ -172,12 +172,12 @@ def _write(new: Files, folder: Path, scratch: Path, present: _Present, *, force:
         if present.flake_is_ours:
             (fresh / "seals.json").write_bytes(new.content[flake.SEALS])
             (fresh / "seals.json").replace(folder / flake.SEALS)
-    set_aside = []
+    backups = []
     if present.aikit and (present.aikit_is_edited or not present.aikit_is_ours):
-        set_aside.append(_set_aside(fresh / AIKIT, folder / AIKIT))
+        backups.append(_set_aside(fresh / AIKIT, folder / AIKIT))
     if replaces and present.flake and not present.flake_is_ours:
-        set_aside.append(_set_aside(old / "flake.nix", nix_file))
-    return Written(tuple(sorted(wrote)), tuple(set_aside), () if replaces else (nix_file,))
+        backups.append(_set_aside(old / "flake.nix", nix_file))
+    return Written(tuple(sorted(wrote)), tuple(backups), () if replaces else (nix_file,))
 
 
 @contextmanager

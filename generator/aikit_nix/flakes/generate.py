@@ -48,7 +48,7 @@ class Generated:
         """What a person wants to know."""
         for file in self.added:
             yield f"added {file} to the Nix store, for `nix build` (`push` alone does without: gen --elsewhere)"
-        for path in self.written.set_aside:
+        for path in self.written.backups:
             yield f"kept what was there as {path}"
         for path in self.written.kept:
             yield f"left {path} as it is: it was edited (--force writes it anew and keeps yours as {path.name}~)"
@@ -216,7 +216,7 @@ def _missing(planned: Plan, output: Path, *, elsewhere: bool) -> int:
 
     own = output / flake.DEBIAN_LOCK
     system, platform = next(iter(planned.systems.items()))
-    needed = debian.needed(debian.Lock.read(own if own.is_file() else debian.LOCK), system, platform.default)
+    needed = debian.needed(debian.DebianLock.read(own if own.is_file() else debian.LOCK), system, platform.default)
     lacking = set(map(str, (package.store_path for package in needed)))
     if not elsewhere:
         lacking = set(nix.invalid(lacking))

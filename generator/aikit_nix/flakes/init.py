@@ -185,7 +185,7 @@ def _repository(
 
 
 def _hub_model(
-    client: Client, repository: huggingface.Repository, revision: str, first: str, sha256: str | None
+    client: Client, repository: huggingface.HubContents, revision: str, first: str, sha256: str | None
 ) -> Found:
     shard = _SHARD.fullmatch(first)
     names = _shards(first, shard) if shard else [first]

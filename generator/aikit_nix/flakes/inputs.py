@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aikit_nix.base import files, process
 from aikit_nix.debian import mirror
-from aikit_nix.debian.lock import SNAPSHOT, Lock
+from aikit_nix.debian.lock import SNAPSHOT, DebianLock
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes.write import DEBIAN_LOCK
 from aikit_nix.nix import command as nix
@@ -47,7 +47,7 @@ def _bring_debs(folder: Path, missing: list[str]) -> list[str]:
     from aikit_nix.debian import archive
 
     if missing and (folder / DEBIAN_LOCK).is_file():
-        lock = Lock.read(folder / DEBIAN_LOCK)
+        lock = DebianLock.read(folder / DEBIAN_LOCK)
         debs = {str(package.store_path): package for package in lock.packages()}
         places = [*mirror.known(), f"{SNAPSHOT}/{lock.snapshot}"]
         archive.bring(places, [debs[path] for path in missing if path in debs], files.cache_folder() / "downloads")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from aikit_nix.aikitfile.types import Layer, Pin
+from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.base import files, strict_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.targets import ARCHITECTURES
@@ -26,7 +26,7 @@ from aikit_nix.flakes.folder import own_files
 from aikit_nix.flakes.plan import (
     FORMAT_VERSION,
     Engine,
-    Image,
+    ImageName,
     ModelFile,
     Packages,
     Plan,
@@ -51,7 +51,7 @@ _MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelMaterial:
     """A model file of the plan, and what the lock knows of it: BLAKE3, and where it comes from.
 
     `seen` is whether its bytes were on this machine, so that what is said of them is no claim of the lock's alone.
@@ -97,15 +97,15 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Materials:
     """What a flake's folder and the lock say. `inputs` are the SHA-256 (hex) of the files that decide what is built."""
 
     folder: Path
     plan: Plan
-    models: tuple[Model, ...]
+    models: tuple[ModelMaterial, ...]
     inputs: Mapping[str, str]
     lock_digest: str | None
-    debian_lock: debian.Lock | None
+    debian_lock: debian.DebianLock | None
     pinned: tuple[Source, ...]
     nixpkgs: Source | None
 
@@ -135,7 +135,7 @@ class Recipe:
         """NAME:TAG of a system's default image."""
         return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
 
-    def compared(self, *, unseen: bool) -> Recipe:
+    def compared(self, *, unseen: bool) -> Materials:
         """The recipe whose claims were compared with the bytes of models; those never seen here have to be allowed.
 
         Raises AikitError.
@@ -162,7 +162,7 @@ class Recipe:
         return f"{debian.SNAPSHOT}/{self._debian.snapshot}/{package.filename}"
 
     @property
-    def _debian(self) -> debian.Lock:
+    def _debian(self) -> debian.DebianLock:
         if self.debian_lock is None:
             raise self._elsewhere()
         return self.debian_lock
@@ -229,18 +229,18 @@ def _hex(text: str) -> str:
     return base64.b64decode(text.removeprefix("sha256-"), validate=True).hex()
 
 
-def read_if_there(folder: Path, lock_path: Path | None = None) -> Recipe | None:
+def read_if_there(folder: Path, lock_path: Path | None = None) -> Materials | None:
     """The recipe in a folder; None where it holds no flake. Raises AikitError."""
     return read(folder, lock_path) if (folder / PLAN).exists() else None
 
 
-def architecture(recipe: Recipe | None, system: str | None) -> str:
+def architecture(recipe: Materials | None, system: str | None) -> str:
     """OCI's name of the architecture whose image is meant: of a system, of a recipe, else this machine's."""
     name = recipe.system(system) if recipe else system or f"{platform.machine()}-linux"
     return ARCHITECTURES.get(name, name)
 
 
-def read(folder: Path, lock_path: Path | None = None) -> Recipe:
+def read(folder: Path, lock_path: Path | None = None) -> Materials:
     """The recipe in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
     content = {name: _read(folder / name) for name in (PLAN, _DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
     if content[PLAN] is None:
@@ -254,13 +254,13 @@ def read(folder: Path, lock_path: Path | None = None) -> Recipe:
     if lock_path and found is None:
         raise error(f"{lock_path} is not there: write it with `aikit-nix lock`", code="lock")
     known = _known(found)
-    return Recipe(
+    return Materials(
         folder,
         plan,
         tuple(_model(file, *known.get((file.path, file.sha256), (None, None))) for file in plan.models),
         _inputs(folder),
         hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
-        debian.Lock.read(folder / _DEBIAN_LOCK) if content[_DEBIAN_LOCK] else None,
+        debian.DebianLock.read(folder / _DEBIAN_LOCK) if content[_DEBIAN_LOCK] else None,
         _parsed(folder / _PINS, content[_PINS], lambda pins: _pinned(plan, pins)) or (),
         _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], _nixpkgs),
     )
@@ -297,7 +297,7 @@ def _plan(value: Mapping[str, Any]) -> Plan:
     return Plan(
         **own
         | {
-            "image": Image(
+            "image": ImageName(
                 str(value["image"]["name"]),
                 str(value["image"]["tag"]) if value["image"]["tag"] is not None else None,
                 {str(key): str(label) for key, label in value["image"]["labels"].items()},
@@ -324,7 +324,7 @@ def _plan(value: Mapping[str, Any]) -> Plan:
 
 def _model_file(value: Mapping[str, Any]) -> ModelFile:
     known = {field.name: value[field.name] for field in fields(ModelFile)}
-    layer = Layer(str(value["layer"]["digest"]), int(value["layer"]["size"])) if value["layer"] else None
+    layer = LayerPin(str(value["layer"]["digest"]), int(value["layer"]["size"])) if value["layer"] else None
     if not re.fullmatch(r"[0-9a-f]{64}", known["sha256"]) or not str(known["path"]).startswith(f"{MODELS}/"):
         raise ValueError(f"the model {str(known['path'])[:80]!r} has no sha256, or lies elsewhere")
     return ModelFile(**known | {"layer": layer, "size": None if known["size"] is None else int(known["size"])})
@@ -342,10 +342,10 @@ def _known(found: Lock | None) -> dict[tuple[str, str], tuple[Entry | None, Pin 
     }
 
 
-def _model(file: ModelFile, entry: Entry | None, pin: Pin | None) -> Model:
+def _model(file: ModelFile, entry: Entry | None, pin: Pin | None) -> ModelMaterial:
     if entry is None or pin is None:
-        return Model(file, None, None, file.url)
-    return Model(file, pin.blake3, entry.origin, pin.url or file.url, pin.gguf)
+        return ModelMaterial(file, None, None, file.url)
+    return ModelMaterial(file, pin.blake3, entry.origin, pin.url or file.url, pin.gguf)
 
 
 def _inputs(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from aikit_nix import __version__, engines
-from aikit_nix.aikitfile.types import Aikitfile, Backend, Layer, Model, Pin, Runtime
+from aikit_nix.aikitfile.types import Aikitfile, Backend, LayerPin, Model, Pin, Runtime
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity, error
 from aikit_nix.engines import CONFIG_PATH
 from aikit_nix.engines import Engine as Engine
@@ -70,7 +70,7 @@ class ModelFile:
     url: str | None
     sha256: str
     size: int | None = None
-    layer: Layer | None = None
+    layer: LayerPin | None = None
     fetch: str | None = None
 
 
@@ -91,7 +91,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageName:
     """The image's reference (a null tag stands for the runtime) and its OCI labels."""
 
     name: str
@@ -103,7 +103,7 @@ class Image:
 class Plan:
     """Everything the flake needs to know. `nix/default.nix` reads it."""
 
-    image: Image
+    image: ImageName
     packages: Packages
     engine: Engine
     backends: tuple[str, ...]
@@ -286,13 +286,13 @@ _IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
 def _image(
     aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...], memory: Memory | None = None
-) -> Image:
+) -> ImageName:
     if options.name is not None and not _IMAGE_NAME.fullmatch(options.name):
         raise error(f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`")
     if options.tag is not None and not _IMAGE_TAG.fullmatch(options.tag):
         raise error(f"--tag {options.tag!r} is no image tag: use up to 128 letters, digits, `.`, `_`, `-`")
     name = options.name or _image_name(aikitfile.models[0].name.value if aikitfile.models else "")
-    return Image(
+    return ImageName(
         name,
         options.tag,
         {

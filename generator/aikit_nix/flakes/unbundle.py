@@ -29,7 +29,7 @@ from aikit_nix.flakes.bundle import (
     VERSION,
     Index,
     Item,
-    Kind,
+    PathKind,
     is_own,
     narinfo,
     plain,
@@ -55,7 +55,7 @@ class Bundle:
 
 
 @dataclass(frozen=True)
-class Content:
+class Unpacked:
     """What was read of a bundle, once, and is as the index says: texts for Nix by name, the flake's files by name."""
 
     cache: Mapping[str, bytes]
@@ -105,13 +105,13 @@ def _digest(value: object) -> str:
 
 
 def _item(value: Mapping[str, Any]) -> Item:
-    item = Item(**{field.name: value[field.name] for field in fields(Item)} | {"kind": Kind(value["kind"])})
+    item = Item(**{field.name: value[field.name] for field in fields(Item)} | {"kind": PathKind(value["kind"])})
     if not isinstance(item.path, str) or not STORE_PATH.fullmatch(item.path):
         raise ValueError(f"{item.path!r} is no store path")
     return item
 
 
-def content(bundle: Bundle) -> Content:
+def content(bundle: Bundle) -> Unpacked:
     """All of a bundle but the NARs' bytes, read once. Raises AikitError, which names all that is lacking or otherwise."""
     found: list[Diagnostic] = []
     left = MAX_BYTES
@@ -139,7 +139,7 @@ def content(bundle: Bundle) -> Content:
     cache[CACHE] = taken(CACHE, partial(named, CACHE))
     if found:
         raise AikitError(*found)
-    return Content(cache, flake)
+    return Unpacked(cache, flake)
 
 
 def _damaged(name: str, problem: object) -> Diagnostic:
@@ -156,7 +156,7 @@ def _described(bundle: Bundle, item: Item, content: bytes) -> bytes:
         raise ValueError(f"{item.narinfo} says otherwise than the index")
     if said["URL"] not in bundle.index.files:
         raise ValueError(f"the index does not name {said['URL']}")
-    if item.kind is not Kind.BUILT and not _is_fixed(item, said):
+    if item.kind is not PathKind.BUILT and not _is_fixed(item, said):
         raise ValueError(f"no hash in {item.narinfo} fixes its bytes")
     size = (bundle.folder / said["URL"]).stat().st_size
     if str(size) != said["FileSize"]:
@@ -171,7 +171,7 @@ def _is_fixed(item: Item, said: Mapping[str, str]) -> bool:
     return not said["References"] and str(store.addressed(said["CA"], item.name)) == item.path
 
 
-def bring(bundle: Bundle, content: Content, public_key: str | None = None) -> int:
+def bring(bundle: Bundle, content: Unpacked, public_key: str | None = None) -> int:
     """Import a bundle's store paths by Nix, which checks every hash; the number of those that were not there.
 
     What was built is taken only from a bundle that a trusted key signed. Raises AikitError, which names what is damaged;
@@ -179,7 +179,7 @@ def bring(bundle: Bundle, content: Content, public_key: str | None = None) -> in
     """
     folder = plain(bundle.folder)
     missing = nix.invalid(item.path for item in bundle.index.paths)
-    unsigned = [item for item in bundle.index.paths if item.kind is Kind.BUILT and item.path in missing]
+    unsigned = [item for item in bundle.index.paths if item.kind is PathKind.BUILT and item.path in missing]
     if unsigned and not bundle.signer:
         raise error(
             f"{bundle.folder} holds what was built elsewhere ({unsigned[0].name}), without the signature of a key that this"
@@ -204,7 +204,7 @@ def bring(bundle: Bundle, content: Content, public_key: str | None = None) -> in
     return len(missing)
 
 
-def _read(bundle: Bundle, content: Content, item: Item) -> Iterator[str]:
+def _read(bundle: Bundle, content: Unpacked, item: Item) -> Iterator[str]:
     """Whether a file of the cache has the hash that the index says."""
     url = narinfo(content.cache[item.narinfo])["URL"]
     with files.open_regular(bundle.folder / url) as stream:
@@ -212,7 +212,7 @@ def _read(bundle: Bundle, content: Content, item: Item) -> Iterator[str]:
             yield f"{url} has another sha256 than the index says"
 
 
-def write_flake(content: Content, output: Path) -> None:
+def write_flake(content: Unpacked, output: Path) -> None:
     """The flake of a bundle as a folder that is new, empty, or has nothing but files of it. Raises AikitError.
 
     Each file is written whole or not at all, flake.nix last: what a killed run left is completed by the next.

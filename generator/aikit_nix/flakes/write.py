@@ -116,6 +116,6 @@ def _reference(given: str, option: str, also: str = "") -> str:
 
 def read_debian_lock(file: Path) -> bytes:
     """The bytes of another lock of Debian packages. Raises AikitError where it is none."""
-    from aikit_nix.debian.lock import Lock
+    from aikit_nix.debian.lock import DebianLock
 
-    return Lock.read(file).to_json().encode()
+    return DebianLock.read(file).to_json().encode()

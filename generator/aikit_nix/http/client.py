@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aikit_nix.base import console
 from aikit_nix.base.redact import blank, shown
 from aikit_nix.http import address as http_address
-from aikit_nix.http.connection import HttpError, Line, Patience, Trouble, Watch, speaks_tls, troubles
+from aikit_nix.http.connection import Connection, Deadline, HttpError, Timeouts, Trouble, speaks_tls, troubles
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Answer", "Client", "HttpError", "Patience", "Stream", "Tries", "Trouble", "blank"]
+__all__ = ["Answer", "Backoff", "Client", "HttpError", "Stream", "Timeouts", "Trouble", "blank"]
 
 T = TypeVar("T")
 
@@ -53,21 +53,21 @@ class Answer:
         return self.body.decode("utf-8", errors="replace")
 
 
-class Tries:
+class Backoff:
     """Counts the attempts at one thing, and waits between them."""
 
-    def __init__(self, patience: Patience, sleep: Callable[[float], object]) -> None:
-        self._patience = patience
+    def __init__(self, timeouts: Timeouts, sleep: Callable[[float], object]) -> None:
+        self._timeouts = timeouts
         self._sleep = sleep
         self._failed = 0
 
     def failed(self, problem: HttpError) -> None:
         """Wait before the next attempt; raises the problem where there is no sense in one."""
         self._failed += 1
-        if not problem.again or self._failed >= self._patience.attempts:
+        if not problem.again or self._failed >= self._timeouts.attempts:
             raise problem
-        wait = self._patience.first_wait * 2 ** (self._failed - 1)
-        wait = min(max(wait, _wanted_wait(problem.headers)), self._patience.longest_wait)
+        wait = self._timeouts.first_wait * 2 ** (self._failed - 1)
+        wait = min(max(wait, _wanted_wait(problem.headers)), self._timeouts.longest_wait)
         console.trace(f"waiting {wait:g} s: {problem.message}")
         self._sleep(wait)
 
@@ -81,16 +81,16 @@ class Client:
 
     def __init__(
         self,
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         """`sleep` is how it waits: by default a wait that `abort` ends."""
-        self.patience = patience or Patience()
+        self.timeouts = timeouts or Timeouts()
         self._unverified: set[tuple[str, int]] = set()
         self._aborted = threading.Event()
         self._sleep = sleep or self._aborted.wait
         self._own = threading.local()
-        self._lines: list[Line] = []
+        self._connections: list[Connection] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> Client:
@@ -102,28 +102,28 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         with self._lock:
-            lines, self._lines, self._own = self._lines, [], threading.local()
-        for line in lines:
-            line.close()
+            connections, self._connections, self._own = self._connections, [], threading.local()
+        for connection in connections:
+            connection.close()
 
     def abort(self) -> None:
         """Break off what other threads are reading, and let them begin nothing new: for Ctrl-C."""
         self._aborted.set()
         with self._lock:
-            lines = list(self._lines)
-        for line in lines:
-            line.shut()
+            connections = list(self._connections)
+        for connection in connections:
+            connection.shut()
 
     def speaks_tls(self, host: str, port: int) -> bool:
         """Whether a server on this machine speaks TLS. From then on its certificate, which nobody may have signed, is not asked for."""
-        if not speaks_tls(host, port, self.patience):
+        if not speaks_tls(host, port, self.timeouts):
             return False
         self._unverified.add((host, port))
         return True
 
-    def tries(self) -> Tries:
+    def backoff(self) -> Backoff:
         """For a caller that repeats something itself."""
-        return Tries(self.patience, self._sleep)
+        return Backoff(self.timeouts, self._sleep)
 
     def get(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Answer:
         """A small answer, whole. Raises also for a status of 400 or more, and more than `limit` bytes."""
@@ -158,28 +158,28 @@ class Client:
     ) -> Answer:
         """Send `size` bytes as they are made; the small answer. One attempt: what of it arrived only the caller can ask.
 
-        It breaks off (SLOW) when a block is not taken in the patience for an answer, or no answer came `answer` seconds
+        It breaks off (SLOW) when a block is not taken in the time for an answer, or no answer came `answer` seconds
         after the last one; the time in which a block is made does not count. Redirects are not followed. What `blocks` raises (no OSError: that would be the
         connection's) ends the request before its body is whole.
         """
-        line = self._line()
+        connection = self._connection()
         address, sent = http_address.prepared(
             url, {"Accept-Encoding": "identity", **(headers or {}), "Content-Length": str(size)}
         )
-        patience = replace(self.patience, answer=answer or self.patience.answer)
+        timeouts = replace(self.timeouts, answer=answer or self.timeouts.answer)
 
         def watched() -> Iterator[bytes]:
-            watch.rests = True
+            deadline.rests = True
             for block in blocks:
-                watch.until(self.patience.answer)
-                watch.rests = False
+                deadline.until(self.timeouts.answer)
+                deadline.rests = False
                 yield block
-                watch.rests = True
-            watch.until(patience.answer)
-            watch.rests = False
+                deadline.rests = True
+            deadline.until(timeouts.answer)
+            deadline.rests = False
 
-        with Watch(line, self.patience.answer) as watch, troubles(address, watch, patience):
-            response = line.send(method, address, sent, watched(), max(patience.read, answer or 0))
+        with Deadline(connection, self.timeouts.answer) as deadline, troubles(address, deadline, timeouts):
+            response = connection.send(method, address, sent, watched(), max(timeouts.read, answer or 0))
             try:
                 console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
                 if target := http_address.redirected(response):
@@ -211,14 +211,14 @@ class Client:
             yield answer
 
     def _retried(self, action: Callable[[], T]) -> T:
-        tries = self.tries()
+        backoff = self.backoff()
         while True:
             try:
                 return action()
             except HttpError as problem:
                 if problem.trouble is Trouble.SLOW:
                     raise  # it took its whole time already
-                tries.failed(problem)
+                backoff.failed(problem)
 
     def _small(
         self, method: str, url: str, headers: Mapping[str, str] | None, content: bytes | None, limit: int
@@ -238,19 +238,19 @@ class Client:
         content: bytes | None = None,
     ) -> Iterator[Stream]:
         """One attempt: the answer after all redirects (for HEAD on the first host), its body not read yet."""
-        line = self._line()
+        connection = self._connection()
         address, sent = http_address.prepared(url, headers)
         for _ in range(_REDIRECTS + 1):
-            with Watch(line, self.patience.answer) as watch:
-                with troubles(address, watch, self.patience):
-                    response = line.send(method, address, sent, content)
+            with Deadline(connection, self.timeouts.answer) as deadline:
+                with troubles(address, deadline, self.timeouts):
+                    response = connection.send(method, address, sent, content)
                 try:
                     console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
                     target = http_address.redirected(response)
                     if target is None or (method == "HEAD" and not http_address.same_origin(target, address)):
-                        with troubles(address, watch, self.patience):
+                        with troubles(address, deadline, self.timeouts):
                             _refuse_status(response)
-                        yield Stream(response, watch, self.patience)
+                        yield Stream(response, deadline, self.timeouts)
                         return
                 finally:
                     response.close()
@@ -270,43 +270,43 @@ class Client:
             address = target
         raise HttpError(Trouble.REFUSED, f"{blank(url)} redirects more than {_REDIRECTS} times")
 
-    def _line(self) -> Line:
+    def _connection(self) -> Connection:
         if self._aborted.is_set():
             raise HttpError(Trouble.INTERRUPTED, "interrupted")
-        line: Line | None = getattr(self._own, "line", None)
-        if line is None:
-            line = self._own.line = Line(self.patience, self._unverified)
+        connection: Connection | None = getattr(self._own, "connection", None)
+        if connection is None:
+            connection = self._own.connection = Connection(self.timeouts, self._unverified)
             with self._lock:
-                self._lines.append(line)
-        return line
+                self._connections.append(connection)
+        return connection
 
 
 class Stream:
     """A large answer that is being read."""
 
-    def __init__(self, response: httpx2.Response, watch: Watch, patience: Patience) -> None:
+    def __init__(self, response: httpx2.Response, deadline: Deadline, timeouts: Timeouts) -> None:
         self._response = response
-        self._watch = watch
-        self._patience = patience
+        self._deadline = deadline
+        self._timeouts = timeouts
         self.url = str(response.url)  # where it comes from, after redirects: it may hold secrets
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
     def blocks(self, slowest: int, window: float) -> Iterator[bytes]:
         """The body in pieces as they come. It breaks off (SLOW) when fewer than `slowest` bytes came in `window` s."""
-        self._watch.until(window)
+        self._deadline.until(window)
         came = 0
-        with troubles(self._response.url, self._watch, self._patience):
+        with troubles(self._response.url, self._deadline, self._timeouts):
             for block in self._response.iter_raw():
                 came += len(block)
                 if came >= slowest:
-                    self._watch.until(window)
+                    self._deadline.until(window)
                     came = 0
                 yield block
 
     def whole(self, limit: int) -> bytes:
         """The body of a small answer."""
-        with troubles(self._response.url, self._watch, self._patience):
+        with troubles(self._response.url, self._deadline, self._timeouts):
             body = _read(self._response, limit)
         if len(body) > limit:
             raise HttpError(Trouble.TOO_LONG, f"{blank(self.url)} answered with more than {limit:,} bytes")

@@ -60,7 +60,7 @@ class HttpError(AikitError):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long to wait for what, in seconds; and how often to try."""
 
     connect: float = 15
@@ -71,12 +71,12 @@ class Patience:
     longest_wait: float = 60  # also of a server's Retry-After
 
 
-class Line:
+class Connection:
     """One thread's connections, by the origin that they go to; and their sockets."""
 
-    def __init__(self, patience: Patience, unverified: Set[tuple[str, int]] = frozenset()) -> None:
+    def __init__(self, timeouts: Timeouts, unverified: Set[tuple[str, int]] = frozenset()) -> None:
         """`unverified` are hosts and ports whose certificates are not asked for."""
-        self._patience = patience
+        self._timeouts = timeouts
         self._unverified = unverified
         self._clients: dict[tuple[str, str, int], httpx2.Client] = {}
         self._sockets: list[socket.socket] = []
@@ -99,7 +99,7 @@ class Line:
             address,
             headers=headers,
             content=content,
-            timeout=httpx2.Timeout(read or self._patience.read, connect=self._patience.connect),
+            timeout=httpx2.Timeout(read or self._timeouts.read, connect=self._timeouts.connect),
             extensions={"trace": self.trace},
         )
         return client.send(request, stream=True)
@@ -150,11 +150,11 @@ class Line:
                 socket.socket.shutdown(known, socket.SHUT_RDWR)
 
 
-class Watch:
+class Deadline:
     """Shuts the connections when the time is over: a server that sends a byte now and then never times out."""
 
-    def __init__(self, line: Line, seconds: float) -> None:
-        self._line = line
+    def __init__(self, connection: Connection, seconds: float) -> None:
+        self._connection = connection
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self.expired = False
@@ -166,7 +166,7 @@ class Watch:
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Deadline:
         self._thread.start()
         return self
 
@@ -178,14 +178,14 @@ class Watch:
             if self._done.wait(left if left > 0 else 1):
                 return
         self.expired = True
-        self._line.shut()
+        self._connection.shut()
 
     def __str__(self) -> str:
         return f"{self._seconds:g} s"
 
 
 @contextmanager
-def troubles(address: httpx2.URL, watch: Watch, patience: Patience) -> Iterator[None]:
+def troubles(address: httpx2.URL, deadline: Deadline, timeouts: Timeouts) -> Iterator[None]:
     """httpx2's errors, and those of the libraries below it, as ours."""
     import httpx2
 
@@ -195,18 +195,18 @@ def troubles(address: httpx2.URL, watch: Watch, patience: Patience) -> Iterator[
     except HttpError:
         raise
     except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError, ValueError) as problem:
-        if watch.expired:
-            raise HttpError(Trouble.SLOW, f"{where} is too slow: gave up after {watch}", again=True) from None
+        if deadline.expired:
+            raise HttpError(Trouble.SLOW, f"{where} is too slow: gave up after {deadline}", again=True) from None
         reason = shown(str(problem) or type(problem).__name__)
         match problem:
             case httpx2.ConnectTimeout():
-                message = f"{where} cannot be reached{_proxy(address)}: no connection after {patience.connect:g} s"
+                message = f"{where} cannot be reached{_proxy(address)}: no connection after {timeouts.connect:g} s"
                 raise HttpError(Trouble.UNREACHABLE, message, again=True) from None
             case httpx2.ConnectError() | httpx2.ProxyError():
                 message = f"{where} cannot be reached{_proxy(address)}: {reason}{_tls_hint(reason)}"
                 raise HttpError(Trouble.UNREACHABLE, message, again="certificate" not in reason.lower()) from None
             case httpx2.TimeoutException():
-                message = f"{where} said nothing for {patience.read:g} s"
+                message = f"{where} said nothing for {timeouts.read:g} s"
                 raise HttpError(Trouble.INTERRUPTED, message, again=True) from None
             case httpx2.TransportError() | OSError():
                 raise HttpError(Trouble.INTERRUPTED, f"{where} broke off: {reason}", again=True) from None
@@ -214,10 +214,10 @@ def troubles(address: httpx2.URL, watch: Watch, patience: Patience) -> Iterator[
                 raise HttpError(Trouble.REFUSED, f"{where} cannot be asked for: {reason}") from None
 
 
-def speaks_tls(host: str, port: int, patience: Patience) -> bool:
+def speaks_tls(host: str, port: int, timeouts: Timeouts) -> bool:
     """Whether a server shakes hands, whatever its certificate is."""
     try:
-        with socket.create_connection((host, port), patience.connect) as plain:
+        with socket.create_connection((host, port), timeouts.connect) as plain:
             certificates.context(host, port, verified=False).wrap_socket(plain, server_hostname=host).close()
     except (OSError, ValueError):
         return False

@@ -13,7 +13,7 @@ from typing import IO
 
 from aikit_nix.base import console, files, strict_json, tar
 from aikit_nix.base.errors import error
-from aikit_nix.base.tar import Kind, Member
+from aikit_nix.base.tar import Member, MemberKind
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 
@@ -24,7 +24,7 @@ _MOST_TIMES = 20
 
 
 @dataclass(frozen=True)
-class Archive:
+class DockerArchive:
     """The one image of an open docker-archive."""
 
     image: Image
@@ -44,11 +44,11 @@ class Archive:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Archive]:
+def opened(file: Path) -> Iterator[DockerArchive]:
     """The archive, packed with gzip or not at all; a packed one is unpacked once. Raises AikitError."""
     with _stream(file) as stream:
         try:
-            members = {posixpath.normpath(each.name): each for each in tar.Reader(stream, seeks=True)}
+            members = {posixpath.normpath(each.name): each for each in tar.TarReader(stream, seeks=True)}
             found = _read(file, stream, members)
         except OSError as failed:
             raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
@@ -78,7 +78,7 @@ def _stream(file: Path) -> Iterator[IO[bytes]]:
         raise layout.no_image(str(file), bad) from None
 
 
-def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Archive:
+def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> DockerArchive:
     """Raises ValueError, KeyError and others where it holds no image that every reader finds."""
 
     def content(name: str) -> bytes:
@@ -106,15 +106,15 @@ def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Archi
         also = layout.read_from(content, str(file))
         if (also.config_digest, also.diff_ids) != (image.config_digest, image.diff_ids):
             raise ValueError("its index.json and its manifest.json are about two images")
-    return Archive(image, layers, file, stream)
+    return DockerArchive(image, layers, file, stream)
 
 
 def _followed(members: Mapping[str, Member], name: str) -> Member:
     member = members[posixpath.normpath(name)]
-    if member.kind is Kind.LINK:  # docker save links equal layers to each other
+    if member.kind is MemberKind.LINK:  # docker save links equal layers to each other
         member = members[posixpath.normpath(posixpath.join(posixpath.dirname(name), member.link))]
-    elif member.kind is Kind.HARD_LINK:
+    elif member.kind is MemberKind.HARD_LINK:
         member = members[posixpath.normpath(member.link)]
-    if member.kind is not Kind.FILE:
+    if member.kind is not MemberKind.FILE:
         raise ValueError(f"{name} is no file")
     return member

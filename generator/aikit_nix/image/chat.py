@@ -11,7 +11,7 @@ from typing import Any
 from aikit_nix.base import console
 from aikit_nix.base.errors import error
 from aikit_nix.base.process import Terminated
-from aikit_nix.http.client import Client, Patience
+from aikit_nix.http.client import Client, Timeouts
 
 _PATIENCE = 1800.0  # seconds: a slow machine may take long to read a long conversation
 _LONGEST_LINE = 1 << 20
@@ -21,7 +21,7 @@ def talk(url: str) -> None:
     """Answer each line of standard input, until its end. On a terminal Ctrl-C ends an answer. Raises AikitError."""
     terminal = sys.stdin.isatty()
     messages: list[dict[str, str]] = []
-    with Client(Patience(read=_PATIENCE, answer=_PATIENCE, attempts=1)) as client:
+    with Client(Timeouts(read=_PATIENCE, answer=_PATIENCE, attempts=1)) as client:
         model = _model(client, url)
         while True:
             if terminal:

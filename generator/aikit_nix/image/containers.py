@@ -10,7 +10,7 @@ from aikit_nix.base.errors import error
 
 
 @dataclass(frozen=True)
-class Engine:
+class ContainerEngine:
     """A program that takes images. `works` is a command that fails where it cannot, `load` takes on stdin what the
     stream script writes."""
 
@@ -35,15 +35,15 @@ class Engine:
         return [*words, "--publish", f"127.0.0.1:{port}:8080", name, *arguments]
 
 
-DOCKER = Engine("docker", ("info",), ("load",), gpu="--gpus=all")
-PODMAN = Engine("podman", ("info",), ("load",), gpu="--device=nvidia.com/gpu=all")
-NERDCTL = Engine("nerdctl", ("info",), ("load",), gpu="--gpus=all")
+DOCKER = ContainerEngine("docker", ("info",), ("load",), gpu="--gpus=all")
+PODMAN = ContainerEngine("podman", ("info",), ("load",), gpu="--device=nvidia.com/gpu=all")
+NERDCTL = ContainerEngine("nerdctl", ("info",), ("load",), gpu="--gpus=all")
 # containerd's own, which runs nothing for people
-CTR = Engine("ctr", ("version",), ("images", "import", "-"), ("--oci",))
+CTR = ContainerEngine("ctr", ("version",), ("images", "import", "-"), ("--oci",))
 ENGINES = {engine.program: engine for engine in (DOCKER, PODMAN, NERDCTL, CTR)}
 
 
-def choose(named: str | None, among: tuple[Engine, ...]) -> Engine | None:
+def choose(named: str | None, among: tuple[ContainerEngine, ...]) -> ContainerEngine | None:
     """The engine that is named, else the first that works; None where none does. Raises AikitError for a named one."""
     if named:
         if problem := ENGINES[named].problem():
@@ -52,7 +52,7 @@ def choose(named: str | None, among: tuple[Engine, ...]) -> Engine | None:
     return next((engine for engine in among if not engine.problem()), None)
 
 
-def none_works(among: tuple[Engine, ...]) -> str:
+def none_works(among: tuple[ContainerEngine, ...]) -> str:
     """What stands in the way of each of some engines of which none works."""
     absent = [engine.program for engine in among if not shutil.which(engine.program)]
     words = [problem for engine in among if engine.program not in absent and (problem := engine.problem())]

@@ -10,7 +10,7 @@ from aikit_nix.base import data
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.engines import Engine
-from aikit_nix.flakes.materials import Recipe
+from aikit_nix.flakes.materials import Materials
 from aikit_nix.sources import MODELS
 
 _GPUS = {"cuda": "nvidia.com/gpu", "rocm": "amd.com/gpu"}  # what device plugins call a runtime's processor
@@ -30,7 +30,7 @@ class Wishes:
 
 
 def manifests(
-    recipe: Recipe, system: str | None, image: str | None, server: str | None = None, wishes: Wishes | None = None
+    recipe: Materials, system: str | None, image: str | None, server: str | None = None, wishes: Wishes | None = None
 ) -> str:
     """YAML for a system's image, for all systems' where none is named.
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from aikit_nix.base import console, process
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.image.containers import Engine
+from aikit_nix.image.containers import ContainerEngine
 from aikit_nix.image.layout import Image
 
 _AT_ONCE = 1 << 20  # bytes
 
 
-def load(image: Image, stream: Path, engine: Engine) -> None:
+def load(image: Image, stream: Path, engine: ContainerEngine) -> None:
     """Raises AikitError: what the engine or the stream said."""
     with (
         console.progress(1, image.size) as progress,
@@ -51,7 +51,7 @@ def _move(source: int, target: int, bar: console.Bar) -> None:
         pass  # the engine's status says why
 
 
-def is_loaded(image: Image, engine: Engine) -> bool:
+def is_loaded(image: Image, engine: ContainerEngine) -> bool:
     """Whether the engine has the image already."""
     try:
         said = process.run([engine.program, "image", "inspect", "--format", "{{.Id}}", image.name])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aikit_nix.base.errors import error
-from aikit_nix.flakes.materials import Model, Recipe
+from aikit_nix.flakes.materials import Materials, ModelMaterial
 from aikit_nix.image import layout
 from aikit_nix.image import push as pushing
 from aikit_nix.image.push import Elsewhere
@@ -40,7 +40,7 @@ class Pack:
     models: tuple[Blob, ...]
 
 
-def make(recipe: Recipe, elsewhere: Elsewhere | None = None) -> Pack:
+def make(recipe: Materials, elsewhere: Elsewhere | None = None) -> Pack:
     """The artifact of a recipe's models. Raises AikitError where nobody has said how large a model is."""
     if not recipe.models:
         raise error("the plan has no models to push", code="no-models")
@@ -62,7 +62,7 @@ def make(recipe: Recipe, elsewhere: Elsewhere | None = None) -> Pack:
 
 
 def push(
-    recipe: Recipe,
+    recipe: Materials,
     repository: Repository,
     reference: str,
     elsewhere: Elsewhere | None = None,
@@ -76,7 +76,7 @@ def push(
     return repository.put_manifest(reference, layout.MANIFEST, pack.manifest), sent
 
 
-def _blob(model: Model, elsewhere: Elsewhere | None) -> Blob:
+def _blob(model: ModelMaterial, elsewhere: Elsewhere | None) -> Blob:
     if model.file.size is None:
         raise error(
             f"{model.path}: nobody has said how large it is: run `aikit-nix lock`, then `aikit-nix gen`", code="lock"
@@ -88,7 +88,7 @@ def _blob(model: Model, elsewhere: Elsewhere | None) -> Blob:
     return Blob(f"sha256:{model.file.sha256}", model.file.size, model.path, (content,) if content else None, file)
 
 
-def _annotations(model: Model) -> dict[str, str]:
+def _annotations(model: ModelMaterial) -> dict[str, str]:
     path = posixpath.relpath(model.path, MODELS)
     return {_FILE_PATH: path, _TITLE: path}
 
@@ -99,7 +99,7 @@ def _media_type(path: str) -> str:
     return f"application/vnd.cncf.model.{kind}.v1.raw"
 
 
-def _config(recipe: Recipe, blobs: Sequence[Blob]) -> dict[str, Any]:
+def _config(recipe: Materials, blobs: Sequence[Blob]) -> dict[str, Any]:
     """What the specification asks for, and what is known of a model that comes from one place."""
     origins = {model.origin for model in recipe.models}
     origin = origins.pop() if len(origins) == 1 else None

@@ -15,11 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from aikit_nix.aikitfile.types import Layer as TypesLayer
+from aikit_nix.aikitfile.types import LayerPin as TypesLayer
 from aikit_nix.aikitfile.types import Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.http.client import Client, Patience
+from aikit_nix.http.client import Client, Timeouts
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 from aikit_nix.models import layer as model_layer
@@ -120,7 +120,7 @@ def push(
     insecure: bool | None = None,
     chunk: int = CHUNK,
     jobs: int = 4,
-    patience: Patience | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Outcome:
     """Bring an image, whose layout is in `folder`, to where `target` says. Raises AikitError; nothing is published then.
 
@@ -137,7 +137,7 @@ def push(
     seen.check([(path, Pin(hashes[path], layer=layer)) for path, layer in layers if path in hashes], image.name)
     wanted = blobs(image, folder, elsewhere)
     sources = _sources(target, {blob.digest for blob in wanted}, mount_from)
-    with Client(patience) as client, threads(jobs, client, elsewhere) as pool:
+    with Client(timeouts) as client, threads(jobs, client, elsewhere) as pool:
         repository = Repository(
             client, target.registry, target.repository, actions="pull,push", insecure=insecure, sources=list(sources)
         )

@@ -16,7 +16,7 @@ from typing import IO
 
 from aikit_nix.base import tar
 from aikit_nix.base.errors import error
-from aikit_nix.base.tar import Kind, Member
+from aikit_nix.base.tar import Member, MemberKind
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
 
@@ -82,7 +82,7 @@ def _unpack(layer: Layer, folder: Path, root: Path) -> None:
     try:
         with path.open("rb") as file:
             stream = Hashing(file)
-            reader = tar.Reader(stream)
+            reader = tar.TarReader(stream)
             for member in reader:
                 extract(member, reader.content(), root)
     except (OSError, ValueError) as bad:
@@ -107,17 +107,17 @@ def extract(member: Member, content: Iterable[bytes], root: Path) -> None:
             raise UnpackError(f"the layer's entry {member.name!r} hides no file")
         remove(path.with_name(hidden))
         return
-    if not (member.kind is Kind.FOLDER and path.is_dir() and not path.is_symlink()):
+    if not (member.kind is MemberKind.FOLDER and path.is_dir() and not path.is_symlink()):
         remove(path)
     match member.kind:
-        case Kind.FOLDER:
+        case MemberKind.FOLDER:
             path.mkdir(exist_ok=True)
             path.chmod(_mode(member) | 0o700)  # later layers still write into it
-        case Kind.LINK:
+        case MemberKind.LINK:
             path.symlink_to(member.link)
-        case Kind.HARD_LINK:
+        case MemberKind.HARD_LINK:
             os.link(_place(member.link, root), path, follow_symlinks=False)
-        case Kind.FILE:
+        case MemberKind.FILE:
             with path.open("xb") as file:
                 file.writelines(content)
             path.chmod(_mode(member))

@@ -18,9 +18,9 @@ from typing import IO
 
 from aikit_nix.base import console, process
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.http.client import Client, Patience
+from aikit_nix.http.client import Client, Timeouts
 from aikit_nix.image import containers, find, load, rootfs, sandbox
-from aikit_nix.image.containers import Engine
+from aikit_nix.image.containers import ContainerEngine
 from aikit_nix.image.layout import Image
 
 BUBBLEWRAP = "bubblewrap"
@@ -106,7 +106,7 @@ def _show(said: IO[bytes]) -> None:
 
 @contextmanager
 def _in_engine(
-    image: Image, source: str, engine: Engine, port: int, arguments: tuple[str, ...], log: IO[bytes]
+    image: Image, source: str, engine: ContainerEngine, port: int, arguments: tuple[str, ...], log: IO[bytes]
 ) -> Iterator[Server]:
     if not load.is_loaded(image, engine):
         load.load(image, find.stream_of(source)[1], engine)
@@ -147,10 +147,10 @@ def _listen(port: int) -> socket.socket:
         ) from None
 
 
-def _wait(server: Server, image: Image, log: IO[bytes], engine: Engine | None) -> None:
+def _wait(server: Server, image: Image, log: IO[bytes], engine: ContainerEngine | None) -> None:
     """Until it is ready, however long it loads its model. Raises AikitError where it ends before."""
     path = _ready_path(image)
-    with Client(Patience(connect=2, read=5, answer=5, attempts=1)) as client:
+    with Client(Timeouts(connect=2, read=5, answer=5, attempts=1)) as client:
         while True:
             if (status := server.process.poll()) is not None:
                 said = ""

@@ -21,7 +21,7 @@ from aikit_nix.http.client import Client
 from aikit_nix.image import push
 from aikit_nix.models import fetch, locking, seen
 from aikit_nix.models import project as projects
-from aikit_nix.models.origin import Origin
+from aikit_nix.models.origin import OriginReader
 from aikit_nix.models.project import Project
 from aikit_nix.models.remote import Remote, layer_of
 from aikit_nix.registry.client import Repository
@@ -52,7 +52,7 @@ class Supply:
         self._client = client
         self._origins = fetch.Origins(client)
 
-    def find(self, path: str, sha256: str) -> Path | Origin | None:
+    def find(self, path: str, sha256: str) -> Path | OriginReader | None:
         """See `push.Elsewhere`."""
         for model in self._project.aikitfile.models if self._project else ():
             if self._project and model.is_local:
@@ -108,7 +108,7 @@ class Supply:
             generate.write(project.path, self._flake, Choices(), lock_path=Path(lock.file), elsewhere=True)
             console.say(f"wrote the flake in {self._flake.resolve()} anew, which knows it now", err=True)
 
-    def _origin(self, model: Model, pin: Pin) -> Origin | None:
+    def _origin(self, model: Model, pin: Pin) -> OriginReader | None:
         """None for what only `fetch` can bring: a file in an archive, one of unknown size."""
         remote = self._remote(model, pin)
         return self._origins.reader(remote) if remote.url and remote.size is not None and not pin.member else None

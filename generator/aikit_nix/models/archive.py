@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aikit_nix.base import console, tar
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.base.tar import Kind
+from aikit_nix.base.tar import MemberKind
 from aikit_nix.models.remote import Remote, frame_of, judged, pin_of
 from aikit_nix.nix import store
 from aikit_nix.sources import MODELS, RefusedError, judge
@@ -32,7 +32,7 @@ def add_members(file: Path, remote: Remote) -> tuple[tuple[str, Pin], ...]:
             most = _FREE_BYTES + _MOST_TIMES * file.stat().st_size
             return tuple(
                 sorted(
-                    _members(tar.Reader(tar.unpacked(stream), most=_MOST_MEMBERS), remote, file.parent, most),
+                    _members(tar.TarReader(tar.unpacked(stream), most=_MOST_MEMBERS), remote, file.parent, most),
                     key=lambda entry: entry[0],
                 )
             )
@@ -44,7 +44,7 @@ def add_members(file: Path, remote: Remote) -> tuple[tuple[str, Pin], ...]:
         ) from None
 
 
-def _members(reader: tar.Reader, remote: Remote, scratch: Path, most: int) -> list[tuple[str, Pin]]:
+def _members(reader: tar.TarReader, remote: Remote, scratch: Path, most: int) -> list[tuple[str, Pin]]:
     from dataclasses import replace
 
     from aikit_nix.base.hashing import Hasher
@@ -53,9 +53,9 @@ def _members(reader: tar.Reader, remote: Remote, scratch: Path, most: int) -> li
     found: dict[str, Pin] = {}
     total = 0
     for member in reader:
-        if member.kind is Kind.FOLDER:
+        if member.kind is MemberKind.FOLDER:
             continue
-        if member.kind is not Kind.FILE:
+        if member.kind is not MemberKind.FILE:
             raise RefusedError(f"holds {member.name[:100]!r} in an archive, which is no regular file")
         path = relative_path(posixpath.normpath(member.name))
         total += member.size

@@ -143,7 +143,7 @@ class _Transfer:
         if partial.is_whole() and (digests := self._whole(partial)):
             return digests
         self._resume(partial)
-        tries = self._client.tries()
+        backoff = self._client.backoff()
         best = partial.size
         while True:
             try:
@@ -160,8 +160,8 @@ class _Transfer:
                     continue
                 if partial.size >= best + _PROGRESS:
                     best = partial.size
-                    tries.progressed()
-                tries.failed(problem)
+                    backoff.progressed()
+                backoff.failed(problem)
                 if not self._resumable():
                     self._restart(partial)
 

@@ -26,7 +26,7 @@ from aikit_nix.sources import HubFile, HubRepository, Reference, head, huggingfa
 if TYPE_CHECKING:
     from aikit_nix.http.client import Client, HttpError
     from aikit_nix.models.download import Download, Fetched
-    from aikit_nix.models.origin import Origin
+    from aikit_nix.models.origin import OriginReader
     from aikit_nix.registry.client import Repository
     from aikit_nix.sources.gguf import Facts
     from aikit_nix.sources.head import Head
@@ -227,12 +227,12 @@ class Origins:
             hint=lambda problem: _hint(remote, problem),
         )
 
-    def reader(self, remote: Remote) -> Origin:
+    def reader(self, remote: Remote) -> OriginReader:
         """The bytes of a file of known size and sha256, to be taken elsewhere."""
-        from aikit_nix.models.origin import Origin
+        from aikit_nix.models.origin import OriginReader
 
         assert remote.size is not None  # noqa: S101 (the caller knows it)
-        return Origin(self.download(remote), remote.size, self._client)
+        return OriginReader(self.download(remote), remote.size, self._client)
 
     def facts(self, remote: Remote) -> Facts | None:
         """What the header of a GGUF says; None where it cannot be had. Raises AikitError where it is no GGUF."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.aikitfile.types import Aikitfile, Layer, Model, Pin
+from aikit_nix.aikitfile.types import Aikitfile, LayerPin, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.models import agreement
@@ -315,8 +315,8 @@ def file_to_json(path: str, pin: Pin) -> dict[str, Any]:
     return value
 
 
-def _layer(value: Mapping[str, Any]) -> Layer:
-    return Layer("sha256:" + _digest(_string(value["digest"]).removeprefix("sha256:")), _size(value["size"]))
+def _layer(value: Mapping[str, Any]) -> LayerPin:
+    return LayerPin("sha256:" + _digest(_string(value["digest"]).removeprefix("sha256:")), _size(value["size"]))
 
 
 def _facts(value: Mapping[str, Any]) -> Facts:

@@ -237,7 +237,7 @@ class _Resolver:
     """What one model's source stands for. `listed` are the paths that the aikitfile names itself."""
 
     listed: set[str]
-    described: Mapping[tuple[str, str], huggingface.Repository]
+    described: Mapping[tuple[str, str], huggingface.HubContents]
     client: Client
     as_is: Collection[str]
 
@@ -281,7 +281,7 @@ class _Resolver:
             yield Remote(model, path, url, None, sha256, is_gguf=judge.expects_gguf(path))
 
     def _hub(
-        self, model: Model, source: HubFile | HubRepository, repository: huggingface.Repository
+        self, model: Model, source: HubFile | HubRepository, repository: huggingface.HubContents
     ) -> Iterator[Remote]:
         for file in huggingface.chosen(source, repository):
             if isinstance(source, HubRepository):
@@ -305,7 +305,7 @@ class _Resolver:
                 )
 
     def _shard(
-        self, repository: huggingface.Repository, first: huggingface.RemoteFile, path: str
+        self, repository: huggingface.HubContents, first: huggingface.RemoteFile, path: str
     ) -> huggingface.RemoteFile:
         name = posixpath.join(posixpath.dirname(first.path), posixpath.basename(path))
         if name not in repository.files:

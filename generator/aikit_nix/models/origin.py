@@ -12,7 +12,7 @@ from aikit_nix.http.client import Client, HttpError, Stream, Trouble
 from aikit_nix.models.download import RENEWALS, Download, Pace
 
 
-class Origin:
+class OriginReader:
     """A file of known size and SHA-256: `registry.upload`'s Part. A connection that breaks is made again where it was.
 
     Bytes that are read again, because the registry lost them, come from the origin again.
@@ -66,7 +66,7 @@ class Origin:
             self._hashed += len(new)
 
     def _from(self, at: int) -> Iterator[bytes]:
-        tries, best, renewals = self._client.tries(), at, 0
+        backoff, best, renewals = self._client.backoff(), at, 0
         while at < self.size:
             try:
                 with self._client.stream(self._download.url, headers=self._request(at)) as answer:
@@ -79,14 +79,14 @@ class Origin:
             except HttpError as problem:
                 if at > best:
                     best, renewals = at, 0
-                    tries.progressed()
+                    backoff.progressed()
                 if problem.status == 416:
                     raise self._refused(f"ends after {at:,} of {self.size:,} bytes: it is another file") from None
                 renewals += problem.status == 401
                 if problem.status == 401 and renewals <= RENEWALS and self._renewed(problem):
                     continue
                 try:
-                    tries.failed(problem)
+                    backoff.failed(problem)
                 except HttpError:
                     hint = self._download.hint(problem)
                     raise error(

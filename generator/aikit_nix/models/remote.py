@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aikit_nix.aikitfile.types import Layer, Model, Pin
+from aikit_nix.aikitfile.types import LayerPin, Model, Pin
 from aikit_nix.base import console
 from aikit_nix.base.errors import Diagnostic, Severity, error
 from aikit_nix.sources.judge import OddError, UnfitError
@@ -90,11 +90,11 @@ def judged(
     return header.facts if header and first_shard(name) == name else None
 
 
-def layer_of(path: str, digests: Digests) -> Layer | None:
+def layer_of(path: str, digests: Digests) -> LayerPin | None:
     """The layer that a file becomes, where its digest was computed."""
     from aikit_nix.models import layer
 
-    return Layer(f"sha256:{digests.layer}", layer.layer_size(path, digests.size)) if digests.layer else None
+    return LayerPin(f"sha256:{digests.layer}", layer.layer_size(path, digests.size)) if digests.layer else None
 
 
 def frame_of(path: str) -> Callable[[int], Frame]:

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from aikit_nix.base import redact, strict_json
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.http.client import Answer, Client, HttpError, Tries, Trouble
+from aikit_nix.http.client import Answer, Backoff, Client, HttpError, Trouble
 from aikit_nix.http.proxies import is_loopback
 from aikit_nix.registry import challenges, credentials, reference
 
@@ -208,14 +208,14 @@ class Repository:
 
         if (there := self.digest(reference)) == digest:
             return digest
-        tries = self.client.tries()
+        backoff = self.client.backoff()
         while True:
             try:
                 self.agrees(self.asked(put).headers, digest)
                 return digest
             except HttpError as refused:
                 if refused.again:
-                    self.wait(tries, refused, path)
+                    self.wait(backoff, refused, path)
                 elif (now := self.digest(reference)) == digest:
                     return digest  # somebody else brought it at the same time
                 elif there and now == there and refused.status not in (401, 404, 413, 429):
@@ -245,10 +245,10 @@ class Repository:
                 raise
             return self.asked(get)
 
-    def wait(self, tries: Tries, problem: HttpError, path: str) -> None:
+    def wait(self, backoff: Backoff, problem: HttpError, path: str) -> None:
         """Wait before the next attempt; raises AikitError where there is no sense in one."""
         try:
-            tries.failed(problem)
+            backoff.failed(problem)
         except HttpError:
             raise self.refused(problem, path) from None
 

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.http.client import Answer, HttpError, Tries, Trouble
+from aikit_nix.http.client import Answer, Backoff, HttpError, Trouble
 from aikit_nix.registry.blob import Blob, Content
 from aikit_nix.registry.client import Repository
 
@@ -173,7 +173,7 @@ class _Sending:
         self._renewed_at = -1
 
     def run(self) -> None:
-        tries = self._repository.client.tries()
+        backoff = self._repository.client.backoff()
         best = lost = 0
         while True:
             before = self._counted
@@ -183,13 +183,13 @@ class _Sending:
             except HttpError as problem:
                 if self._reached > best:
                     best = self._reached
-                    tries.progressed()
+                    backoff.progressed()
                 elif problem.status is None and self._counted - before >= _MUCH and lost < _MOST_LOST:
                     # Debian's registry forgets an upload whose connection breaks
                     lost += 1
-                    tries.progressed()
+                    backoff.progressed()
                 if not self._simpler(problem) and not self._renewed(problem):
-                    self._wait(tries, problem)
+                    self._wait(backoff, problem)
                 if self._is_there(problem):
                     return None
                 self._take_up()
@@ -246,14 +246,14 @@ class _Sending:
             self._chunk = chunk
         return True
 
-    def _wait(self, tries: Tries, problem: HttpError) -> None:
+    def _wait(self, backoff: Backoff, problem: HttpError) -> None:
         """Before the next attempt; where there were enough, another way may end before a proxy's patience does."""
         try:
-            tries.failed(problem)
+            backoff.failed(problem)
         except HttpError:
             if not problem.again or not self._next(whole=self._reached > 0):
                 raise self._repository.refused(problem, self._path) from None
-            tries.progressed()
+            backoff.progressed()
 
     def _renewed(self, problem: HttpError) -> bool:
         """Whether the login was no longer taken, and there is a new one."""

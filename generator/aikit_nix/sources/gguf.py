@@ -76,7 +76,7 @@ class NotGgufError(ValueError):
     """The bytes are no GGUF header, or one that is cut off or absurd."""
 
 
-class Stream(Protocol):
+class Readable(Protocol):
     """What is read from: a file opened for reading, or something like it."""
 
     def read(self, size: int, /) -> bytes:
@@ -145,7 +145,7 @@ class Header:
         return Facts(bool(self.chat_template), self.context_length, self.pooling, self.shape, self.role)
 
 
-def read(stream: Stream) -> Header:
+def read(stream: Readable) -> Header:
     """Read the header. Raises NotGgufError, and what the stream raises."""
     reader = _Reader(stream)
     if reader.take(4) != _MAGIC:
@@ -221,7 +221,7 @@ class _Tensor:
 
 
 class _Reader:
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._left = _MAX_HEADER
         self._strings = _MAX_STRINGS

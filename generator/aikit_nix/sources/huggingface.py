@@ -81,7 +81,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Repository:
+class HubContents:
     """A repository at a commit, and what it says about itself. `repo` is as it was asked for: an old name leads to the new."""
 
     repo: str
@@ -175,7 +175,7 @@ def note(source: HubFile) -> str | None:
 # --- How it is pinned
 
 
-def describe(repo: str, revision: str, client: Client, path: str = "") -> Repository:
+def describe(repo: str, revision: str, client: Client, path: str = "") -> HubContents:
     """What Hugging Face says of a repository at a revision: one request, no weights. `path` is what is wanted of it.
 
     Raises AikitError where it is not there, not open to this user, or Hugging Face does not answer.
@@ -203,7 +203,7 @@ def describe(repo: str, revision: str, client: Client, path: str = "") -> Reposi
         ) from None
 
 
-def _repository(repo: str, said: Mapping[str, Any]) -> Repository:
+def _repository(repo: str, said: Mapping[str, Any]) -> HubContents:
     """Raises ValueError, KeyError, TypeError and AttributeError for a description that is none."""
     commit = str(said["sha"])
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
@@ -219,7 +219,7 @@ def _repository(repo: str, said: Mapping[str, Any]) -> Repository:
         files[path] = RemoteFile(path, size, sha256)
     card = said.get("cardData") or {}
     is_private = bool(said.get("gated") or said.get("private"))
-    return Repository(repo, commit, files, is_private, _text(card.get("license")), _texts(card.get("base_model")))
+    return HubContents(repo, commit, files, is_private, _text(card.get("license")), _texts(card.get("base_model")))
 
 
 def _refused(repo: str, revision: str, refused: HttpError) -> AikitError:
@@ -251,7 +251,7 @@ def _refused(repo: str, revision: str, refused: HttpError) -> AikitError:
     return error(f"{where} cannot be asked: {refused.message}")
 
 
-def complete(file: RemoteFile, repository: Repository, client: Client) -> RemoteFile:
+def complete(file: RemoteFile, repository: HubContents, client: Client) -> RemoteFile:
     """A file with what its own address says of it, where the description left that out. Raises HttpError."""
     if file.size is not None and (file.sha256 or file.size <= _MOST_IN_GIT):
         return file
@@ -266,7 +266,7 @@ def complete(file: RemoteFile, repository: Repository, client: Client) -> Remote
     )
 
 
-def chosen(source: HubFile | HubRepository, repository: Repository) -> tuple[RemoteFile, ...]:
+def chosen(source: HubFile | HubRepository, repository: HubContents) -> tuple[RemoteFile, ...]:
     """The files of a repository that a source means. Raises RefusedError."""
     there = repository.files
     ggufs = [path for path in there if path.lower().endswith(".gguf")]

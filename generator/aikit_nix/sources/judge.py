@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aikit_nix.base import files
 from aikit_nix.sources import gguf
-from aikit_nix.sources.gguf import Facts, Header, Stream
+from aikit_nix.sources.gguf import Facts, Header, Readable
 
 PEEK = 512  # bytes; a tar says what it is at 257
 
@@ -60,7 +60,7 @@ def is_piece(name: str) -> bool:
     return _PARTS.fullmatch(name) is not None
 
 
-def look(stream: Stream, name: str, size: int | None = None, *, is_gguf: bool = False) -> Header | None:
+def look(stream: Readable, name: str, size: int | None = None, *, is_gguf: bool = False) -> Header | None:
     """The header of a GGUF called `name`; None for another file that nothing speaks against.
 
     `size` is the file's, in bytes, where it is known; `is_gguf` says that it should be one whatever its name. Raises
@@ -122,7 +122,7 @@ def _check_shard(name: str, header: Header) -> None:
 class _Again:
     """A stream whose first bytes were read already."""
 
-    def __init__(self, beginning: bytes, stream: Stream) -> None:
+    def __init__(self, beginning: bytes, stream: Readable) -> None:
         self._beginning = beginning
         self._stream = stream
 

@@ -39,7 +39,7 @@ _ARCHIVE = re.compile(
 
 
 @dataclass(frozen=True)
-class Kind:
+class MediaKind:
     """What a layer of some media type is, where its file has no path: `name` is the file's; several `parts` are one model.
 
     A kind without a name is left out; `text` then says what that is, if the model may answer otherwise without it.
@@ -54,27 +54,27 @@ class Kind:
 # Sources: docker/model-runner's pkg/distribution/types/config.go and internal/bundle/unpack.go (parts in the order of the
 # layers), ollama's server/images.go, modelpack's specs-go, kitops' pkg/lib/constants/mediatype. docs/pins.md has the table.
 KINDS = (
-    Kind(r"application/vnd\.ollama\.image\.model", "{name}", parts=True),
-    Kind(r"application/vnd\.ollama\.image\.projector", "mmproj-{name}.gguf"),
-    Kind(r"application/vnd\.ollama\.image\.adapter", "{name}-adapter.gguf"),
-    Kind(r"application/vnd\.ollama\.image\.(template|prompt)", text="its prompt template"),
-    Kind(r"application/vnd\.ollama\.image\.system", text="its system prompt"),
-    Kind(r"application/vnd\.ollama\.image\.params", text="its parameters"),
-    Kind(r"application/vnd\.ollama\.image\.messages", text="its messages"),
-    Kind(r"application/vnd\.ollama\.image\..*"),
-    Kind(r"application/vnd\.docker\.ai\.gguf.*", "{name}.gguf", parts=True),
-    Kind(r"application/vnd\.docker\.ai\.safetensors", "{name}.safetensors", parts=True),
-    Kind(r"application/vnd\.docker\.ai\.dduf", "{name}.dduf"),
-    Kind(r"application/vnd\.docker\.ai\.mmproj", "mmproj-{name}.gguf"),
-    Kind(r"application/vnd\.docker\.ai\.chat\.template.*", text="its chat template"),
-    Kind(r"application/vnd\.docker\.ai\.license"),
-    Kind(r"application/vnd\.(cncf\.model|cnai\.model|kitops\.modelkit)\.dataset\..*", text="a dataset"),
+    MediaKind(r"application/vnd\.ollama\.image\.model", "{name}", parts=True),
+    MediaKind(r"application/vnd\.ollama\.image\.projector", "mmproj-{name}.gguf"),
+    MediaKind(r"application/vnd\.ollama\.image\.adapter", "{name}-adapter.gguf"),
+    MediaKind(r"application/vnd\.ollama\.image\.(template|prompt)", text="its prompt template"),
+    MediaKind(r"application/vnd\.ollama\.image\.system", text="its system prompt"),
+    MediaKind(r"application/vnd\.ollama\.image\.params", text="its parameters"),
+    MediaKind(r"application/vnd\.ollama\.image\.messages", text="its messages"),
+    MediaKind(r"application/vnd\.ollama\.image\..*"),
+    MediaKind(r"application/vnd\.docker\.ai\.gguf.*", "{name}.gguf", parts=True),
+    MediaKind(r"application/vnd\.docker\.ai\.safetensors", "{name}.safetensors", parts=True),
+    MediaKind(r"application/vnd\.docker\.ai\.dduf", "{name}.dduf"),
+    MediaKind(r"application/vnd\.docker\.ai\.mmproj", "mmproj-{name}.gguf"),
+    MediaKind(r"application/vnd\.docker\.ai\.chat\.template.*", text="its chat template"),
+    MediaKind(r"application/vnd\.docker\.ai\.license"),
+    MediaKind(r"application/vnd\.(cncf\.model|cnai\.model|kitops\.modelkit)\.dataset\..*", text="a dataset"),
 )
 _MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
-class Blob:
+class ArtifactFile:
     """A file of an artifact: where it lands below /models, and the blob that holds it; a tar holds several."""
 
     path: str
@@ -94,7 +94,7 @@ class Description:
     """An artifact at a digest, and its files; `left_out` is what else it has that a server could be told."""
 
     digest: str
-    blobs: tuple[Blob, ...]
+    blobs: tuple[ArtifactFile, ...]
     left_out: tuple[str, ...] = ()
 
 
@@ -154,14 +154,14 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _kind(layer: Mapping[str, Any]) -> Kind | None:
+def _kind(layer: Mapping[str, Any]) -> MediaKind | None:
     media_type = str(layer.get("mediaType"))
     return next((kind for kind in KINDS if re.fullmatch(kind.pattern, media_type)), None)
 
 
-def _files(source: Reference, layers: Sequence[Mapping[str, Any]]) -> Iterator[Blob]:
+def _files(source: Reference, layers: Sequence[Mapping[str, Any]]) -> Iterator[ArtifactFile]:
     kinds = [_kind(layer) for layer in layers]
-    seen: Counter[Kind] = Counter()
+    seen: Counter[MediaKind] = Counter()
     for kind, layer in zip(kinds, layers, strict=True):
         path = _path(layer)
         media_type = str(layer.get("mediaType"))
@@ -197,7 +197,7 @@ def _is_archive(layer: Mapping[str, Any]) -> bool:
     return unpacked or bool(_ARCHIVE.fullmatch(str(layer.get("mediaType"))))
 
 
-def _numbered(kind: Kind, name: str, number: int, count: int) -> str:
+def _numbered(kind: MediaKind, name: str, number: int, count: int) -> str:
     """The name of the number-th layer of a kind; parts are named as llama.cpp looks for them."""
     path = kind.name.format(name=name)
     if count == 1:
@@ -208,10 +208,10 @@ def _numbered(kind: Kind, name: str, number: int, count: int) -> str:
     return f"{path.removesuffix('.' + suffix)}-{number}.{suffix}"
 
 
-def _blob(path: str, layer: Mapping[str, Any], *, is_archive: bool = False, is_gguf: bool = False) -> Blob:
+def _blob(path: str, layer: Mapping[str, Any], *, is_archive: bool = False, is_gguf: bool = False) -> ArtifactFile:
     digest, size = layer.get("digest"), layer.get("size")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise RefusedError(f"has a layer whose digest is no sha256: {str(digest)[:80]!r}")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
         raise RefusedError(f"has a layer of {str(size)[:30]} bytes")
-    return Blob(path, digest, size, is_archive, is_gguf)
+    return ArtifactFile(path, digest, size, is_archive, is_gguf)

@@ -10,7 +10,7 @@ from aikit_nix.base.errors import AikitError, Diagnostic, Severity
 from aikit_nix.base.redact import printable
 from aikit_nix.engines import memory
 from aikit_nix.engines.llama_server.settings import DEFAULT_BATCH, DEFAULT_CONTEXT
-from aikit_nix.engines.llama_server.translation import Model
+from aikit_nix.engines.llama_server.translation import ServedModel
 from aikit_nix.engines.memory import MIB, Memory
 from aikit_nix.sources.gguf import Facts
 
@@ -35,7 +35,9 @@ def environment(cache: int) -> Mapping[str, str]:
     }
 
 
-def plan(aikitfile: Aikitfile, headers: Mapping[str, Facts], models: Sequence[Model]) -> tuple[Memory | None, int]:
+def plan(
+    aikitfile: Aikitfile, headers: Mapping[str, Facts], models: Sequence[ServedModel]
+) -> tuple[Memory | None, int]:
     """The server's memory, None where a header does not tell, and how much of it each model's cache of prompts may have.
 
     Raises AikitError for a context that no machine holds.
@@ -67,7 +69,7 @@ def plan(aikitfile: Aikitfile, headers: Mapping[str, Facts], models: Sequence[Mo
     return Memory(total, limit), cache
 
 
-def _settings(model: Model) -> memory.Settings:
+def _settings(model: ServedModel) -> memory.Settings:
     options = dict(model.options)
 
     def number(option: str, otherwise: int) -> int:
@@ -83,7 +85,7 @@ def _settings(model: Model) -> memory.Settings:
 
 
 def _files(
-    sizes: Mapping[str, int | None], headers: Mapping[str, Facts], model: Model
+    sizes: Mapping[str, int | None], headers: Mapping[str, Facts], model: ServedModel
 ) -> list[tuple[int | None, Facts | None]]:
     """The model, its other shards, and what is loaded beside it, as memory.use takes them."""
     options = dict(model.options)

@@ -15,7 +15,7 @@ from aikit_nix.base.errors import AikitError, Diagnostic, Severity
 from aikit_nix.base.redact import printable
 from aikit_nix.engines import Launch
 from aikit_nix.engines.llama_server import capacity
-from aikit_nix.engines.llama_server.translation import Model, Translation, fits_preset
+from aikit_nix.engines.llama_server.translation import ServedModel, Translation, fits_preset
 from aikit_nix.sources.gguf import Facts
 
 PRESETS_PATH = "/models.ini"
@@ -59,16 +59,16 @@ def launch(aikitfile: Aikitfile, headers: Mapping[str, Facts], *, drop: bool = F
     )
 
 
-def _section(model: Model, *, load: bool) -> str:
+def _section(model: ServedModel, *, load: bool) -> str:
     lines = [f"{option} = {'true' if value is None else value}\n" for option, value in model.options]
     lines += ["load-on-startup = true\n"] if load else []
     return f"[{model.name}]\n" + "".join(lines)
 
 
-def _unfit(models: list[Model], *, several: bool) -> Iterator[Diagnostic]:
+def _unfit(models: list[ServedModel], *, several: bool) -> Iterator[Diagnostic]:
     """Names and values that llama-server would read as something else."""
 
-    def refused(model: Model, message: str) -> Diagnostic:
+    def refused(model: ServedModel, message: str) -> Diagnostic:
         return Diagnostic(Severity.ERROR, "config", printable(f"config {model.name}: {message}"), model.at)
 
     seen: set[str] = set()

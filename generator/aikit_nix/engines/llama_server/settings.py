@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from aikit_nix.aikitfile.localai_config import MOST_CHARACTERS, Value
+from aikit_nix.aikitfile.localai_config import MOST_CHARACTERS, ConfigValue
 from aikit_nix.aikitfile.localai_keys import KINDS, Kind
 from aikit_nix.aikitfile.reader import short
 
@@ -265,19 +265,19 @@ def find(key: str) -> Setting | None:
     return SETTINGS.get(key)
 
 
-def is_unset(value: Value) -> bool:
+def is_unset(value: ConfigValue) -> bool:
     """Whether LocalAI takes a value for none: an empty text, list or map, and 0 for what is never 0."""
     if value.is_empty:
         return True
     return value.key in _NEVER_0 and value.number() == 0
 
 
-def is_done_anyway(value: Value) -> bool:
+def is_done_anyway(value: ConfigValue) -> bool:
     """Whether a value without counterpart says what llama-server does by itself."""
     return value.node.text in _ANYWAY.get(value.key, ("false", "0"))
 
 
-def options(setting: Setting, value: Value) -> list[Option]:
+def options(setting: Setting, value: ConfigValue) -> list[Option]:
     """What a value becomes by its row alone. Raises AikitError where it is none that llama-server takes."""
     match setting.becomes:
         case Becomes.OPTION:
@@ -290,7 +290,7 @@ def options(setting: Setting, value: Value) -> list[Option]:
             return _more(value)
 
 
-def _more(value: Value) -> list[Option]:
+def _more(value: ConfigValue) -> list[Option]:
     match value.key:
         case "parameters.batch":
             size = str(value.integer())
@@ -304,7 +304,7 @@ def _more(value: Value) -> list[Option]:
     return []
 
 
-def _text(setting: Setting, value: Value) -> str:
+def _text(setting: Setting, value: ConfigValue) -> str:
     """The value as an argument. llama-server's numbers have 32 bits."""
     match KINDS[value.key]:
         case Kind.INTEGER:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from aikit_nix.aikitfile import localai_config
-from aikit_nix.aikitfile.localai_config import Entry, Value
+from aikit_nix.aikitfile.localai_config import ConfigEntry, ConfigValue
 from aikit_nix.aikitfile.reader import short
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
@@ -34,7 +34,7 @@ _ALONE = {Role.PROJECTOR: "mmproj", Role.ADAPTER: "lora"}
 
 
 @dataclass(frozen=True)
-class Model:
+class ServedModel:
     """One served model: its name in the API, its options in llama-server's words, and where it stands."""
 
     name: str
@@ -80,7 +80,7 @@ class Translation:
         self.templates: dict[str, str] = {}
         self.aliases: list[str] = []
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[ServedModel]:
         """The models of the config, or without one every model file under its aikitfile name."""
         config = localai_config.read(self.aikitfile)
         if config is None:
@@ -95,7 +95,7 @@ class Translation:
                 self.alias(entry, served)
         return [model for entry in served for model in self.entry(entry)]
 
-    def files(self) -> list[Model]:
+    def files(self) -> list[ServedModel]:
         """Every model file under its aikitfile name; what belongs to a model goes with it where there is one."""
         files = companions.sort(self.aikitfile, self.headers)
         self.several = len(files.served) != 1
@@ -109,10 +109,10 @@ class Translation:
         for model in files.served:
             name, at = model.name.value, model.name.at
             options = (("model", model.path), *more, *self.chat_template(name, model.path, None, at))
-            found.append(Model(name, options, at))
+            found.append(ServedModel(name, options, at))
         return found
 
-    def alias(self, entry: Entry, served: list[Entry]) -> None:
+    def alias(self, entry: ConfigEntry, served: list[ConfigEntry]) -> None:
         """Another name of a model."""
         value = entry.values["alias"]
         if value.text() not in [other.name for other in served]:
@@ -122,7 +122,7 @@ class Translation:
         else:
             self.aliases.append(entry.name)
 
-    def entry(self, entry: Entry) -> Iterator[Model]:
+    def entry(self, entry: ConfigEntry) -> Iterator[ServedModel]:
         if not entry.name:
             return self.refuse("each config needs a `name`", entry.at)
         if entry.words("backend") not in _BACKENDS:
@@ -150,9 +150,9 @@ class Translation:
                 options.append(("pooling", "mean"))
         else:
             options += self.chat_template(entry.name, path, entry, entry.at)
-        yield Model(entry.name, tuple(_last(options)), entry.at)
+        yield ServedModel(entry.name, tuple(_last(options)), entry.at)
 
-    def setting(self, entry: Entry, key: str, value: Value) -> list[Option]:
+    def setting(self, entry: ConfigEntry, key: str, value: ConfigValue) -> list[Option]:
         """The options for one setting. Raises AikitError where it is none that llama-server takes."""
         if settings.is_unset(value):
             return []
@@ -185,7 +185,7 @@ class Translation:
             return settings.options(setting, value)
         return []
 
-    def backend_options(self, entry: Entry, value: Value) -> list[Option]:
+    def backend_options(self, entry: ConfigEntry, value: ConfigValue) -> list[Option]:
         """LocalAI's `options`: `NAME:VALUE`, `NAME`, and llama-server's own as `--NAME:VALUE`."""
         found: list[Option] = []
         own: list[Option] = []
@@ -203,7 +203,7 @@ class Translation:
                 found += self.setting(entry, key, replace(item.plain(text), key=key))
         return found + own
 
-    def file(self, entry: Entry, key: str, option: str, value: Value | None) -> list[Option]:
+    def file(self, entry: ConfigEntry, key: str, option: str, value: ConfigValue | None) -> list[Option]:
         name = value.text() if value else None
         if f"/models/{name}" not in self.paths:
             have = ", ".join(sorted(path.removeprefix("/models/") for path in self.paths)) or "none"
@@ -211,7 +211,7 @@ class Translation:
             self.refuse(f"config {entry.name}: {key} names {said} (there are: {have})", value.at if value else entry.at)
         return [(option, f"/models/{name}")]
 
-    def loras(self, entry: Entry, adapters: tuple[Value, ...], scales: str) -> list[Option]:
+    def loras(self, entry: ConfigEntry, adapters: tuple[ConfigValue, ...], scales: str) -> list[Option]:
         """LocalAI takes no scale, and 0, for 1."""
         given = entry.values.get(scales)
         numbers = [] if given is None else [given.number()] if scales == "lora_scale" else given.numbers()
@@ -225,7 +225,7 @@ class Translation:
             found.append(f"{path}:{(numbers[number] if number < len(numbers) else 0) or 1}")
         return [("lora-scaled", ",".join(found))]
 
-    def kwargs(self, entry: Entry) -> list[Option]:
+    def kwargs(self, entry: ConfigEntry) -> list[Option]:
         """LocalAI's ResolveChatTemplateKwargs: the config's map, and over it what turns thinking on and off."""
         map_, effort = entry.values.get("chat_template_kwargs"), entry.words("reasoning_effort")
         off = entry.is_on("reasoning.disable")
@@ -245,7 +245,7 @@ class Translation:
         context = int(named.get("ctx-size") or settings.DEFAULT_CONTEXT)
         return [("ctx-size", str(slots * context))] if slots > 1 else []
 
-    def single_pass(self, entry: Entry, header: Facts | None) -> list[Option]:
+    def single_pass(self, entry: ConfigEntry, header: Facts | None) -> list[Option]:
         """As LocalAI: the whole context in one batch, since an embedding or a rank is made of all of it at once."""
         size = entry.values.get("context_size")
         context = (size.integer() if size else 0) or settings.DEFAULT_CONTEXT
@@ -254,7 +254,7 @@ class Translation:
             return []
         return [("batch-size", str(context)), ("ubatch-size", str(context))]
 
-    def stopwords(self, entry: Entry, value: Value) -> list[Option]:
+    def stopwords(self, entry: ConfigEntry, value: ConfigValue) -> list[Option]:
         words = [word for word in value.texts() if word]
         if self.several and (len(words) > 1 or not all(map(fits_preset, words))):
             kept = [word for word in words if fits_preset(word)][:1]
@@ -263,7 +263,7 @@ class Translation:
             words = kept
         return [("reverse-prompt", word) for word in words]
 
-    def chat_template(self, name: str, path: str, entry: Entry | None, at: Position) -> list[Option]:
+    def chat_template(self, name: str, path: str, entry: ConfigEntry | None, at: Position) -> list[Option]:
         """The options for the chat template: none where the one inside the GGUF is used."""
         values = entry.values if entry else {}
         go = {key: self.template(values.get(f"template.{key}")) for key in _PROMPTS}
@@ -290,13 +290,13 @@ class Translation:
             self.say_lost(f"config {name}: the chat template", why, prompt_at)
             return []
 
-    def template(self, value: Value | None) -> str | None:
+    def template(self, value: ConfigValue | None) -> str | None:
         """What a value of the config names, or is."""
         if value is None or not value.text():
             return None
         return self.texts.get(value.text(), value.text())
 
-    def prompt(self, values: Mapping[str, Value], go: Mapping[str, str | None]) -> Prompt:
+    def prompt(self, values: Mapping[str, ConfigValue], go: Mapping[str, str | None]) -> Prompt:
         for text in go.values():
             if text is not None and re.fullmatch(r"\S+", text) and "{{" not in text:
                 raise UntranslatableError(f"the template `{text}`, which is not there")
@@ -327,7 +327,7 @@ class Translation:
         self.taken.add(path)
         return [("jinja", None), ("chat-template-file", path)]
 
-    def lost(self, entry: Entry, key: str, why: str, at: Position) -> None:
+    def lost(self, entry: ConfigEntry, key: str, why: str, at: Position) -> None:
         """What changes the answers and only LocalAI does."""
         self.say_lost(f"config {entry.name}: {key}", why, at)
 
@@ -338,7 +338,7 @@ class Translation:
             text = f"{what} would be lost: {why}. Use `--engine localai`, or leave it out with `--drop-settings`"
             self.errors.append(Diagnostic(Severity.ERROR, "setting-lost", printable(text), at))
 
-    def not_kept(self, entry: Entry, key: str, why: str, at: Position) -> None:
+    def not_kept(self, entry: ConfigEntry, key: str, why: str, at: Position) -> None:
         self.warn(f"config {entry.name}: {key} is left out: {why}", at)
 
     def warn(self, message: str, at: Position) -> None:
