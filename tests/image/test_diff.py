@@ -44,12 +44,14 @@ def test_what_a_pull_costs(tmp_path: Path) -> None:
 
 def test_locks_are_compared(tmp_path: Path) -> None:
     for name, sha256 in (("a.lock", "1" * 64), ("b.lock", "2" * 64)):
-        files = [{"path": PATH, "url": "https://example.com/x", "size": 3, "sha256": sha256}]
-        models = [{"name": "m", "source": "https://example.com/x", "origin": {"kind": "http"}, "files": files}]
+        files = [{"path": PATH, "url": "https://example.com/tiny.gguf", "size": 3, "sha256": sha256}]
+        models = [
+            {"name": "a/m", "source": "https://example.com/tiny.gguf", "origin": {"kind": "http"}, "files": files}
+        ]
         (tmp_path / name).write_text(json.dumps({"version": 1, "models": models}))
     done = aikit_nix("diff", "a.lock", "b.lock", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [line[:12] for line in done.stdout.splitlines()] == ["m /models/a/", "  - sha256 1", "  + sha256 2"]
+    assert [line[:12] for line in done.stdout.splitlines()] == ["a/m /models/", "  - sha256 1", "  + sha256 2"]
     folder = layouts.make(tmp_path / "image", {})
     done = aikit_nix("diff", "a.lock", folder, cwd=tmp_path)
     assert done.returncode == 1

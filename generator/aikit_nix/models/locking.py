@@ -95,9 +95,10 @@ def make(
         )
     meant = {model.name.value for model in wanted if old and (entry := old.entry(model)) and entry.is_as_is} | {*as_is}
     found = _resolve_all(aikitfile, wanted, folder, meant) if wanted else []
-    # What the old lock claims of the same bytes stays, but for what is known better here
+    # What the old lock claims of the same bytes stays, and is derived again where they are here. Of others nothing is
+    # added: a lock does not depend on what this machine's store has.
     new = Lock.of(file, [*kept, *found]).filled(dict(old.files()) if old else {})
-    new = new.filled(seen.derived(new.files()))
+    new = new.filled(seen.derived((path, pin) for path, pin in new.files() if pin.layer or pin.blake3))
     whole.check(aikitfile, new)
     return new, _changes(old, new)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aikit_nix import sources
 from aikit_nix.aikitfile import parser, yamltree
@@ -23,12 +22,6 @@ from aikit_nix.models import lock
 from aikit_nix.models.lock import Lock
 from aikit_nix.sources import Local
 from aikit_nix.sources.gguf import Facts
-
-if TYPE_CHECKING:
-    from aikit_nix.base.console import Bar
-    from aikit_nix.base.hashing import Digests, Frame
-
-_SLOW_BYTES = 256 << 20  # reading so much takes a while
 
 
 @dataclass(frozen=True)
@@ -259,7 +252,7 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
                 streams[0].write(block)
 
         try:
-            digests = _hashed(file, frame_of(path), take)
+            digests = seen.hashed(file, frame_of(path), take)
         except AikitError as failed:
             raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
         _check(model, path, digests.sha256)
@@ -290,23 +283,3 @@ def _check(model: Model, path: str, sha256: str) -> None:
             model.source.at,
             "sha256-mismatch",
         )
-
-
-def _hashed(file: Path, frame_of: Callable[[int], Frame], take: Callable[[bytes], object]) -> Digests:
-    """All hashes of a local file, with a progress bar where reading it takes a while."""
-    from aikit_nix.base import hashing
-
-    with ExitStack() as stack:
-        bar: Bar | None = None
-
-        def progress(block: bytes) -> None:
-            nonlocal bar
-            take(block)
-            size = file.stat().st_size
-            if bar is None and size >= _SLOW_BYTES:
-                shown = stack.enter_context(console.progress(1, size))
-                bar = stack.enter_context(shown.file(f"reading {file.name}", size))
-            if bar:
-                bar.advance(len(block))
-
-        return hashing.hash_local(file, frame_of, progress)

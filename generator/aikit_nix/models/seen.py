@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aikit_nix.aikitfile.types import Pin
 from aikit_nix.base import console, files
@@ -22,6 +23,12 @@ from aikit_nix.models.remote import frame_of, layer_of
 from aikit_nix.nix import store
 from aikit_nix.sources import judge
 from aikit_nix.sources.gguf import Facts
+
+if TYPE_CHECKING:
+    from aikit_nix.base.console import Bar
+    from aikit_nix.base.hashing import Digests, Frame
+
+_SLOW_BYTES = 256 << 20  # reading so much takes a while
 
 _MAX_BYTES = 1 << 16
 
@@ -114,12 +121,8 @@ def require(claims: Iterable[tuple[str, Pin]], where: str, *, allowed: bool) -> 
 
 
 def _read(path: str, pin: Pin) -> Pin:
-    from aikit_nix.base import hashing
-
     file = _in_store(path, pin)
-    size = file.stat().st_size
-    with console.progress(1, size) as progress, progress.file(f"reading {file.name}", size) as bar:
-        digests = hashing.hash_local(file, frame_of(path), lambda block: bar.advance(len(block)))
+    digests = hashed(file, frame_of(path))
     if digests.sha256 != pin.sha256:
         raise error(
             f"{file} is damaged: its sha256 is {digests.sha256}. Take it away with `nix-store --delete {file}`, then fetch"
@@ -137,3 +140,23 @@ def _in_store(path: str, pin: Pin) -> Path:
 
 def _file(path: str, sha256: str) -> Path:
     return files.cache_folder() / "seen" / f"{hashlib.sha256(f'{sha256} {path}'.encode()).hexdigest()}.json"
+
+
+def hashed(file: Path, frame_of: Callable[[int], Frame], take: Callable[[bytes], object] = lambda _: None) -> Digests:
+    """All hashes of a local file, with a progress bar where reading it takes a while."""
+    from aikit_nix.base import hashing
+
+    with ExitStack() as stack:
+        bar: Bar | None = None
+
+        def progress(block: bytes) -> None:
+            nonlocal bar
+            take(block)
+            size = file.stat().st_size
+            if bar is None and size >= _SLOW_BYTES:
+                shown = stack.enter_context(console.progress(1, size))
+                bar = stack.enter_context(shown.file(f"reading {file.name}", size))
+            if bar:
+                bar.advance(len(block))
+
+        return hashing.hash_local(file, frame_of, progress)
