@@ -285,7 +285,7 @@ def test_no_more_is_written_than_was_pinned(seed: Path, files: FileServer, tmp_p
 def test_a_server_that_never_ends_is_left(seed: Path, files: FileServer, tmp_path: Path, answer: Failure) -> None:
     files.files[PATH] = DATA
     files.failures[PATH] = [answer] * 2
-    done = fetch(seed, tmp_path / "out", f"{files.url}/debian", timeouts="1", size="1000")
+    done = fetch(seed, tmp_path / "out", f"{files.url}/debian", patience="1", size="1000")
     assert done.returncode == 1
     assert files.url in done.stderr
 

@@ -162,7 +162,7 @@ class Partial:
 
 def discard(place: Path) -> None:
     """Throw away a downloaded file and what is known of it."""
-    for name in (place.name, f"{place.name}.part", f"{place.name}.state"):
+    for name in (place.name, f"{place.name}.part", f"{place.name}.part~", f"{place.name}.state"):
         place.with_name(name).unlink(missing_ok=True)
 
 
