@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 
 from aikit_nix.sources.gguf import Facts
 
@@ -16,17 +15,17 @@ MIB = 1 << 20
 # More than the largest machines have: such a context is a mistake.
 MOST = 4 << 40
 
-# Bytes of a number in the cache.
+# Bytes of a number in the cache; all exact as floats, of which a cache of any size is a multiple.
 _BYTES = {
-    "f32": Fraction(4),
-    "q8_0": Fraction(34, 32),
-    "q5_1": Fraction(24, 32),
-    "q5_0": Fraction(22, 32),
-    "q4_1": Fraction(20, 32),
-    "q4_0": Fraction(18, 32),
-    "iq4_nl": Fraction(18, 32),
+    "f32": 4.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+    "iq4_nl": 18 / 32,
 }
-_F16 = Fraction(2)
+_F16 = 2.0
 PROGRAM = 32 * MIB  # the server, its libraries and its graphs, without a model
 _TOKEN = 224  # bytes of a token or merge in the tables of a tokenizer
 _PADDING = 256  # the cache's cells are so many, or a multiple

@@ -18,7 +18,6 @@ from aikit_nix.aikitfile.types import Aikitfile, LayerPin, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.models import agreement
-from aikit_nix.models.layer import layer_size
 from aikit_nix.sources import MODELS, RefusedError, http
 from aikit_nix.sources.gguf import MOST, Facts, Shape
 from aikit_nix.sources.names import relative_path, unprintable
@@ -274,8 +273,11 @@ def file_from_json(value: Mapping[str, Any]) -> tuple[str, Pin]:
     except RefusedError as bad:
         raise ValueError(f"{path!r} {bad}") from None
     layer = _layer(value["layer"]) if value.get("layer") else None
-    if layer and layer.size != layer_size(path, _size(value["size"])):
-        layer = None  # by an older version of the rule
+    if layer:
+        from aikit_nix.models.layer import layer_size
+
+        if layer.size != layer_size(path, _size(value["size"])):
+            layer = None  # by an older version of the rule
     url = _optional(value.get("url"))
     if url is not None and not url.startswith(("http://", "https://")):
         raise ValueError(f"{url!r} is no URL")
