@@ -53,15 +53,19 @@ def test_every_command_option_and_file_that_it_names_exists() -> None:
         assert (Path(__file__).parents[1] / target).is_file(), target
 
 
-def test_every_room_of_the_architecture_exists_and_no_other() -> None:
+def test_the_rooms_are_those_of_the_architecture_and_use_only_those_above() -> None:
     root = Path(__file__).parents[1]
     text = (root / "ARCHITECTURE.md").read_text(encoding="utf-8")
     folders = re.findall(r"^    ([a-z]\S*/)  ", text, re.MULTILINE)
     assert len(folders) > 3
     assert all((root / folder).is_dir() for folder in folders)
-    rooms = set(re.findall(r"^      ([a-z]+)/  ", text, re.MULTILINE))
+    rooms = re.findall(r"^      ([a-z]+)/  ", text, re.MULTILINE)
     package = root / "generator/aikit_nix"
-    assert rooms == {folder.name for folder in package.iterdir() if (folder / "__init__.py").is_file()}
+    assert set(rooms) == {folder.name for folder in package.iterdir() if (folder / "__init__.py").is_file()}
+    for place, room in enumerate(rooms):
+        for file in (package / room).rglob("*.py"):
+            used = re.findall(r"^ *(?:from|import) aikit_nix\.([a-z]+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert not {*used} & {*rooms[place + 1 :]}, f"{file} uses a room below its own"
 
 
 def test_the_manual_page_has_every_command_and_option() -> None:
