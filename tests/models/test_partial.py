@@ -235,3 +235,11 @@ def test_room_is_needed_for_what_is_not_there_yet(tmp_path: Path) -> None:
     partial.check_space([(tmp_path / "m", free), (tmp_path / "new/folder/n", 0)])
     with pytest.raises(AikitError, match="are to come: make room"):
         partial.check_space([(tmp_path / name, free * 2 // 3) for name in ("new/a", "b")])
+
+
+def test_what_an_older_version_left_at_the_place_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    place = tmp_path / "x"
+    place.write_bytes(b"old")  # a run was killed between the store and the file's removal
+    with Partial(place) as partial:
+        partial.begin(State("a" * 64, '"new"', 8 << 20))
+    assert not place.exists()

@@ -84,6 +84,8 @@ class Partial:
     def begin(self, state: State) -> None:
         """Begin with nothing: a new version of the file. A small one is not worth a state: it is fetched again."""
         self.cut(0)
+        # A run that was killed may have left another version there, which the new state would vouch for
+        self.place.unlink(missing_ok=True)
         if state.size is None or state.size >= _SMALL:
             self._write_state(replace(state, boot=_boot()))
         else:
