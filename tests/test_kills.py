@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.base import process
+from aikit_nix.models import entry as entries
 from aikit_nix.models import lock
 from aikit_nix.nix import store
 from support import tiny_gguf
@@ -72,7 +73,7 @@ class Project:
                 assert file.read_bytes() in self.models.values()
             if file.suffix == ".pins":
                 for value in json.loads(file.read_bytes())["files"]:
-                    path, pin = lock.file_from_json(value)
+                    path, pin = entries.file_from_json(value)
                     assert pin.sha256 == digest(self.models[path.removeprefix("/models/")])
 
 

@@ -11,7 +11,8 @@ import pytest
 from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.base.errors import AikitError
 from aikit_nix.models import lock
-from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.models.entry import Entry, Origin
+from aikit_nix.models.lock import Lock
 from aikit_nix.sources import huggingface
 from aikit_nix.sources.gguf import Facts, Shape
 from support.locks import refused, write
@@ -42,11 +43,6 @@ def test_what_is_written_is_read_again_in_one_order() -> None:
     text = Lock.of("l", entries).to_json()
     assert lock.parse(text.encode(), "l") == Lock.of("l", entries)
     assert Lock.of("l", reversed(entries)).to_json() == text
-
-
-def test_a_layer_by_version_1_of_its_rule_is_left_out_of_account() -> None:
-    old = Lock.of("l", [entry("a", replace(FULL, layer=LayerPin(f"sha256:{'3' * 64}", 1024 + 512 + 1024)))])
-    assert lock.parse(old.to_json().encode(), "l") == Lock.of("l", [entry("a", replace(FULL, layer=None))])
 
 
 def test_what_bytes_say_is_filled_in_where_they_are_the_same_bytes() -> None:

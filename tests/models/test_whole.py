@@ -8,7 +8,8 @@ from aikit_nix.aikitfile.parser import parse
 from aikit_nix.aikitfile.types import Pin
 from aikit_nix.base.errors import AikitError
 from aikit_nix.models import whole
-from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.models.entry import Entry, Origin
+from aikit_nix.models.lock import Lock
 
 
 def check(*names: str) -> None:

@@ -10,7 +10,7 @@ import gguf as reference
 import pytest
 
 from aikit_nix.aikitfile.types import Pin
-from aikit_nix.models import lock
+from aikit_nix.models import entry
 from aikit_nix.sources import gguf
 
 
@@ -89,7 +89,7 @@ def test_what_aikit_lock_could_not_hold_is_no_number(kind: int, code: str, numbe
     header = gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + body))
     assert header.context_length == (number if code == "I" else None)
     pin = Pin("0" * 64, size=0, gguf=header.facts)
-    assert lock.file_from_json(lock.file_to_json("/models/a", pin)) == ("/models/a", pin)
+    assert entry.file_from_json(entry.file_to_json("/models/a", pin)) == ("/models/a", pin)
 
 
 def test_what_is_empty_or_of_another_type_says_nothing() -> None:

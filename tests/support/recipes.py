@@ -15,7 +15,8 @@ from aikit_nix.flakes import write as flake
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.folder import write as write_flake
 from aikit_nix.models import project, remote
-from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.models.entry import Entry, Origin
+from aikit_nix.models.lock import Lock
 
 COMMIT = "1" * 40
 HUB = "huggingface://TheBloke/Llama-2-7B-Chat-GGUF/llama.gguf"

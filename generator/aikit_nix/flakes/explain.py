@@ -12,7 +12,7 @@ from aikit_nix.base.errors import AikitError, Located
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import plan
 from aikit_nix.models import project as pipeline
-from aikit_nix.models.lock import Entry
+from aikit_nix.models.entry import Entry
 from aikit_nix.sources import MODELS, gguf
 from aikit_nix.sources.role import Role
 

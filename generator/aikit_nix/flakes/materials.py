@@ -35,7 +35,8 @@ from aikit_nix.flakes.plan import (
     TextFile,
 )
 from aikit_nix.models import lock, seen
-from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.models.entry import Entry, Origin
+from aikit_nix.models.lock import Lock
 from aikit_nix.nix import store
 from aikit_nix.sources import MODELS
 from aikit_nix.sources.gguf import Facts

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 from urllib.parse import urlsplit
 
 from aikit_nix import sources
 from aikit_nix.aikitfile.types import Pin
 from aikit_nix.http.proxies import is_loopback
+from aikit_nix.models.entry import Entry
 from aikit_nix.registry import reference
 from aikit_nix.registry.reference import DIGEST
 from aikit_nix.sources import (
@@ -28,9 +29,6 @@ from aikit_nix.sources import (
     huggingface,
     names,
 )
-
-if TYPE_CHECKING:
-    from aikit_nix.models.lock import Entry
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 

@@ -148,20 +148,20 @@ def _note(key: str) -> Path:
 
 def _keep(remote: Remote, pins: Pins, validator: str) -> None:
     """Write down what was learned of a file: if other files fail, or the power does, it is not downloaded again."""
-    from aikit_nix.models import lock
+    from aikit_nix.models import entry
 
-    note = {"validator": validator, "files": [lock.file_to_json(path, pin) for path, pin in pins]}
+    note = {"validator": validator, "files": [entry.file_to_json(path, pin) for path, pin in pins]}
     with suppress(OSError):  # nobody needs it
         files.write_whole(_note(remote.key), json.dumps(note).encode())
 
 
 def _kept(remote: Remote) -> tuple[str, Pins] | None:
     """What was learned of a file (and what its server called its version), if the store still has it."""
-    from aikit_nix.models import lock
+    from aikit_nix.models import entry
 
     try:
         note = json.loads(_note(remote.key).read_bytes())
-        pins = tuple(map(lock.file_from_json, note["files"]))
+        pins = tuple(map(entry.file_from_json, note["files"]))
         validator = str(note["validator"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

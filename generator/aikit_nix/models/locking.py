@@ -18,7 +18,8 @@ from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.models import fetch, project, seen, whole
-from aikit_nix.models.lock import Entry, Lock, Origin
+from aikit_nix.models.entry import Entry, Origin
+from aikit_nix.models.lock import Lock
 from aikit_nix.models.lock import read as read_lock
 from aikit_nix.models.remote import Remote, judged
 from aikit_nix.sources import (

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from aikit_nix.aikitfile.types import Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.models import lock
+from aikit_nix.models import entry
 from aikit_nix.models.remote import frame_of, layer_of
 from aikit_nix.nix import store
 from aikit_nix.sources import judge
@@ -47,14 +47,14 @@ def remember(path: str, pin: Pin) -> None:
         with suppress(OSError):  # nobody needs it
             file = _file(path, pin.sha256)
             file.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(file, json.dumps(lock.file_to_json(path, pin)).encode())
+            files.write_whole(file, json.dumps(entry.file_to_json(path, pin)).encode())
 
 
 def recall(path: str, pin: Pin) -> Pin | None:
     """What was derived here of the bytes with a pin's SHA-256; None where they never were seen as that path."""
     try:
         value = json.loads(files.read_bounded(_file(path, pin.sha256), _MAX_BYTES))
-        found, known = lock.file_from_json(value)
+        found, known = entry.file_from_json(value)
     except (AikitError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return known if (found, known.sha256) == (path, pin.sha256) and known.layer else None
