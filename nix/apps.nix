@@ -26,7 +26,7 @@ let
       for program; do
         if "$program" info > /dev/null 2>&1; then return; fi
       done
-      echo "error: neither docker nor podman works here: \`$* info\` fails" >&2
+      echo "error: no container engine: none of $* works here" >&2
       exit 1
     }
   '';

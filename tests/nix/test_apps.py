@@ -102,7 +102,7 @@ def test_load_takes_the_engine_that_is_named(flake: Flake, engines: Engines) -> 
 def test_without_an_engine_load_says_so(flake: Flake, engines: Engines) -> None:
     done = flake.app("load", **engines.env)
     assert done.returncode == 1
-    assert "neither docker nor podman works here" in done.stderr
+    assert "no container engine: none of" in done.stderr
 
 
 def test_run_loads_the_image_only_where_it_is_not_there(flake: Flake, engines: Engines) -> None:
