@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -90,6 +91,18 @@ def test_the_list_of_commands_is_not_cut(tmp_path: Path) -> None:
     assert "sign" in listed
     assert "debian-lock" in listed.partition("Start:")[2]
     assert "..." not in listed.partition("Start:")[2]
+
+
+def test_a_full_disk_below_TMPDIR_is_not_taken_for_standard_output(tmp_path: Path) -> None:  # noqa: N802 (its name)
+    (tmp_path / "aikitfile.yaml").write_bytes(PINNED)
+    assert aikit_nix("gen", "--packages", "debian", "--elsewhere", cwd=tmp_path).returncode == 0
+    (tmp_path / "tmp").mkdir()
+    limited = ["prlimit", "--fsize=100", sys.executable, "-m", "aikit_nix.cli", "inspect"]
+    env = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    done = subprocess.run(limited, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: cannot write {tmp_path}/tmp/\S+: file too large\n", done.stderr)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize(

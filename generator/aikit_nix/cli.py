@@ -161,14 +161,8 @@ def main() -> None:
                 raise error(f"{failed.filename}: {(failed.strerror or str(failed)).lower()}") from None
             if failed.errno == errno.ENOENT:  # getcwd(3)
                 raise error("the current folder is not there any more: go into another one") from None
-            if failed.errno in (
-                errno.EPIPE,
-                errno.ENOSPC,
-                errno.EIO,
-                errno.EBADF,
-            ):  # click printed its own help or version
-                raise console.unwritable(failed) from None
-            raise
+            console.flush()  # what click itself could not print (its help, the version) stays there, and is said so
+            raise error(f"cannot read or write: {(failed.strerror or str(failed)).lower()}") from None
         console.flush()
     except AikitError as exception:
         console.report(exception.diagnostics)

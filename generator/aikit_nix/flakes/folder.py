@@ -251,12 +251,18 @@ def own_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def copy(folder: Path, to: Path) -> dict[str, str]:
-    """Copy the flake's files with their modes, and nothing else, into a new folder; their SHA-256 by their names."""
+    """Copy the flake's files with their modes, and nothing else, into a new folder; their SHA-256 by their names.
+
+    Raises AikitError.
+    """
     digests = {}
     for name, content in own_files(folder):
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        (to / name).write_bytes(content)
-        shutil.copymode(folder / name, to / name)
+        try:
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            (to / name).write_bytes(content)
+            shutil.copymode(folder / name, to / name)
+        except OSError as failed:
+            raise files.cannot_write(to / name, failed) from None
         digests[name] = hashlib.sha256(content).hexdigest()
     return digests
 
