@@ -58,6 +58,19 @@ def test_a_file_of_hugging_face_is_pinned_without_its_weights(
     assert len(hub.requests) == before
 
 
+def test_an_endpoint_may_have_a_path(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
+    hub.below = "/mirrors/hf"
+    commit = hub.repository().commit({"m.gguf": model})
+    write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
+    env = {"HF_ENDPOINT": f"{hub.url}/mirrors/hf/"}
+    done(tmp_path, "lock", env=env)
+    # Whoever asked whom, the lock has Hugging Face's own address
+    assert only_file(tmp_path)["url"] == f"https://huggingface.co/ns/repo/resolve/{commit}/m.gguf"
+    done(tmp_path, "fetch", env=env)
+    assert in_store("m.gguf", model)
+    assert refused(tmp_path, "lock", "--update", "m")  # HF_ENDPOINT without the path
+
+
 def test_a_branch_that_moves_changes_nothing_until_the_lock_is_updated(
     tmp_path: Path, hub: HuggingFace, model: bytes
 ) -> None:
