@@ -83,6 +83,7 @@ MODEL = '{"name": "m", "source": "m.gguf", "files": [%s]}'
         ('{"version": 1, "models": [%s]}' % (MODEL % GOOD.replace('"size": 1', '"gguf": 7, "size": 1')), "is no aikit.lock"),
         ('{"version": 1, "models": [%s]}' % (MODEL % GOOD.replace('"size": 1', '"gguf": {"pooling": -1}, "size": 1')), "are no numbers"),
         ('{"version": 1, "models": [%s]}' % (MODEL.replace('"m.gguf"', r'"\ud800"') % GOOD), "holds the character U+D800"),
+        ('{"version": 1, "models": [%s]}' % (MODEL.replace('"files"', '"origin": {"kind": "local", "baseModels": "ns/repo"}, "files"') % GOOD), "is no list"),
     ],
 )  # fmt: skip
 def test_what_is_no_lock_is_said(text: str, message: str) -> None:

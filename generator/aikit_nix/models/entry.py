@@ -91,7 +91,7 @@ def from_json(value: Mapping[str, Any]) -> Entry:
             _optional(origin.get("repository")),
             _optional(origin.get("revision")),
             _optional(origin.get("license")),
-            tuple(map(_string, origin.get("baseModels", ()))),
+            tuple(map(_string, _list(origin.get("baseModels", [])))),
         ),
         files,
     )
@@ -188,6 +188,12 @@ def _string(value: object) -> str:
         raise ValueError(f"{value!r} is no text")
     if bad := unprintable(value):
         raise ValueError(f"a text holds {bad}")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is no list")
     return value
 
 
