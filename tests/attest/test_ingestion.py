@@ -11,9 +11,9 @@ from support import recipes
 
 def test_a_model_of_hugging_face(tmp_path: Path, nix: None) -> None:
     content = recipes.write(tmp_path)
-    recipe = materials.read(tmp_path)
-    (found,) = ingestion.statements(recipe)
-    model = recipe.models[0]
+    read = materials.read(tmp_path)
+    (found,) = ingestion.statements(read)
+    model = read.models[0]
     assert found["subject"] == [
         {"name": "/models/llama.gguf", "digest": {"sha256": recipes.sha256(content), "blake3": model.blake3}}
     ]

@@ -1,4 +1,4 @@
-"""SLSA provenance: every input by its digest, from the recipe alone."""
+"""SLSA provenance: every input by its digest, from flake and lock alone."""
 
 from __future__ import annotations
 

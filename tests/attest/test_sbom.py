@@ -1,4 +1,4 @@
-"""Bills of materials: what they name, that they are valid, and that they are made from the recipe alone."""
+"""Bills of materials: what they name, that they are valid, and that they are made from flake and lock alone."""
 
 from __future__ import annotations
 

@@ -46,13 +46,13 @@ RUN = {
 
 
 class Honest:
-    """A recipe, the layout that Nix makes of it without the models' bytes, and the whole image in two forms.
+    """Materials, the layout that Nix makes of them without the models' bytes, and the whole image in two forms.
 
     No dataclass: hypothesis would print all of it.
     """
 
-    def __init__(self, recipe: Materials, wanted: Path, layout: Path, archive: Path) -> None:
-        self.recipe = recipe
+    def __init__(self, materials: Materials, wanted: Path, layout: Path, archive: Path) -> None:
+        self.materials = materials
         self.wanted = wanted
         self.layout = layout
         self.archive = archive
@@ -78,7 +78,7 @@ def check(image: Path | str, honest: Honest) -> list[str]:
     report = verify.Report()
     try:
         with Client() as client, blobs.opened(str(image), client, architecture="amd64") as opened:
-            verify.image(opened, honest.recipe, honest.wanted, report)
+            verify.image(opened, honest.materials, honest.wanted, report)
     except AikitError as refused:
         return [str(refused)]
     assert report.checked
@@ -270,24 +270,24 @@ def test_a_flake_that_is_named_has_to_be_there(honest: Honest, tmp_path: Path) -
     done = aikit_nix("verify", "--flake", "/nonexistent", honest.layout, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: /nonexistent is not there")
-    done = aikit_nix("verify", "--lock", honest.recipe.folder / "aikit.lock", honest.layout, cwd=tmp_path)
+    done = aikit_nix("verify", "--lock", honest.materials.folder / "aikit.lock", honest.layout, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_a_flake_that_cannot_be_built_is_no_plan(honest: Honest, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path)}  # without Nix
-    done = aikit_nix("verify", "--flake", honest.recipe.folder, honest.layout, cwd=tmp_path, env=environment)
+    done = aikit_nix("verify", "--flake", honest.materials.folder, honest.layout, cwd=tmp_path, env=environment)
     assert done.returncode == 1
     assert "error: not compared with a plan: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_model_that_is_pinned_otherwise_is_named(honest: Honest) -> None:
-    (model,) = honest.recipe.models
+    (model,) = honest.materials.models
     other = replace(model, file=replace(model.file, sha256="0" * 64))
 
     def with_models(*models: materials.ModelMaterial) -> Honest:
-        return Honest(replace(honest.recipe, models=models), honest.wanted, honest.layout, honest.archive)
+        return Honest(replace(honest.materials, models=models), honest.wanted, honest.layout, honest.archive)
 
     sha256 = recipes.sha256(CONTENT)
     assert check(honest.layout, with_models(other)) == [f"sha256 of {MODEL}: {sha256}, and it should be {'0' * 64}"]
@@ -354,7 +354,7 @@ def test_the_store_is_compared_with_the_lock(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 10240])
 def test_what_is_no_image_is_refused(tmp_path: Path, honest: Honest, content: bytes) -> None:
     (tmp_path / "file").write_bytes(content)
-    done = aikit_nix("verify", tmp_path / "file", cwd=honest.recipe.folder)
+    done = aikit_nix("verify", tmp_path / "file", cwd=honest.materials.folder)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

@@ -202,10 +202,10 @@ def test_the_command(tmp_path: Path) -> None:
     recipes.write(tmp_path / "flake")
     done = aikit_nix("k8s", REFERENCE, "-o", "pod.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "wrote pod.yaml\n", "")
-    recipe = materials.read(tmp_path / "flake")
-    assert (tmp_path / "pod.yaml").read_text() == kubernetes.manifests(recipe, recipe.system(), REFERENCE)
+    found = materials.read(tmp_path / "flake")
+    assert (tmp_path / "pod.yaml").read_text() == kubernetes.manifests(found, found.system(), REFERENCE)
     done = aikit_nix("k8s", "--all-systems", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, kubernetes.manifests(recipe, None, None))
+    assert (done.returncode, done.stdout) == (0, kubernetes.manifests(found, None, None))
     assert "no node can pull the image by that name" in done.stderr
 
 

@@ -16,9 +16,9 @@ from aikit_nix.flakes.materials import Materials, ModelMaterial
 PREDICATE_TYPE = "pkg:generic/aikit-nix#ingestion/v1"
 
 
-def statements(recipe: Materials) -> Iterator[dict[str, Any]]:
-    """The statement of each model of a recipe whose claims were compared (`Materials.compared`), in their order."""
-    for model in recipe.models:
+def statements(materials: Materials) -> Iterator[dict[str, Any]]:
+    """The statement of each model whose claims were compared (`Materials.compared`), in their order."""
+    for model in materials.models:
         found = provenance.statement(PREDICATE_TYPE, _predicate(model), model.path, f"sha256:{model.file.sha256}")
         if model.blake3:
             found["subject"][0]["digest"]["blake3"] = model.blake3

@@ -1,4 +1,4 @@
-"""SLSA provenance v1 as an in-toto statement: every input by its digest, from the recipe alone.
+"""SLSA provenance v1 as an in-toto statement: every input by its digest, from flake and lock alone.
 
 https://slsa.dev/spec/v1.0/provenance. Plain JSON: the libraries (in-toto-attestation) bring protobuf for a handful of keys.
 """
@@ -20,23 +20,23 @@ MEDIA_TYPE = "application/vnd.in-toto+json"
 _TOOL = "pkg:generic/aikit-nix"
 
 
-def predicate(recipe: Materials, system: str, nix_version: str | None = None) -> dict[str, Any]:
+def predicate(materials: Materials, system: str, nix_version: str | None = None) -> dict[str, Any]:
     """What `cosign attest --type slsaprovenance1 --predicate` takes. Raises AikitError."""
-    plan = recipe.plan
+    plan = materials.plan
     return {
         "buildDefinition": {
             "buildType": f"{_TOOL}#build/v1",
             "externalParameters": {
-                **({"aikitfile": {"digest": {"sha256": digest}}} if (digest := recipe.aikitfile_digest) else {}),
-                "image": recipe.reference(system),
+                **({"aikitfile": {"digest": {"sha256": digest}}} if (digest := materials.aikitfile_digest) else {}),
+                "image": materials.reference(system),
                 "packages": plan.packages,
                 "engine": plan.engine,
                 "backends": list(plan.backends),
-                "runtime": recipe.runtime(system),
+                "runtime": materials.runtime(system),
                 "system": system,
             },
-            "internalParameters": {"plan": {"digest": {"sha256": recipe.inputs["aikit/plan.json"]}}},
-            "resolvedDependencies": list(_dependencies(recipe, system)),
+            "internalParameters": {"plan": {"digest": {"sha256": materials.inputs["aikit/plan.json"]}}},
+            "resolvedDependencies": list(_dependencies(materials, system)),
         },
         "runDetails": {
             "builder": {
@@ -63,13 +63,13 @@ def encode(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _dependencies(recipe: Materials, system: str) -> Iterator[dict[str, Any]]:
+def _dependencies(materials: Materials, system: str) -> Iterator[dict[str, Any]]:
     """in-toto ResourceDescriptors."""
-    if recipe.lock_digest:
-        yield {"name": "aikit.lock", "digest": {"sha256": recipe.lock_digest}}
-    for name, digest in recipe.inputs.items():
+    if materials.lock_digest:
+        yield {"name": "aikit.lock", "digest": {"sha256": materials.lock_digest}}
+    for name, digest in materials.inputs.items():
         yield {"name": name, "digest": {"sha256": digest}}
-    for model in recipe.models:
+    for model in materials.models:
         purl = sbom.model_purl(model)
         found: dict[str, Any] = {"name": model.path}
         if purl or model.url:
@@ -83,17 +83,17 @@ def _dependencies(recipe: Materials, system: str) -> Iterator[dict[str, Any]]:
             found["annotations"] = {"unseen": True}  # the layer's digest is the lock's word
         yield found
     for role, architecture, packages in (
-        ("image", ARCHITECTURES[system], recipe.debs(system)),
-        ("tool", ARCHITECTURES["x86_64-linux"], recipe.tools()),
+        ("image", ARCHITECTURES[system], materials.debs(system)),
+        ("tool", ARCHITECTURES["x86_64-linux"], materials.tools()),
     ):
         for package in packages:
             yield {
                 "name": package.name,
-                "uri": str(sbom.deb_purl(package, architecture, recipe.debian_suite)),
+                "uri": str(sbom.deb_purl(package, architecture, materials.debian_suite)),
                 "digest": {"sha256": package.sha256},
-                "downloadLocation": recipe.deb_url(package),
+                "downloadLocation": materials.deb_url(package),
                 "annotations": {"role": role},
             }
-    for source in recipe.sources():
+    for source in materials.sources():
         kind = "sha256" if source.is_file else "narSha256"
         yield {"name": source.name} | ({"uri": source.purl} if source.purl else {}) | {"digest": {kind: source.sha256}}

@@ -10,7 +10,7 @@ from typing import Any
 from aikit_nix.attest import envelope, ingestion, provenance, reproduce, sbom
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
-from aikit_nix.flakes import materials as recipe
+from aikit_nix.flakes import materials
 from aikit_nix.flakes.materials import Materials
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs
@@ -24,11 +24,11 @@ _BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 @dataclass(frozen=True)
 class Subject:
-    """An image in a registry that is what the recipe gives for a system."""
+    """An image in a registry that is what its materials give for a system."""
 
     repository: Repository
     manifest: Manifest
-    recipe: Materials
+    materials: Materials
     system: str
 
     @property
@@ -38,11 +38,11 @@ class Subject:
 
     def bill(self) -> str:
         """The bill of materials."""
-        return sbom.cyclonedx(self.recipe, self.system)
+        return sbom.cyclonedx(self.materials, self.system)
 
     def predicate(self) -> dict[str, Any]:
         """The provenance."""
-        return provenance.predicate(self.recipe, self.system, nix.version())
+        return provenance.predicate(self.materials, self.system, nix.version())
 
 
 def subject(
@@ -59,7 +59,7 @@ def subject(
 
     Raises AikitError where they are not the same, and where the bytes of a model were never seen here, unless `unseen` are allowed.
     """
-    found = recipe.read(flake, lock_path).compared(unseen=unseen)
+    found = materials.read(flake, lock_path).compared(unseen=unseen)
     of = found.system(system)
     target = reference.parse(text)
     there = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
@@ -82,7 +82,7 @@ def referrers(found: Subject) -> Iterator[Referrer]:
     slsa = provenance.statement(
         provenance.PREDICATE_TYPE, found.predicate(), str(found.repository), found.manifest.digest
     )
-    for statement in (slsa, *ingestion.statements(found.recipe)):
+    for statement in (slsa, *ingestion.statements(found.materials)):
         content = provenance.encode(statement).encode()
         yield Referrer(provenance.MEDIA_TYPE, content, {"in-toto.io/predicate-type": statement["predicateType"]})
 

@@ -23,25 +23,25 @@ VERSION = 1
 _MAX_BYTES = 16 << 20
 
 
-def built(recipe: Materials, system: str) -> Image:
+def built(materials: Materials, system: str) -> Image:
     """A system's default image, built without its models' bytes (`.#manifest`). Raises AikitError."""
-    return layout.read_layout(build(recipe, system))
+    return layout.read_layout(build(materials, system))
 
 
-def build(recipe: Materials, system: str) -> Path:
+def build(materials: Materials, system: str) -> Path:
     """The layout of that image. Raises AikitError."""
-    return inputs.build(recipe.folder, f"packages.{system}.manifest")
+    return inputs.build(materials.folder, f"packages.{system}.manifest")
 
 
-def build_again(recipe: Materials, system: str) -> int:
+def build_again(materials: Materials, system: str) -> int:
     """Build a second time what made the image, and let Nix compare; the number of derivations.
 
     With Debian's packages that is everything; with nixpkgs the engine and the image, not the compilers below them. Raises
     AikitError with what came out otherwise.
     """
-    with folders.staged(recipe.folder) as flake:
+    with folders.staged(materials.folder) as flake:
         manifest = nix.evaluate(flake, f"packages.{system}.manifest.drvPath")
-        if recipe.plan.packages is Packages.DEBIAN:
+        if materials.plan.packages is Packages.DEBIAN:
             wanted = nix.built_here(manifest)
         else:
             wanted = [nix.evaluate(flake, f"packages.{system}.engine.drvPath"), manifest]
@@ -50,19 +50,19 @@ def build_again(recipe: Materials, system: str) -> int:
     return len(wanted)
 
 
-def statement(recipe: Materials, system: str, image: Image) -> dict[str, Any]:
+def statement(materials: Materials, system: str, image: Image) -> dict[str, Any]:
     """What one builder says: the predicate of a rebuild."""
     return {
         "formatVersion": VERSION,
         "generator": f"aikit-nix {__version__}",
         "nix": nix.version(),
         "system": system,
-        **verdict.about(recipe, system),
-        "inputs": {**recipe.inputs, **({"aikit.lock": recipe.lock_digest} if recipe.lock_digest else {})},
+        **verdict.about(materials, system),
+        "inputs": {**materials.inputs, **({"aikit.lock": materials.lock_digest} if materials.lock_digest else {})},
         # Models whose bytes this builder never had: the digests of their layers are the lock's word
-        "unseen": [model.path for model in recipe.models if not model.seen],
+        "unseen": [model.path for model in materials.models if not model.seen],
         "image": {
-            "name": recipe.reference(system),
+            "name": materials.reference(system),
             "manifest": image.digest,
             "configuration": image.config_digest,
             "layers": [{"digest": layer.digest, "created_by": layer.created_by} for layer in image.layers],

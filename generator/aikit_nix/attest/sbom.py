@@ -1,6 +1,6 @@
-"""An image's bill of materials: CycloneDX 1.7, from its recipe, and from what Debian's packages say that are in the store.
+"""An image's bill of materials: CycloneDX 1.7, from flake and lock, and from what Debian's packages say that are in the store.
 
-The same recipe gives the same bytes: no clock, no random serial number. The writer is cyclonedx-python-lib, whose components
+The same materials give the same bytes: no clock, no random serial number. The writer is cyclonedx-python-lib, whose components
 know no modelCard: that is added to its JSON. Of the minimum elements that the G7 want of AI (2026-05-12) each cluster is
 filled, or said to be unknown: nothing is guessed.
 
@@ -39,18 +39,20 @@ _UNKNOWN = "unknown"
 _NAMESPACE = uuid.UUID("0b0f5a5e-6c44-5f0a-9d4c-2f6f0f5f7c1e")
 
 
-def cyclonedx(recipe: Materials, system: str) -> str:
+def cyclonedx(materials: Materials, system: str) -> str:
     """The bill of materials of a system's default image, as JSON. Raises AikitError."""
     from cyclonedx.model.bom import Bom, BomMetaData
     from cyclonedx.model.contact import OrganizationalContact
     from cyclonedx.model.tool import ToolRepository
     from cyclonedx.output.json import JsonV1Dot7
 
-    root = _image(recipe, system)
-    parts = sorted(_parts(recipe, system), key=lambda part: str(part.bom_ref.value))
+    root = _image(materials, system)
+    parts = sorted(_parts(materials, system), key=lambda part: str(part.bom_ref.value))
     bom = Bom(
         components=parts,
-        serial_number=uuid.uuid5(_NAMESPACE, "\n".join([system, *recipe.inputs.values(), recipe.lock_digest or ""])),
+        serial_number=uuid.uuid5(
+            _NAMESPACE, "\n".join([system, *materials.inputs.values(), materials.lock_digest or ""])
+        ),
         metadata=BomMetaData(
             authors=[OrganizationalContact(name="aikit-nix, of what flake and lock say")],
             component=root,
@@ -59,12 +61,12 @@ def cyclonedx(recipe: Materials, system: str) -> str:
         ),
     )
     bom.register_dependency(root, parts)
-    return _with_cards(JsonV1Dot7(bom).output_as_string(indent=2), recipe) + "\n"
+    return _with_cards(JsonV1Dot7(bom).output_as_string(indent=2), materials) + "\n"
 
 
-def _with_cards(text: str, recipe: Materials) -> str:
+def _with_cards(text: str, materials: Materials) -> str:
     content = json.loads(text)
-    cards = {f"model:{model.path}": _card(model) for model in recipe.models}
+    cards = {f"model:{model.path}": _card(model) for model in materials.models}
     for component in content["components"]:
         if card := cards.get(component["bom-ref"]):
             component["modelCard"] = card
@@ -135,10 +137,10 @@ def _tool() -> Component:
     return Component(type=ComponentType.APPLICATION, name="aikit-nix", version=__version__)
 
 
-def _image(recipe: Materials, system: str) -> Component:
+def _image(materials: Materials, system: str) -> Component:
     from cyclonedx.model.component import Component, ComponentType
 
-    name, _, tag = recipe.reference(system).rpartition(":")
+    name, _, tag = materials.reference(system).rpartition(":")
     return Component(
         type=ComponentType.CONTAINER,
         name=name,
@@ -146,16 +148,16 @@ def _image(recipe: Materials, system: str) -> Component:
         bom_ref="image",
         properties=_properties(
             {
-                "aikit-nix:aikitfile": f"sha256:{digest}" if (digest := recipe.aikitfile_digest) else None,
-                "aikit-nix:engine": recipe.plan.engine,
-                "aikit-nix:packages": recipe.plan.packages,
-                "aikit-nix:runtime": recipe.runtime(system),
+                "aikit-nix:aikitfile": f"sha256:{digest}" if (digest := materials.aikitfile_digest) else None,
+                "aikit-nix:engine": materials.plan.engine,
+                "aikit-nix:packages": materials.plan.packages,
+                "aikit-nix:runtime": materials.runtime(system),
                 "aikit-nix:system": system,
                 # The clusters of the G7's minimum elements, beside models, which are components
                 "g7:metadata": f"author, tool and date stand above; made by aikit-nix {__version__} before the build",
-                "g7:system-level-properties": f"{recipe.plan.engine} serves the models over HTTP; data flow and area of use: {_UNKNOWN}",
+                "g7:system-level-properties": f"{materials.plan.engine} serves the models over HTTP; data flow and area of use: {_UNKNOWN}",
                 "g7:dataset-properties": _UNKNOWN,
-                "g7:infrastructure": f"{system}, {recipe.runtime(system)}; software: the components; hardware: {_UNKNOWN}",
+                "g7:infrastructure": f"{system}, {materials.runtime(system)}; software: the components; hardware: {_UNKNOWN}",
                 "g7:security-properties": "every component by its hash; vulnerabilities: by the purls; controls: "
                 + _UNKNOWN,
                 "g7:key-performance-indicators": _UNKNOWN,
@@ -164,13 +166,13 @@ def _image(recipe: Materials, system: str) -> Component:
     )
 
 
-def _parts(recipe: Materials, system: str) -> Iterator[Component]:
-    for model in recipe.models:
+def _parts(materials: Materials, system: str) -> Iterator[Component]:
+    for model in materials.models:
         yield _model(model)
-    packages = {package.name: package for package in recipe.debs(system)}
+    packages = {package.name: package for package in materials.debs(system)}
     for package in packages.values():
-        yield _deb(package, ARCHITECTURES[system], recipe.debian_suite, terms.of(package, packages))
-    for source in recipe.sources():
+        yield _deb(package, ARCHITECTURES[system], materials.debian_suite, terms.of(package, packages))
+    for source in materials.sources():
         yield _source(source)
 
 

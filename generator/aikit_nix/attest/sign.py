@@ -43,9 +43,9 @@ def image(
             _cosign("attest", *common, "--type", kind, "--predicate", str(predicate), reference)
 
 
-def models(recipe: Materials, key: str, output: Path, *, log: bool = False) -> None:
+def models(materials: Materials, key: str, output: Path, *, log: bool = False) -> None:
     """Write the signature of the image's folder /models, as `model_signing verify` takes it. Raises AikitError."""
-    files.write_atomic(output, statement(model_statement(recipe), key, log=log))
+    files.write_atomic(output, statement(model_statement(materials), key, log=log))
 
 
 def statement(content: dict[str, Any], key: str, *, log: bool = False) -> bytes:
@@ -62,9 +62,9 @@ def statement(content: dict[str, Any], key: str, *, log: bool = False) -> bytes:
         return json.dumps(signature).encode() + b"\n"
 
 
-def model_statement(recipe: Materials) -> dict[str, Any]:
+def model_statement(materials: Materials) -> dict[str, Any]:
     """What is signed of the models: the SHA-256 of every file below /models, and one of them all."""
-    resources = sorted(_resources(recipe))
+    resources = sorted(_resources(materials))
     root = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, digest in resources)).hexdigest()
     return provenance.statement(
         _MODEL_SIGNATURE,
@@ -81,12 +81,12 @@ def model_statement(recipe: Materials) -> dict[str, Any]:
     )
 
 
-def _resources(recipe: Materials) -> Iterator[tuple[str, str]]:
-    for model in recipe.models:
+def _resources(materials: Materials) -> Iterator[tuple[str, str]]:
+    for model in materials.models:
         yield posixpath.relpath(model.path, MODELS), model.file.sha256
-    if recipe.models and _MODEL_LINK not in (model.path for model in recipe.models):
-        yield posixpath.relpath(_MODEL_LINK, MODELS), recipe.models[0].file.sha256
-    for text in recipe.plan.files:
+    if materials.models and _MODEL_LINK not in (model.path for model in materials.models):
+        yield posixpath.relpath(_MODEL_LINK, MODELS), materials.models[0].file.sha256
+    for text in materials.plan.files:
         if text.path.startswith(f"{MODELS}/"):
             yield posixpath.relpath(text.path, MODELS), hashlib.sha256(text.text.encode()).hexdigest()
 

@@ -32,18 +32,18 @@ def summary(image: str, digest: str, levels: list[str], *, passed: bool, policy:
     return provenance.statement(SUMMARY, content, image, digest)
 
 
-def about(recipe: Materials, system: str) -> dict[str, Any]:
+def about(materials: Materials, system: str) -> dict[str, Any]:
     """What policies ask of an image beside its digest. Licences are their origins' word."""
     return {
-        "runtime": recipe.runtime(system),
-        "packages": str(recipe.plan.packages),
-        "engine": str(recipe.plan.engine),
+        "runtime": materials.runtime(system),
+        "packages": str(materials.plan.packages),
+        "engine": str(materials.plan.engine),
         "models": [
             {
                 "path": model.path,
                 "sha256": model.file.sha256,
                 "license": model.origin.license if model.origin else None,
             }
-            for model in recipe.models
+            for model in materials.models
         ],
     }

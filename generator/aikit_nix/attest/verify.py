@@ -56,33 +56,33 @@ class Report:
 # --- An image
 
 
-def image(found: Opened, recipe: Materials | None, wanted: Path | None, report: Report) -> None:
-    """Check an image against itself, and against the one whose layout, made of the recipe, is in the folder `wanted`.
+def image(found: Opened, materials: Materials | None, wanted: Path | None, report: Report) -> None:
+    """Check an image against itself, and against the one whose layout, made of the materials, is in the folder `wanted`.
 
     Raises AikitError where it cannot be read.
     """
-    pinned = {model.path: model.file.sha256 for model in recipe.models} if recipe else found.image.models()
+    pinned = {model.path: model.file.sha256 for model in materials.models} if materials else found.image.models()
     total = sum(layer.size for layer in found.image.layers)
     unpacked: list[tuple[str, int] | None] = []
     with console.progress(1, total) as progress, progress.file(found.where, total) as bar:
         for index in range(len(found.image.layers)):
-            unpacked.append(_layer(found, index, recipe, pinned, report, bar.advance))
+            unpacked.append(_layer(found, index, materials, pinned, report, bar.advance))
     for path in sorted(pinned.keys() - {layer.model for layer in found.image.layers}):
         report.differs(f"{path}: it is pinned, and no layer of the image has it")
     if wanted:
         _compare(found, wanted, unpacked, report)
 
 
-def wanted(found: Image, recipe: Materials | None, system: str | None, report: Report) -> Path | None:
-    """The layout, without models, that the recipe gives for a system, else for an image's architecture; None where that
+def wanted(found: Image, materials: Materials | None, system: str | None, report: Report) -> Path | None:
+    """The layout, without models, that the materials give for a system, else for an image's architecture; None where that
     cannot be had, which is a difference.
     """
-    if recipe is None:
+    if materials is None:
         report.differs("not compared with a plan: no flake is here (name its folder with --flake)")
         return None
-    own = {name for name in recipe.plan.systems if ARCHITECTURES[name] == found.config.get("architecture")}
+    own = {name for name in materials.plan.systems if ARCHITECTURES[name] == found.config.get("architecture")}
     try:
-        return reproduce.build(recipe, recipe.system(system or next(iter(own), None)))
+        return reproduce.build(materials, materials.system(system or next(iter(own), None)))
     except AikitError as failed:
         report.differs(f"not compared with a plan: {failed}")
         return None
@@ -91,7 +91,7 @@ def wanted(found: Image, recipe: Materials | None, system: str | None, report: R
 def _layer(
     found: Opened,
     index: int,
-    recipe: Materials | None,
+    materials: Materials | None,
     pinned: Mapping[str, str],
     report: Report,
     progress: Callable[[int], None],
@@ -100,7 +100,7 @@ def _layer(
     layer = found.image.layers[index]
     what = f"layer {index + 1} of {len(found.image.layers)}, {layer.contents[:60]}"
     blocks = found.blocks(index)
-    if blocks is None and layer.model and (file := _in_store(layer.model, recipe)):
+    if blocks is None and layer.model and (file := _in_store(layer.model, materials)):
         blocks = _as_layer(layer.model, file)
         what += f" (from {file})"
     if blocks is None:
@@ -291,23 +291,23 @@ def enforce(
 # --- This machine's store
 
 
-def in_store(recipe: Materials, system: str, report: Report) -> None:
+def in_store(materials: Materials, system: str, report: Report) -> None:
     """Check the models and .debs that this machine's Nix store has: their bytes against the locks. Raises AikitError."""
-    for model in recipe.models:
+    for model in materials.models:
         if model.store_file.exists():
             sha256 = hashing.hash_file(model.store_file).sha256
             report.compare(f"sha256 of {model.store_file}", sha256, model.file.sha256)
         else:
             report.differs(f"{model.path}: {model.store_file} is not in the store (`aikit-nix fetch` brings it)")
-    for package in {each.sha256: each for each in (*recipe.debs(system), *recipe.tools())}.values():
+    for package in {each.sha256: each for each in (*materials.debs(system), *materials.tools())}.values():
         file = store.store_path(store.name(posixpath.basename(package.filename)), package.sha256)
         if file.exists():
             report.compare(f"sha256 of {file}", hashing.hash_file(file).sha256, package.sha256)
 
 
-def _in_store(path: str, recipe: Materials | None) -> Path | None:
+def _in_store(path: str, materials: Materials | None) -> Path | None:
     """A model's file in this machine's store, for a layout that was built without the models."""
-    found = next((model.store_file for model in recipe.models if model.path == path), None) if recipe else None
+    found = next((model.store_file for model in materials.models if model.path == path), None) if materials else None
     return found if found and found.is_file() else None
 
 

@@ -43,9 +43,9 @@ def k8s(
     from aikit_nix.flakes import materials
     from aikit_nix.image import kubernetes
 
-    recipe = materials.read(flake)
-    wanted = None if all_systems else recipe.system(system)
-    text = kubernetes.manifests(recipe, wanted, reference, server, kubernetes.Wishes(**wishes))
+    found = materials.read(flake)
+    wanted = None if all_systems else found.system(system)
+    text = kubernetes.manifests(found, wanted, reference, server, kubernetes.Wishes(**wishes))
     options.write(text, output)
     if reference is None:
         said = "no node can pull the image by that name: push it, and give REFERENCE as `aikit-nix push` prints it"

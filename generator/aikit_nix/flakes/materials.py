@@ -48,7 +48,6 @@ _DEBIAN_LOCK = "aikit/packages/debian/lock.json"
 _PINS = "aikit/pins.json"
 _FLAKE_LOCK = "flake.lock"
 _MAX_BYTES = 64 << 20
-# Nix' names of systems → Debian's and OCI's names of architectures, which agree on these
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Materials:
         return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
 
     def compared(self, *, unseen: bool) -> Materials:
-        """The recipe whose claims were compared with the bytes of models; those never seen here have to be allowed.
+        """These, whose claims were compared with the bytes of models; those never seen here have to be allowed.
 
         Raises AikitError.
         """
@@ -231,18 +230,18 @@ def _hex(text: str) -> str:
 
 
 def read_if_there(folder: Path, lock_path: Path | None = None) -> Materials | None:
-    """The recipe in a folder; None where it holds no flake. Raises AikitError."""
+    """The materials in a folder; None where it holds no flake. Raises AikitError."""
     return read(folder, lock_path) if (folder / PLAN).exists() else None
 
 
-def architecture(recipe: Materials | None, system: str | None) -> str:
-    """OCI's name of the architecture whose image is meant: of a system, of a recipe, else this machine's."""
-    name = recipe.system(system) if recipe else system or f"{platform.machine()}-linux"
+def architecture(materials: Materials | None, system: str | None) -> str:
+    """OCI's name of the architecture whose image is meant: of a system, of the materials, else this machine's."""
+    name = materials.system(system) if materials else system or f"{platform.machine()}-linux"
     return ARCHITECTURES.get(name, name)
 
 
 def read(folder: Path, lock_path: Path | None = None) -> Materials:
-    """The recipe in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
+    """The materials in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
     content = {name: _read(folder / name) for name in (PLAN, _DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
     if content[PLAN] is None:
         is_layout = (folder / "oci-layout").is_file()

@@ -30,7 +30,7 @@ class Wishes:
 
 
 def manifests(
-    recipe: Materials, system: str | None, image: str | None, server: str | None = None, wishes: Wishes | None = None
+    materials: Materials, system: str | None, image: str | None, server: str | None = None, wishes: Wishes | None = None
 ) -> str:
     """YAML for a system's image, for all systems' where none is named.
 
@@ -41,20 +41,20 @@ def manifests(
     for given in (image, server, wishes.namespace, wishes.key_secret):
         if given and any("\ud800" <= character <= "\udfff" for character in given):
             raise error(f"{given!r} is no UTF-8: name it as registries and clusters do")
-    systems = [recipe.system(system)] if system else sorted(recipe.plan.systems)
-    runtime = recipe.runtime(systems[0])
-    sizes = [model.file.size for model in recipe.models]
+    systems = [materials.system(system)] if system else sorted(materials.plan.systems)
+    runtime = materials.runtime(systems[0])
+    sizes = [model.file.size for model in materials.models]
     known = [size for size in sizes if size is not None]
-    memory, limit = recipe.plan.memory, None
+    memory, limit = materials.plan.memory, None
     if memory:
         known, limit = [memory.request], -(-memory.limit // _MIB)
     elif len(known) == len(sizes):
         known.append(_OVERHEAD)
         limit = -(-2 * sum(known) // _MIB)
-    told = _told(recipe.plan.engine)
+    told = _told(materials.plan.engine)
     values = {
-        "name": _name(recipe.plan.image.name),
-        "image": image or recipe.reference(systems[0]),
+        "name": _name(materials.plan.image.name),
+        "image": image or materials.reference(systems[0]),
         "port": 8080,
         "memory": -(-sum(known) // _MIB) if limit else None,
         "limit": limit,
@@ -65,7 +65,7 @@ def manifests(
     }
     if server is None:
         return data.template("k8s/deployment.yaml.j2", **values)
-    if recipe.plan.engine is not Engine.LLAMA_SERVER:
+    if materials.plan.engine is not Engine.LLAMA_SERVER:
         raise error(
             "--server is for llama.cpp's server, which needs nothing but its arguments: a LocalAI image brings its backends",
             code="combination",
@@ -73,9 +73,9 @@ def manifests(
     return data.template(
         "k8s/image-volume.yaml.j2",
         server=server,
-        args=[*recipe.plan.entrypoint, *recipe.plan.cmd],
-        env=sorted({**_HOME, **recipe.plan.env}.items()),
-        files=[(file.path, file.text) for file in recipe.plan.files if not file.path.startswith(f"{MODELS}/")],
+        args=[*materials.plan.entrypoint, *materials.plan.cmd],
+        env=sorted({**_HOME, **materials.plan.env}.items()),
+        files=[(file.path, file.text) for file in materials.plan.files if not file.path.startswith(f"{MODELS}/")],
         **values,
     )
 

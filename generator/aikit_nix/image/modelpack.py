@@ -40,13 +40,13 @@ class Pack:
     models: tuple[Blob, ...]
 
 
-def make(recipe: Materials, elsewhere: Elsewhere | None = None) -> Pack:
-    """The artifact of a recipe's models. Raises AikitError where nobody has said how large a model is."""
-    if not recipe.models:
+def make(materials: Materials, elsewhere: Elsewhere | None = None) -> Pack:
+    """The artifact of the models. Raises AikitError where nobody has said how large a model is."""
+    if not materials.models:
         raise error("the plan has no models to push", code="no-models")
-    models = sorted(recipe.models, key=lambda model: model.path)
+    models = sorted(materials.models, key=lambda model: model.path)
     blobs = tuple(_blob(model, elsewhere) for model in models)
-    config = Blob.of(artifact.encode(_config(recipe, blobs)), "the model's configuration")
+    config = Blob.of(artifact.encode(_config(materials, blobs)), "the model's configuration")
     layers = [
         artifact.descriptor(_media_type(model.path), blob, annotations=_annotations(model))
         for model, blob in zip(models, blobs, strict=True)
@@ -62,7 +62,7 @@ def make(recipe: Materials, elsewhere: Elsewhere | None = None) -> Pack:
 
 
 def push(
-    recipe: Materials,
+    materials: Materials,
     repository: Repository,
     reference: str,
     elsewhere: Elsewhere | None = None,
@@ -71,7 +71,7 @@ def push(
     jobs: int = 4,
 ) -> tuple[str, int]:
     """Bring the models into a repository; the manifest's digest and the bytes that were sent. Raises AikitError."""
-    pack = make(recipe, elsewhere)
+    pack = make(materials, elsewhere)
     sent = pushing.bring(repository, [pack.config, *pack.models], elsewhere, chunk=chunk, jobs=jobs)
     return repository.put_manifest(reference, layout.MANIFEST, pack.manifest), sent
 
@@ -99,11 +99,11 @@ def _media_type(path: str) -> str:
     return f"application/vnd.cncf.model.{kind}.v1.raw"
 
 
-def _config(recipe: Materials, blobs: Sequence[Blob]) -> dict[str, Any]:
+def _config(materials: Materials, blobs: Sequence[Blob]) -> dict[str, Any]:
     """What the specification asks for, and what is known of a model that comes from one place."""
-    origins = {model.origin for model in recipe.models}
+    origins = {model.origin for model in materials.models}
     origin = origins.pop() if len(origins) == 1 else None
-    descriptor: dict[str, Any] = {"name": recipe.plan.image.name}
+    descriptor: dict[str, Any] = {"name": materials.plan.image.name}
     if origin:
         if origin.kind == "huggingface":
             descriptor["sourceURL"] = f"https://huggingface.co/{origin.repository}"
@@ -111,7 +111,7 @@ def _config(recipe: Materials, blobs: Sequence[Blob]) -> dict[str, Any]:
             descriptor["revision"] = origin.revision
         if origin.license:
             descriptor["licenses"] = [origin.license]
-    formats = {posixpath.splitext(model.path)[1].lstrip(".").lower() for model in recipe.models}
+    formats = {posixpath.splitext(model.path)[1].lstrip(".").lower() for model in materials.models}
     return {
         "descriptor": descriptor,
         "config": {"format": formats.pop()} if len(formats) == 1 and formats <= {"gguf", "onnx", "safetensors"} else {},

@@ -35,8 +35,8 @@ def opened(flake: str) -> Iterator[Supply]:
     """The models of a flake: of a folder that `gen` wrote and whose aikitfile is there, else of none. Raises AikitError."""
     project, there = None, []
     with suppress(AikitError):  # what is wrong with the flake is Nix's to say
-        recipe = materials.read_if_there(Path(flake))
-        there = [Path(os.path.normpath(Path(flake, source.path))) for source in recipe.plan.sources] if recipe else []
+        found = materials.read_if_there(Path(flake))
+        there = [Path(os.path.normpath(Path(flake, source.path))) for source in found.plan.sources] if found else []
     if there and there[0].is_file():
         project = projects.read(there[0], lock_path=there[1] if len(there) > 1 else None)
     with Client() as client:
