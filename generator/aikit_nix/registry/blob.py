@@ -75,8 +75,8 @@ class Content:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self._thread.shutdown()
 
-    def blocks(self, start: int, count: int, told: Callable[[int], object] = lambda _: None) -> Iterator[bytes]:
-        """The bytes from `start` on; `told` hears how many were taken. Raises AikitError: see the class."""
+    def blocks(self, start: int, count: int, on_progress: Callable[[int], object] = lambda _: None) -> Iterator[bytes]:
+        """The bytes from `start` on; `on_progress` hears how many were taken. Raises AikitError: see the class."""
         position = start
         for block in self._read(start, count):
             self._hash_new(block, position)
@@ -84,7 +84,7 @@ class Content:
             if position == self.blob.size:
                 self._check()
             yield block
-            told(len(block))
+            on_progress(len(block))
         if position != start + count:
             self._refuse(f"ends after {position:,} of {self.blob.size:,} bytes")
 

@@ -34,18 +34,18 @@ class Upload:
         self.least = _count(answer.headers.get("OCI-Chunk-Min-Length"))
         self._move(answer)
 
-    def append(self, content: Content, chunk: int, told: Callable[[int], object]) -> None:
+    def append(self, content: Content, chunk: int, on_progress: Callable[[int], object]) -> None:
         """Send the next bytes, at most `chunk`. Raises HttpError and AikitError."""
         count = min(max(chunk, self.least), content.blob.size - self.offset)
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{self.offset}-{self.offset + count - 1}",
         }
-        answer = self._send("PATCH", self._location, content.blocks(self.offset, count, told), count, headers)
+        answer = self._send("PATCH", self._location, content.blocks(self.offset, count, on_progress), count, headers)
         self._move(answer)
         self.offset += count
 
-    def finish(self, content: Content, told: Callable[[int], object] = lambda _: None) -> None:
+    def finish(self, content: Content, on_progress: Callable[[int], object] = lambda _: None) -> None:
         """Send the rest, if there is one, and let the registry close the blob. Raises HttpError and AikitError."""
         count = content.blob.size - self.offset
         if not content.digest:
@@ -55,7 +55,7 @@ class Upload:
         mark = "&" if "?" in self._location else "?"
         url = f"{self._location}{mark}digest={quote(content.digest, safe=':')}"
         headers = {"Content-Type": "application/octet-stream"}
-        blocks = content.blocks(self.offset, count, told) if count else iter(())
+        blocks = content.blocks(self.offset, count, on_progress) if count else iter(())
         answer = self._send("PUT", url, blocks, count, headers)
         self._repository.agrees(answer.headers, content.digest)
 
@@ -72,7 +72,7 @@ class Upload:
         self._move(answer)
 
     def cancel(self) -> None:
-        """Let the registry forget it, if it can be told."""
+        """Let the registry forget it, if it can be on_progress."""
         try:
             self._send("DELETE", self._location, iter(()), 0, {})
         except AikitError as problem:
@@ -135,17 +135,17 @@ def _post(repository: Repository, path: str) -> Answer:
 def send(
     repository: Repository,
     blob: Blob,
-    told: Callable[[int], object] = lambda _: None,
+    on_progress: Callable[[int], object] = lambda _: None,
     *,
     begun: Upload | None = None,
     chunk: int = CHUNK,
 ) -> str:
     """Bring a blob into the repository, which has it whole afterwards, or not at all; its digest. Raises AikitError.
 
-    `told` hears how many bytes were taken, and of less than nothing where they have to be sent again.
+    `on_progress` hears how many bytes were taken, and of less than nothing where they have to be sent again.
     """
     with Content(blob) as content:
-        _Sending(repository, content, told, begun, chunk).run()
+        _Sending(repository, content, on_progress, begun, chunk).run()
         return content.digest
 
 
@@ -156,7 +156,7 @@ class _Sending:
         self,
         repository: Repository,
         content: Content,
-        told: Callable[[int], object],
+        on_progress: Callable[[int], object],
         begun: Upload | None,
         chunk: int,
     ) -> None:
@@ -164,8 +164,8 @@ class _Sending:
         self._content = content
         self._size = content.blob.size
         self._path = f"blobs/{content.blob.digest or 'uploads/'}"
-        self._told = told
-        self._counted = 0  # bytes that `told` heard of
+        self._on_progress = on_progress
+        self._counted = 0  # bytes that `on_progress` heard of
         self._upload = begun
         self._chunk = chunk
         self._whole = self._tried_whole = False  # in one request
@@ -205,7 +205,7 @@ class _Sending:
 
     def _count(self, count: int) -> None:
         self._counted += count
-        self._told(count)
+        self._on_progress(count)
 
     @property
     def _reached(self) -> int:
