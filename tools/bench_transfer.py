@@ -40,14 +40,6 @@ def measure(folder: Path) -> Iterator[Number]:
         bench = _Bench(folder, url, seen.sha256)
         yield from bench.on_loopback()
         yield from bench.on_a_link()
-    sums = [elapsed(lambda: run("sha256sum", file)) for _ in range(_ROUNDS)]
-    blake3s = [elapsed(lambda: hashing.verify_blake3(file, seen.blake3)) for _ in range(_ROUNDS)]
-    yield (
-        f"verify {MIB} MiB by BLAKE3, to sha256sum",
-        statistics.median(blake3s) / statistics.median(sums),
-        "times",
-        1 / 3,
-    )
 
 
 class _Bench:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from aikit_nix.base import hashing
 from aikit_nix.base.errors import AikitError
-from aikit_nix.base.hashing import BLOCK, Digests, Frame, Hasher, hash_file, hash_local, verify_blake3
+from aikit_nix.base.hashing import BLOCK, Digests, Frame, Hasher, hash_file, hash_local
 
 
 def frame(size: int) -> Frame:
@@ -56,8 +56,6 @@ def test_a_file(tmp_path: Path, size: int) -> None:
     assert hash_file(tmp_path / "f", frame, take=seen.append) == expected(data)
     assert b"".join(seen) == data
     assert hash_file(tmp_path / "f") == expected(data, framed=False)
-    assert verify_blake3(tmp_path / "f", expected(data).blake3)
-    assert not verify_blake3(tmp_path / "f", "0" * 64)
 
 
 def test_threads_are_let_go() -> None:
@@ -87,7 +85,7 @@ def make_socket(path: Path) -> None:
         (lambda path: path.symlink_to(path), "cannot be read"),
     ],
 )
-@pytest.mark.parametrize("read", [hash_file, hash_local, lambda path: verify_blake3(path, "")])
+@pytest.mark.parametrize("read", [hash_file, hash_local])
 def test_only_files_are_read(
     tmp_path: Path, make: Callable[[Path], object], message: str, read: Callable[[Path], object]
 ) -> None:

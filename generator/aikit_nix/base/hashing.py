@@ -161,20 +161,6 @@ def hash_local(
     return digests
 
 
-def verify_blake3(path: Path, expected: str) -> bool:
-    """Whether a regular file has this BLAKE3; it is read on all cores. Raises AikitError like `hash_file`."""
-    import blake3
-
-    with _Opened(path) as opened:
-        state = blake3.blake3(max_threads=blake3.blake3.AUTO)
-        # Not blake3's update_mmap, which is no faster: a mapped file that someone cuts kills the process.
-        buffer = bytearray(4 * BLOCK)
-        while size := opened.read_into(buffer):
-            state.update(memoryview(buffer)[:size])
-        opened.check(opened.before.st_size)
-        return state.hexdigest() == expected
-
-
 class _Opened:
     """A regular file that is read, and must not change meanwhile."""
 
@@ -195,12 +181,6 @@ class _Opened:
     def read(self) -> bytes:
         try:
             return os.read(self._stream.fileno(), BLOCK)
-        except OSError as problem:
-            raise self._unreadable(problem) from None
-
-    def read_into(self, block: bytearray) -> int:
-        try:
-            return os.readv(self._stream.fileno(), [block])
         except OSError as problem:
             raise self._unreadable(problem) from None
 
