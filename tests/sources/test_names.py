@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from aikit_nix.base.errors import RefusedError
 from aikit_nix.sources import names
-from aikit_nix.sources.names import RefusedError
 
 
 @pytest.mark.parametrize(

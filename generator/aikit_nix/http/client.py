@@ -22,7 +22,7 @@ from aikit_nix.http.connection import Connection, Deadline, HttpError, Timeouts,
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Answer", "Backoff", "Client", "HttpError", "Stream", "Timeouts", "Trouble", "blank"]
+__all__ = ["Answer", "Backoff", "Client", "HttpError", "Stream", "Timeouts", "Trouble"]
 
 T = TypeVar("T")
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import posixpath
 from typing import TypeAlias
 
+from aikit_nix.base.errors import RefusedError
 from aikit_nix.registry.reference import Reference
 from aikit_nix.sources import http, huggingface, local, oci, pages
 from aikit_nix.sources.http import Web
 from aikit_nix.sources.huggingface import HubFile, HubRepository
 from aikit_nix.sources.local import Local
-from aikit_nix.sources.names import MODELS, RefusedError, name_problem, scheme, unprintable
+from aikit_nix.sources.names import MODELS, name_problem, scheme, unprintable
 
 __all__ = [
     "MODELS",

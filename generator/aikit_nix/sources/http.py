@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
+from aikit_nix.base.errors import RefusedError
 from aikit_nix.base.redact import secret_key
-from aikit_nix.sources.names import RefusedError, file_name
+from aikit_nix.sources.names import file_name
 
 _HOST = re.compile(
     r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.?"

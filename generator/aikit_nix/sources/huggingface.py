@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from aikit_nix.base import files
-from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.errors import AikitError, RefusedError, error
 from aikit_nix.base.redact import blank
-from aikit_nix.sources.names import RefusedError, file_name, relative_path, unprintable
+from aikit_nix.sources.names import file_name, relative_path, unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -303,11 +303,6 @@ def _written(source: HubFile | HubRepository, path: str) -> str:
     if "/" in path or source.revision != "main":
         return url(source.repo, source.revision, path)
     return f"huggingface://{source.repo}/{path}"
-
-
-def pinned(source: HubFile, commit: str) -> HubFile:
-    """The same file at a commit."""
-    return replace(source, revision=commit)
 
 
 def _stem(path: str) -> str:

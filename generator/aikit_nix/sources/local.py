@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from aikit_nix.sources.names import RefusedError, file_name, relative_path, shards, too_long
+from aikit_nix.base.errors import RefusedError
+from aikit_nix.sources.names import file_name, relative_path, shards, too_long
 
 _MOST_FILES = 1000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aikit_nix.base.errors import RefusedError as RefusedError
+from aikit_nix.base.errors import RefusedError
 
 MODELS = "/models"
 WHITE_OUT = ".wh."  # OCI image specification, layer.md, "Whiteouts"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from aikit_nix.base.errors import RefusedError
 from aikit_nix.sources import http, huggingface
 from aikit_nix.sources.huggingface import ADDRESS, HubFile, HubRepository
-from aikit_nix.sources.names import RefusedError, file_name
+from aikit_nix.sources.names import file_name
 
 _HUGGING_FACE = ("huggingface.co", "www.huggingface.co", "hf.co")
 _MIRRORS = ("hf-mirror.com", "www.hf-mirror.com")
