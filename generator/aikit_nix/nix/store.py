@@ -13,9 +13,9 @@ from aikit_nix.base import files, process
 from aikit_nix.base.errors import error
 from aikit_nix.base.hashing import BLOCK
 from aikit_nix.base.redact import shown
+from aikit_nix.nix import command
 from aikit_nix.nix.stream import StoreStream
 
-_AT_ONCE = 1000  # paths in one command line
 _PIECE = 32 << 20  # bytes; more than can be on its way to Nix
 _NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
@@ -29,10 +29,7 @@ def name(file_name: str) -> str:
 def present(wanted: Iterable[tuple[str, str]]) -> list[bool]:
     """For each (file name, sha256): whether the store holds that file. One question to Nix for all."""
     paths = [str(store_path(name(file), sha256)) for file, sha256 in wanted]
-    missing: set[str] = set()
-    for start in range(0, len(paths), _AT_ONCE):
-        argv = ["nix-store", "--check-validity", "--print-invalid", *paths[start : start + _AT_ONCE]]
-        missing |= set(process.run(argv).split())
+    missing = set(command.invalid(paths))
     return [path not in missing for path in paths]
 
 
