@@ -27,7 +27,7 @@ from aikit_nix.base.hashing import BLOCK
 _MAGIC = (0x6E697863, 0x6478696F)  # a client's, a daemon's
 _VERSION = (1 << 8) | 32  # what we speak: old enough for every daemon, and before the answers grew
 _ADD_TO_STORE = 7
-_LAST, _ERROR, _NEXT, _WRITE = 0x616C7473, 0x63787470, 0x6F6C6D67, 0x64617416
+_LAST, _NEXT, _WRITE = 0x616C7473, 0x6F6C6D67, 0x64617416
 _START, _STOP, _RESULT = 0x53545254, 0x53544F50, 0x52534C54
 _PIPE = 1 << 20  # bytes
 _WAITING = 4  # blocks that Nix may lie behind
@@ -156,21 +156,20 @@ class _Connection:
     def until_done(self) -> None:
         """Read what the daemon logs while it works. Raises _RefusedError where it fails."""
         while (kind := self.number()) != _LAST:
-            match kind:
-                case _ if kind in (_NEXT, _WRITE):
-                    self.text()
-                case _ if kind == _START:
-                    self._numbers(3)
-                    self.text()
-                    self._fields()
-                    self.number()
-                case _ if kind == _STOP:
-                    self.number()
-                case _ if kind == _RESULT:
-                    self._numbers(2)
-                    self._fields()
-                case _:  # _ERROR, or none that we know
-                    raise _RefusedError
+            if kind in (_NEXT, _WRITE):
+                self.text()
+            elif kind == _START:
+                self._numbers(3)
+                self.text()
+                self._fields()
+                self.number()
+            elif kind == _STOP:
+                self.number()
+            elif kind == _RESULT:
+                self._numbers(2)
+                self._fields()
+            else:  # an error, or what we do not know
+                raise _RefusedError
 
     def _fields(self) -> None:
         for _ in range(min(self.number(), _LONGEST)):
