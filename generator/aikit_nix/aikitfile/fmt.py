@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.aikitfile import parser, types, yamltree
+from aikit_nix.aikitfile import parser, yamltree
 from aikit_nix.aikitfile.escapes import Escapes
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base import files
@@ -80,34 +80,21 @@ def formatted(text: str, file: str, texts: Aikitfile | None = None) -> str:
 
 def meaning(text: str, file: str, escapes: Escapes) -> Aikitfile:
     """What the text means, whatever its lines and columns."""
-    parsed, _ = parser.parse(text.encode(), file, escapes)
     nowhere = Position(file, 0, 0)
 
     def bare(value: Any) -> Any:
-        if isinstance(value, types.Located):
-            return replace(value, at=nowhere)
-        if isinstance(value, types.PromptTemplate):
-            return types.PromptTemplate(bare(value.name), bare(value.template))
-        if isinstance(value, types.Model):
-            return replace(
-                value,
-                at=nowhere,
-                name=bare(value.name),
-                source=bare(value.source),
-                sha256=bare(value.sha256),
-                prompt_templates=tuple(map(bare, value.prompt_templates)),
-            )
-        return value
+        match value:
+            case Position():
+                return nowhere
+            case tuple():
+                return tuple(map(bare, value))
+            case _ if is_dataclass(value) and not isinstance(value, type):
+                return replace(value, **{each.name: bare(getattr(value, each.name)) for each in fields(value)})
+            case _:
+                return value
 
-    return replace(
-        parsed,
-        data=b"",
-        runtime=bare(parsed.runtime),
-        backends=tuple(map(bare, parsed.backends)),
-        models=tuple(map(bare, parsed.models)),
-        config=bare(parsed.config),
-        load_to_memory=tuple(map(bare, parsed.load_to_memory)),
-    )
+    parsed: Aikitfile = bare(parser.parse(text.encode(), file, escapes)[0])
+    return replace(parsed, data=b"")
 
 
 def _round_trip(text: str, texts: Aikitfile | None) -> str:
