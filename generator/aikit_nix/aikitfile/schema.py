@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aikit_nix.base.targets import Runtime
+from aikit_nix.aikitfile.types import Backend, Runtime
 
 TOP = {
     "apiVersion": "Version of this format. The only one is v1alpha1.",
@@ -28,7 +28,6 @@ TEMPLATE = {
 }
 
 RUNTIMES = tuple(runtime.value for runtime in Runtime if runtime is not Runtime.CPU)
-BACKENDS = ("stablediffusion", "exllama", "exllama2")
 IMPLIED_BACKENDS = ("llama-cpp", "llama")
 REFUSED_BACKENDS = {
     "mamba": "was dropped by AIKit v0.19 and by LocalAI: use a GGUF of the model, which needs no backend",
@@ -86,7 +85,7 @@ def json_schema() -> dict[str, Any]:
                 "apiVersion": {"const": "v1alpha1"},
                 "debug": {"type": ["boolean", "null"], "default": False},
                 "runtime": {"enum": [*RUNTIMES, "", None], "default": "avx"},
-                "backends": {"type": ["array", "null"], "items": {"enum": [*BACKENDS, *IMPLIED_BACKENDS]}},
+                "backends": {"type": ["array", "null"], "items": {"enum": [*Backend, *IMPLIED_BACKENDS]}},
                 "models": {"type": "array", "items": model, "minItems": 1},
                 "config": text,
                 "loadToMemory": {
