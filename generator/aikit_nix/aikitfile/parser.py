@@ -72,16 +72,17 @@ class Parser(Reader):
 
     def aikitfile(self, root: Node | None, data: bytes) -> Aikitfile:
         start = root.at if root else Position(self.file, 1, 1)
+        nothing = Aikitfile(self.file, data, False, None, (), (), None)
         if root is None or root.is_null:
             self.error("no-api-version", "the file is empty: begin with `apiVersion: v1alpha1`", start)
-            return Aikitfile(self.file, data, False, None, (), (), None)
+            return nothing
         if root.kind != "mapping":
             self.error(
                 "wrong-type",
                 f"an aikitfile is a mapping that begins with `apiVersion: v1alpha1`, not {describe(root)}",
                 start,
             )
-            return Aikitfile(self.file, data, False, None, (), (), None)
+            return nothing
         key = next((key for key, _ in root.pairs if key.text in ("baseModel", "datasets")), None)
         if key:
             self.error(
@@ -89,7 +90,7 @@ class Parser(Reader):
                 "this aikitfile fine-tunes a model; aikit-nix builds images for inference: fine-tune with AIKit, then list the result",
                 key.at,
             )
-            return Aikitfile(self.file, data, False, None, (), (), None)
+            return nothing
         fields = self.fields(root, schema.TOP, "an aikitfile")
         self._api_version(fields, start)
         debug = self.boolean(fields.get("debug"), "debug")
