@@ -162,12 +162,12 @@ def ours(text: str) -> dict[str, Any]:
     reading = localai_config._Reading(Text(at, tuple(text.split("\n")), tuple(text.split("\n"))))
     try:
         root, _ = yamltree.compose(text, "f")
-        fields = reading.fields(root) if root and root.kind == "mapping" else {}
+        fields = reading.merged(root) if root and root.kind == "mapping" else {}
     except AikitError:
         return dict.fromkeys(ZERO, REFUSED)
     if reading.errors or not (root is None or root.is_null or root.kind == "mapping"):
         return dict.fromkeys(ZERO, REFUSED)
-    node = fields.get("v")
+    node = fields["v"][1] if "v" in fields else None
     if node is None or node.is_null:
         return dict(ZERO)
     found: dict[str, Any] = {}

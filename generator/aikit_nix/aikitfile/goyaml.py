@@ -67,18 +67,14 @@ def merged(node: Node, depth: int = 0) -> list[tuple[Node, Node]]:
     """The keys and values of a map with what `<<` merges into it: its own count first, of several maps the first."""
     if node.kind != "mapping" or depth > 64:
         raise UnsaidError("merges with `<<` what is no map")
-    own = {key.text: (key, value) for key, value in node.pairs if not _is_merge(key)}
+    own = {key.text: (key, value) for key, value in node.pairs if not key.is_merge}
     for key, value in node.pairs:
-        if _is_merge(key):
+        if key.is_merge:
             parts: Sequence[Node] = value.items if value.kind == "sequence" else [value]
             for part in parts:
                 for pair in merged(part, depth + 1):
                     own.setdefault(pair[0].text, pair)
     return list(own.values())
-
-
-def _is_merge(key: Node) -> bool:
-    return key.kind == "scalar" and key.style is None and key.text == "<<"
 
 
 def as_json(node: Node, room: int) -> object:
@@ -99,7 +95,7 @@ def _json(node: Node, room: list[int], most: int) -> object:
                 raise UnsaidError(f"has {describe(key)} for a key: JSON's keys are texts")
             room[0] -= len(key.text)
             if not key.is_null:
-                found[_said(key.text)] = _json(value, room, most)
+                found[said(key.text)] = _json(value, room, most)
         return found
     if node.is_null:
         return None
@@ -112,10 +108,11 @@ def _json(node: Node, room: list[int], most: int) -> object:
         return int(found_number)
     if found_number is not None:
         return found_number
-    return (_time(node.text) if node.style is None and node.tag is None else None) or _said(node.text)
+    return (_time(node.text) if node.style is None and node.tag is None else None) or said(node.text)
 
 
-def _said(text: str) -> str:
+def said(text: str) -> str:
+    """A text that JSON and a program's argument can hold. Raises UnsaidError."""
     if "\0" in text or re.search("[\ud800-\udfff]", text):
         raise UnsaidError("holds the character U+0000 or half of a surrogate pair: remove it")
     return text

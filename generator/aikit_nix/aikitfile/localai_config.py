@@ -8,7 +8,6 @@ texts have bounds.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +15,7 @@ from functools import lru_cache
 from aikit_nix.aikitfile import goyaml, yamltree
 from aikit_nix.aikitfile.innertext import Text
 from aikit_nix.aikitfile.localai_keys import KINDS, Kind
-from aikit_nix.aikitfile.reader import describe, short
+from aikit_nix.aikitfile.reader import Mappings, describe, short
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.aikitfile.yamltree import Node
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
@@ -253,13 +252,13 @@ def _read(config: str, at: Position, data: bytes) -> Config:
     return Config(entries, tuple(reading.errors), reading.text)
 
 
-class _Reading:
+class _Reading(Mappings):
     """Collects errors on the way."""
 
     def __init__(self, text: Text) -> None:
+        super().__init__()
         self.text = text
         self.errors: list[Diagnostic] = []
-        self._flat: dict[int, dict[str, Node]] = {}
 
     def entries(self, config: str) -> Iterator[ConfigEntry]:
         try:
@@ -280,7 +279,7 @@ class _Reading:
 
     def entry(self, node: Node) -> ConfigEntry:
         values: dict[str, ConfigValue] = {}
-        for key, value in self.fields(node).items():
+        for key, (_, value) in self.merged(node).items():
             self.add(values, key, value)
         return ConfigEntry(self.place(node), values)
 
@@ -288,7 +287,7 @@ class _Reading:
         if node.is_null:
             return
         if key in _OPENED and node.kind == "mapping":
-            for inner, below in self.fields(node).items():
+            for inner, (_, below) in self.merged(node).items():
                 self.add(values, f"{key}.{inner}", below)
             return
         value = values[key] = ConfigValue(key, node, self.place(node))
@@ -299,35 +298,17 @@ class _Reading:
         except AikitError as wrong:
             self.errors += wrong.diagnostics
 
-    def fields(self, node: Node) -> dict[str, Node]:
-        """The keys of a mapping with what `<<` merges into it; each mapping is looked at once."""
-        if id(node) in self._flat:
-            return self._flat[id(node)]
-        own: dict[str, Node] = {}
-        parts: list[Node] = []
-        self._flat[id(node)] = own
-        for key, value in node.pairs:
-            if key.kind != "scalar":
-                self.refuse(f"config: a key must be a word, not {describe(key)}", self.place(key))
-            elif key.style is None and key.text == "<<":
-                for part in value.items if value.kind == "sequence" else [value]:
-                    if part.kind == "mapping":
-                        parts.append(part)
-                    else:
-                        self.refuse(f"config: `<<` merges maps, not {describe(part)}", self.place(part))
-            elif key.text in own:
-                self.refuse(f"config: `{short(key.text)}` stands in this map already: remove one", self.place(key))
-            else:
-                own[key.text] = value
-        merged: dict[str, Node] = {}
-        for part in reversed(parts):  # of several, the first counts
-            merged |= self.fields(part)
-        for name, value in merged.items():
-            own.setdefault(name, value)
-        return own
-
     def place(self, node: Node) -> Position:
         return self.text.at_mark(node.start.line + 1, node.start.column + 1)
+
+    def no_key(self, node: Node) -> None:
+        self.refuse(f"config: a key must be a word, not {describe(node)}", self.place(node))
+
+    def no_mapping(self, node: Node) -> None:
+        self.refuse(f"config: `<<` merges maps, not {describe(node)}", self.place(node))
+
+    def twice(self, key: Node, first: Node) -> None:
+        self.refuse(f"config: `{short(key.text)}` stands in this map already: remove one", self.place(key))
 
     def refuse(self, message: str, at: Position) -> None:
         self.errors.append(_error(message, at, "config-yaml"))
@@ -335,9 +316,10 @@ class _Reading:
 
 def _plain(value: ConfigValue, node: Node) -> str:
     """The node's text, if a program's argument can hold it."""
-    if "\0" in node.text or re.search("[\ud800-\udfff]", node.text):
-        raise value.error("holds the character U+0000 or half of a surrogate pair: remove it")
-    return node.text
+    try:
+        return goyaml.said(node.text)
+    except goyaml.UnsaidError as problem:
+        raise value.error(str(problem)) from None
 
 
 def _error(message: str, at: Position, code: str) -> Diagnostic:

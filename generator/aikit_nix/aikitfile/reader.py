@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from aikit_nix.aikitfile import schema
@@ -12,13 +13,60 @@ from aikit_nix.base.errors import Diagnostic, Located, Position, Severity
 Pair = tuple[Node, Node]
 
 
-class Reader:
+class Mappings(ABC):
+    """The keys of mappings with what `<<` merges into them: a mapping's own count first, of several merged ones the first.
+
+    Each mapping is looked at once, however many merge it.
+    """
+
+    def __init__(self) -> None:
+        self._flat: dict[int, dict[str, Pair]] = {}
+
+    @abstractmethod
+    def no_key(self, node: Node) -> None:
+        """Say that this cannot be a key."""
+
+    @abstractmethod
+    def no_mapping(self, node: Node) -> None:
+        """Say that this cannot be merged."""
+
+    @abstractmethod
+    def twice(self, key: Node, first: Node) -> None:
+        """Say that a key stands in its mapping already. The last one counts."""
+
+    def merged(self, node: Node) -> dict[str, Pair]:
+        """The keys of a mapping and their values."""
+        if id(node) in self._flat:
+            return self._flat[id(node)]
+        own = self._flat[id(node)] = {}
+        merged: dict[str, Pair] = {}
+        for key, value in node.pairs:
+            if key.kind != "scalar":
+                self.no_key(key)
+            elif key.is_merge:
+                parts = value.items if value.kind == "sequence" else [value]
+                for part in {id(part): part for part in parts}.values():
+                    if part.kind != "mapping":
+                        self.no_mapping(part)
+                        continue
+                    for name, pair in self.merged(part).items():
+                        merged.setdefault(name, pair)
+            else:
+                if key.text in own:
+                    self.twice(key, own[key.text][0])
+                own[key.text] = (key, value)
+        for name, pair in merged.items():
+            own.setdefault(name, pair)
+        return own
+
+
+class Reader(Mappings):
     """Values as yaml.v2 takes them: of double keys the last, scalars of any type as text, null as absent."""
 
     def __init__(self, file: str, found: list[Diagnostic]) -> None:
+        super().__init__()
         self.file = file
         self.found = found
-        self._flat: dict[int, dict[str, Pair]] = {}
 
     def say(self, severity: Severity, code: str, message: str, at: Position) -> None:
         self.found.append(Diagnostic(severity, code, message, at))
@@ -31,7 +79,7 @@ class Reader:
 
     def fields(self, node: Node, known: dict[str, str], what: str) -> dict[str, Pair]:
         """The keys of a mapping with their values; of double keys the last, warnings for unknown ones."""
-        fields = self._flatten(node)
+        fields = self.merged(node)
         for name, (key, _) in fields.items():
             if name not in known:
                 self.warn(
@@ -41,36 +89,15 @@ class Reader:
                 )
         return fields
 
-    def _flatten(self, node: Node) -> dict[str, Pair]:
-        if id(node) in self._flat:
-            return self._flat[id(node)]
-        own: dict[str, Pair] = {}
-        self._flat[id(node)] = own
-        merged: dict[str, Pair] = {}
-        for key, value in node.pairs:
-            if key.kind != "scalar":
-                self.error("wrong-type", f"a key must be a word, not {describe(key)}", key.at)
-            elif key.style is None and key.text == "<<":
-                parts = value.items if value.kind == "sequence" else [value]
-                for part in {id(part): part for part in parts}.values():
-                    if part.kind != "mapping":
-                        self.error("wrong-type", f"`<<` merges mappings, not {describe(part)}", part.at)
-                        continue
-                    flat = self._flatten(part)
-                    for name, pair in flat.items():
-                        merged.setdefault(name, pair)
-            else:
-                if key.text in own:
-                    first = own[key.text][0].at
-                    self.warn(
-                        "duplicate-key",
-                        f"`{short(key.text)}` stands on line {first.line} already: the last one counts",
-                        key.at,
-                    )
-                own[key.text] = (key, value)
-        for name, pair in merged.items():
-            own.setdefault(name, pair)
-        return own
+    def no_key(self, node: Node) -> None:
+        self.error("wrong-type", f"a key must be a word, not {describe(node)}", node.at)
+
+    def no_mapping(self, node: Node) -> None:
+        self.error("wrong-type", f"`<<` merges mappings, not {describe(node)}", node.at)
+
+    def twice(self, key: Node, first: Node) -> None:
+        message = f"`{short(key.text)}` stands on line {first.at.line} already: the last one counts"
+        self.warn("duplicate-key", message, key.at)
 
     def text(self, pair: Pair | None, what: str) -> Located[str] | None:
         """A scalar of any type as it was written; None for an absent key or null."""

@@ -104,6 +104,11 @@ class Node:
             return False
         return self.style is None and (self.text in _NULLS or self.tag == _NULL_TAG)
 
+    @property
+    def is_merge(self) -> bool:
+        """Whether it is the key `<<`, whose value is merged into its mapping."""
+        return self.kind == "scalar" and self.style is None and self.text == "<<"
+
 
 def read_bytes(path: Path) -> bytes:
     """The bytes of an aikitfile. Raises AikitError where they cannot be read."""
