@@ -13,6 +13,7 @@ from aikit_nix import __version__
 from aikit_nix.attest import sbom
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes.materials import Materials
+from aikit_nix.flakes.write import PLAN
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -35,7 +36,7 @@ def predicate(materials: Materials, system: str, nix_version: str | None = None)
                 "runtime": materials.runtime(system),
                 "system": system,
             },
-            "internalParameters": {"plan": {"digest": {"sha256": materials.inputs["aikit/plan.json"]}}},
+            "internalParameters": {"plan": {"digest": {"sha256": materials.inputs[PLAN]}}},
             "resolvedDependencies": list(_dependencies(materials, system)),
         },
         "runDetails": {

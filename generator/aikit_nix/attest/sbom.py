@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from aikit_nix.debian.index import Package
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
-# Any fixed one: the serial number is a name-based UUID below it
 _UNKNOWN = "unknown"
+# Any fixed one: the serial number is a name-based UUID below it
 _NAMESPACE = uuid.UUID("0b0f5a5e-6c44-5f0a-9d4c-2f6f0f5f7c1e")
 
 

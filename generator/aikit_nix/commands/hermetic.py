@@ -43,7 +43,7 @@ def bundle(
     if password := re.match(r"[^/?#]*//[^/?#@:]*:([^/?#]*)@", url or ""):
         redact.hide(password[1])  # Nix says where it copies to, and -v how it was asked
     found = materials.read(flake, lock_path)
-    index, copied = bundles.write(found, found.system(system), folder, built=built, key=key, lock_path=lock_path)
+    index, copied = bundles.write(found, found.system(system), folder, built=built, key=key)
     if url:
         bundles.copy(index.paths, url, key=key)
         console.say(f"copied to {redact.blank(url)}")

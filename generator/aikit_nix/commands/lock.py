@@ -105,7 +105,7 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     """
     from aikit_nix.flakes import generate, inputs
     from aikit_nix.flakes.choices import Choices
-    from aikit_nix.flakes.materials import PLAN
+    from aikit_nix.flakes.write import PLAN
     from aikit_nix.models import fetch as fetcher
     from aikit_nix.models import locking
     from aikit_nix.models import project as pipeline

@@ -99,14 +99,13 @@ def collect(found: Materials, system: str, *, built: bool) -> list[Item]:
         inputs = nix.inputs(flake)
         outside = nix.fixed_outputs(nix.evaluate(flake, f"packages.{system}.default.drvPath"))
         manifest = nix.evaluate(flake, f"packages.{system}.manifest.drvPath") if built else ""
-    models = {str(store.store_path(each.file.name, each.file.sha256)): each for each in found.models}
+    models = {str(each.store_file): each for each in found.models}
     made: list[str] = []
     if built:
         process.run(["nix-store", "--realise", manifest], env=mirror.build_environment())
         made = _built(manifest, outside)
-        outside = {path: outside[path] for path in outside if path in models} | {
-            path: outside[path] for path in set(outside) - set(nix.invalid(outside))
-        }
+        absent = set(nix.invalid(outside)) - models.keys()
+        outside = {path: derivation for path, derivation in outside.items() if path not in absent}
     _bring(found.folder, outside, models)
     debs = {str(package.store_path): package for package in [*found.debs(system), *found.tools()]}
 
@@ -153,9 +152,7 @@ def _built(derivation: str, outside: Mapping[str, str]) -> list[str]:
 # --- Writing
 
 
-def write(
-    found: Materials, system: str, folder: Path, *, built: bool, key: Path | None = None, lock_path: Path | None = None
-) -> tuple[Index, int]:
+def write(found: Materials, system: str, folder: Path, *, built: bool, key: Path | None = None) -> tuple[Index, int]:
     """Fill a folder; what it has already is left as it is. The index and the bytes that were copied. Raises AikitError."""
     cache = f"file://{plain(folder)}"
     if key and not key.is_file():
@@ -165,7 +162,7 @@ def write(
     files.make_folder(folder)
     try:
         with files.alone(folder):
-            return _fill(found, system, folder, cache, built=built, key=key, lock_path=lock_path)
+            return _fill(found, system, folder, cache, built=built, key=key)
     except OSError as failed:
         raise files.cannot_write(failed.filename or folder, failed) from None
     finally:
@@ -173,7 +170,7 @@ def write(
 
 
 def _fill(
-    found: Materials, system: str, folder: Path, cache: str, *, built: bool, key: Path | None, lock_path: Path | None
+    found: Materials, system: str, folder: Path, cache: str, *, built: bool, key: Path | None
 ) -> tuple[Index, int]:
     scratch = folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
@@ -181,7 +178,7 @@ def _fill(
     digests = folders.copy(found.folder, scratch / FLAKE)
     own = {f"{FLAKE}/{name}": digest for name, digest in digests.items()}
     # From here on the copy counts: whatever it lacks is noticed now, not on a machine without network
-    items = collect(materials.read(scratch / FLAKE, lock_path or _lock_of(found)), system, built=built)
+    items = collect(materials.read(scratch / FLAKE, found.lock_file), system, built=built)
     if (scratch / FLAKE / "flake.lock").exists() and "flake/flake.lock" not in own:
         raise error(f"{found.folder}/flake.lock is not there: pin the inputs with `nix flake lock` and commit it")
     new = [item for item in items if not _has(folder, item)]
@@ -284,11 +281,6 @@ def is_own(name: str) -> bool:
     """Whether a file of this name can be a flake's: it stays below its folder, and no other program takes it for its own."""
     parts = name.split("/")
     return not any(part.startswith(".") or not part for part in parts) and not unprintable(name)
-
-
-def _lock_of(found: Materials) -> Path | None:
-    """aikit.lock, where it was found: it says where models come from."""
-    return next((path for path in materials.lock_places(found.folder) if path.exists()), None)
 
 
 def _exchange(new: Path, old: Path) -> None:

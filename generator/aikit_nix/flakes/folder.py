@@ -126,7 +126,7 @@ def _is_edited(folder: Path, seals: Mapping[str, str]) -> bool:
         path.relative_to(folder).as_posix()
         for path in (folder / AIKIT).rglob("*")
         if not path.is_dir() and "__pycache__" not in path.parts
-    } - {f"{AIKIT}/seals.json"}
+    } - {flake.SEALS}
     return found != expected or any(not flake.is_sealed(path, _bytes(folder / path), seals) for path in expected)
 
 
@@ -298,7 +298,7 @@ def refuse_stale(folder: Path) -> None:
 def made_from(folder: Path) -> list[tuple[str, str]]:
     """What the flake in a folder was made from: paths relative to it, and their SHA-256; nothing where it does not say."""
     try:
-        sources = json.loads(files.read_bounded(folder / "aikit/plan.json", _MAX_PLAN))["sources"]
+        sources = json.loads(files.read_bounded(folder / flake.PLAN, _MAX_PLAN))["sources"]
         return [(str(source["path"]), str(source["sha256"])) for source in sources]
     except (AikitError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -34,6 +34,7 @@ from aikit_nix.flakes.plan import (
     SourceFile,
     TextFile,
 )
+from aikit_nix.flakes.write import DEBIAN_LOCK, PLAN
 from aikit_nix.models import lock, seen
 from aikit_nix.models.entry import Entry, Origin
 from aikit_nix.models.lock import Lock
@@ -43,8 +44,6 @@ from aikit_nix.sources.gguf import Facts
 
 T = TypeVar("T")
 
-PLAN = "aikit/plan.json"
-_DEBIAN_LOCK = "aikit/packages/debian/lock.json"
 _PINS = "aikit/pins.json"
 _FLAKE_LOCK = "flake.lock"
 _MAX_BYTES = 64 << 20
@@ -98,12 +97,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Materials:
-    """What a flake's folder and the lock say. `inputs` are the SHA-256 (hex) of the files that decide what is built."""
+    """What a flake's folder and the lock say. `inputs` are the SHA-256 (hex) of the files that decide what is built.
+
+    `lock_file` is where aikit.lock was found, `lock_digest` its SHA-256 (hex): None where there is none.
+    """
 
     folder: Path
     plan: Plan
     models: tuple[ModelMaterial, ...]
     inputs: Mapping[str, str]
+    lock_file: Path | None
     lock_digest: str | None
     debian_lock: debian.DebianLock | None
     pinned: tuple[Source, ...]
@@ -234,7 +237,7 @@ def read_if_there(folder: Path, lock_path: Path | None = None) -> Materials | No
     return read(folder, lock_path) if (folder / PLAN).exists() else None
 
 
-def architecture(materials: Materials | None, system: str | None) -> str:
+def architecture(materials: Materials | None = None, system: str | None = None) -> str:
     """OCI's name of the architecture whose image is meant: of a system, of the materials, else this machine's."""
     name = materials.system(system) if materials else system or f"{platform.machine()}-linux"
     return ARCHITECTURES.get(name, name)
@@ -242,14 +245,15 @@ def architecture(materials: Materials | None, system: str | None) -> str:
 
 def read(folder: Path, lock_path: Path | None = None) -> Materials:
     """The materials in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
-    content = {name: _read(folder / name) for name in (PLAN, _DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
+    content = {name: _read(folder / name) for name in (PLAN, DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
     if content[PLAN] is None:
         is_layout = (folder / "oci-layout").is_file()
         what = "is an OCI layout, and no flake" if is_layout else "holds no flake of aikit-nix"
         what = what if folder.exists() else "is not there"
         raise error(f"{folder} {what}: run `aikit-nix gen`, or name the flake's folder with --flake")
     plan = _parsed(folder / PLAN, content[PLAN], _plan)
-    path = lock_path or next((path for path in lock_places(folder) if path.exists()), None)
+    places = (folder / lock.NAME, folder.resolve().parent / lock.NAME)
+    path = lock_path or next((place for place in places if place.exists()), None)
     found = lock.read(path) if path else None
     if lock_path and found is None:
         raise error(f"{lock_path} is not there: write it with `aikit-nix lock`", code="lock")
@@ -258,17 +262,13 @@ def read(folder: Path, lock_path: Path | None = None) -> Materials:
         folder,
         plan,
         tuple(_model(file, *known.get((file.path, file.sha256), (None, None))) for file in plan.models),
-        _inputs(folder),
+        {name: hashlib.sha256(content).hexdigest() for name, content in own_files(folder)},
+        path,
         hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
-        debian.DebianLock.read(folder / _DEBIAN_LOCK) if content[_DEBIAN_LOCK] else None,
+        debian.DebianLock.read(folder / DEBIAN_LOCK) if content[DEBIAN_LOCK] else None,
         _parsed(folder / _PINS, content[_PINS], lambda pins: _pinned(plan, pins)) or (),
         _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], _nixpkgs),
     )
-
-
-def lock_places(folder: Path) -> tuple[Path, ...]:
-    """Where the lock of a flake's folder may lie."""
-    return folder / lock.NAME, folder.resolve().parent / lock.NAME
 
 
 def _read(path: Path) -> bytes | None:
@@ -346,7 +346,3 @@ def _model(file: ModelFile, entry: Entry | None, pin: Pin | None) -> ModelMateri
     if entry is None or pin is None:
         return ModelMaterial(file, None, None, file.url)
     return ModelMaterial(file, pin.blake3, entry.origin, pin.url or file.url, pin.gguf)
-
-
-def _inputs(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256(content).hexdigest() for name, content in own_files(folder)}

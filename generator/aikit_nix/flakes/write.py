@@ -13,12 +13,12 @@ from aikit_nix.base import data, files
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.redact import secret_key
 from aikit_nix.flakes import library
+from aikit_nix.flakes.choices import FILE as CHOICES
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.plan import Packages, Plan
 
 AIKIT = "aikit"
-_PLAN = f"{AIKIT}/plan.json"
-_CHOICES = f"{AIKIT}/choices.json"
+PLAN = f"{AIKIT}/plan.json"
 SEALS = f"{AIKIT}/seals.json"
 _FORMER = " (former)"
 _MAX_SEALS = 1 << 20
@@ -49,8 +49,8 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
         content |= {f"{AIKIT}/{path}": text for path, text in library.files(plan).items()}
         if debian_lock:
             content[DEBIAN_LOCK] = debian_lock
-    content[_PLAN] = plan.to_json().encode()
-    content[_CHOICES] = choices.to_json().encode()
+    content[PLAN] = plan.to_json().encode()
+    content[CHOICES] = choices.to_json().encode()
     nixpkgs, lock = None, None
     if plan.packages is Packages.NIXPKGS:
         pinned = (data.TEMPLATES / "flake.lock").read_bytes()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from aikit_nix.base import data
 from aikit_nix.base.errors import error
-from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import mirror
-from aikit_nix.flakes import inputs
-from aikit_nix.flakes.materials import PLAN
+from aikit_nix.flakes import inputs, materials
+from aikit_nix.flakes.write import PLAN
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 from aikit_nix.nix import command as nix
@@ -43,8 +41,8 @@ def image_of(text: str, *, insecure: bool | None = None) -> Image:
     from aikit_nix.http.client import Client
     from aikit_nix.image import blobs
 
-    architecture = ARCHITECTURES.get(f"{platform.machine()}-linux", platform.machine())
-    with Client() as client, blobs.opened(text, client, insecure=insecure, architecture=architecture) as found:
+    here = materials.architecture()
+    with Client() as client, blobs.opened(text, client, insecure=insecure, architecture=here) as found:
         return found.image
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from aikit_nix.aikitfile.types import LayerPin as TypesLayer
-from aikit_nix.aikitfile.types import Pin
+from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.http.client import Client, Timeouts
@@ -133,7 +132,7 @@ def push(
         raise error(f"{target.name}: the image has the digest {image.digest}", code="digest-mismatch")
     # A registry that has a layer already shows nothing of whose it is
     hashes = image.models()
-    layers = [(layer.model, TypesLayer(layer.digest, layer.size)) for layer in image.layers if layer.model]
+    layers = [(layer.model, LayerPin(layer.digest, layer.size)) for layer in image.layers if layer.model]
     seen.check([(path, Pin(hashes[path], layer=layer)) for path, layer in layers if path in hashes], image.name)
     wanted = blobs(image, folder, elsewhere)
     sources = _sources(target, {blob.digest for blob in wanted}, mount_from)

@@ -15,7 +15,7 @@ from pathlib import Path
 from aikit_nix.aikitfile.types import Model, Pin
 from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.flakes import generate, materials
+from aikit_nix.flakes import folder, generate
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.http.client import Client
 from aikit_nix.image import push
@@ -33,10 +33,8 @@ from aikit_nix.sources import judge
 @contextmanager
 def opened(flake: str) -> Iterator[Supply]:
     """The models of a flake: of a folder that `gen` wrote and whose aikitfile is there, else of none. Raises AikitError."""
-    project, there = None, []
-    with suppress(AikitError):  # what is wrong with the flake is Nix's to say
-        found = materials.read_if_there(Path(flake))
-        there = [Path(os.path.normpath(Path(flake, source.path))) for source in found.plan.sources] if found else []
+    project = None
+    there = [Path(os.path.normpath(Path(flake, path))) for path, _ in folder.made_from(Path(flake))]
     if there and there[0].is_file():
         project = projects.read(there[0], lock_path=there[1] if len(there) > 1 else None)
     with Client() as client:
