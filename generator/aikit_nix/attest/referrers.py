@@ -10,7 +10,6 @@ from typing import Any
 from aikit_nix.attest import envelope, ingestion, provenance, reproduce, sbom
 from aikit_nix.base.errors import error
 from aikit_nix.base.targets import ARCHITECTURES
-from aikit_nix.flakes import materials
 from aikit_nix.flakes.materials import Materials
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs
@@ -45,35 +44,24 @@ class Subject:
         return provenance.predicate(self.materials, self.system, nix.version())
 
 
-def subject(
-    text: str,
-    flake: Path,
-    lock_path: Path | None,
-    system: str | None,
-    client: Client,
-    *,
-    insecure: bool | None,
-    unseen: bool = False,
-) -> Subject:
+def subject(text: str, materials: Materials, system: str, client: Client, *, insecure: bool | None) -> Subject:
     """Find an image in its registry, and build what the flake gives (without the models' bytes) to compare.
 
-    Raises AikitError where they are not the same, and where the bytes of a model were never seen here, unless `unseen` are allowed.
+    Raises AikitError where they are not the same.
     """
-    found = materials.read(flake, lock_path).compared(unseen=unseen)
-    of = found.system(system)
     target = reference.parse(text)
     there = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
     manifest = there.manifest(target.reference)
     if manifest.is_index:
-        manifest = there.manifest(blobs.chosen(manifest, text, ARCHITECTURES[of]))
-    built = reproduce.built(found, of)
+        manifest = there.manifest(blobs.chosen(manifest, text, ARCHITECTURES[system]))
+    built = reproduce.built(materials, system)
     if manifest.digest != built.digest:
         raise error(
-            f"{target.name} is {manifest.digest}, and the flake in {flake.resolve()} gives {built.digest}: nothing can be "
+            f"{target.name} is {manifest.digest}, and the flake in {materials.folder.resolve()} gives {built.digest}: nothing can be "
             "said about it from here (`aikit-nix verify` tells what differs)",
             code="other-image",
         )
-    return Subject(there, manifest, found, of)
+    return Subject(there, manifest, materials, system)
 
 
 def referrers(found: Subject) -> Iterator[Referrer]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from aikit_nix.aikitfile.types import LayerPin, Pin
-from aikit_nix.attest import envelope, reproduce
+from aikit_nix.attest import envelope, reproduce, verdict
 from aikit_nix.attest import policy as policies
+from aikit_nix.attest.envelope import Statement
 from aikit_nix.attest.policy import Policy
 from aikit_nix.base import console, files, hashing, strict_json, tar
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
@@ -54,6 +55,30 @@ class Report:
 
 
 # --- An image
+
+
+def judge(
+    name: str,
+    found: Opened,
+    materials: Materials | None,
+    system: str | None,
+    policy: Policy | None,
+    evidence: Iterable[Path],
+    report: Report,
+) -> dict[str, Any]:
+    """Check an image of a name, and that it fulfils a policy; the verdict, as a statement. Raises AikitError."""
+    # Builders that a policy believes say what follows from a flake, too
+    by_builders = policy and policy.rebuilds and materials is None
+    folder = None if by_builders else wanted(found.image, materials, system, report)
+    image(found, materials, folder, report)
+    digest = found.image.digest or (folder and layout.read_layout(folder).digest) or ""
+    if policy:
+        own = verdict.about(materials, materials.system(system)) if materials and not report.differences else None
+        _enforce(policy, digest, [envelope.read(file) for file in evidence], own, report)
+    levels = [verdict.EQUAL] * bool(folder) + [verdict.BY_POLICY] * bool(policy)
+    return verdict.summary(
+        name, digest, levels, passed=not report.differences, policy=policy.digest if policy else None
+    )
 
 
 def image(found: Opened, materials: Materials | None, wanted: Path | None, report: Report) -> None:
@@ -277,11 +302,10 @@ _FORMS = {
 }
 
 
-def enforce(
-    policy: Policy, digest: str, evidence: Iterable[Path], own: Mapping[str, Any] | None, report: Report
+def _enforce(
+    policy: Policy, digest: str, statements: list[Statement], own: Mapping[str, Any] | None, report: Report
 ) -> None:
-    """Note whether an image, whose manifest has a digest, fulfils a policy. Raises AikitError for what is no evidence."""
-    if reasons := list(policies.broken(policy, digest, [envelope.read(file) for file in evidence], own)):
+    if reasons := list(policies.broken(policy, digest, statements, own)):
         for reason in reasons:
             report.differs(f"policy: {reason}")
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,12 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.FILES
-@options.LOCK
-@options.ESCAPES
-@options.ENGINE
-@options.PACKAGES
-@options.RUNTIME
-@options.DROP
+@options.reads
 @click.option(
     "--format",
     "style",
@@ -38,13 +34,9 @@ if TYPE_CHECKING:
 def check(
     files: tuple[Path, ...],
     lock_path: Path | None,
-    escapes: str | None,
-    engine: str | None,
-    packages: str | None,
-    runtime: str | None,
-    drop_settings: bool | None,
     style: str,
     strict: bool,
+    **choices: Any,
 ) -> None:
     """Find mistakes in aikitfiles, without building anything.
 
@@ -59,7 +51,7 @@ def check(
     found: list[Diagnostic] = []
     for path in paths:
         try:
-            chosen = _chosen(path, runtime, engine, packages, escapes, drop_settings)
+            chosen = _chosen(path, choices)
             found += checker.check(path, chosen.read_as, lock_path, chosen.options())
         except AikitError as failed:
             found += failed.diagnostics
@@ -88,48 +80,25 @@ def schema() -> None:
 
 @click.command()
 @options.AIKITFILE
-@options.LOCK
-@options.ESCAPES
-@options.ENGINE
-@options.PACKAGES
-@options.RUNTIME
-@options.DROP
-def explain(
-    aikitfile: Path,
-    lock_path: Path | None,
-    escapes: str | None,
-    engine: str | None,
-    packages: str | None,
-    runtime: str | None,
-    drop_settings: bool | None,
-) -> None:
+@options.reads
+def explain(aikitfile: Path, lock_path: Path | None, **choices: Any) -> None:
     """Say what each part of an AIKITFILE becomes in the image."""
     from aikit_nix.aikitfile.escapes import Escapes
     from aikit_nix.flakes import explain as explainer
     from aikit_nix.models import project as pipeline
 
-    chosen = _chosen(aikitfile, runtime, engine, packages, escapes, drop_settings)
+    chosen = _chosen(aikitfile, choices)
     project = pipeline.read(aikitfile, chosen.read_as, lock_path)
     written = pipeline.read(aikitfile, Escapes.VERBATIM, lock_path)
     report(project.findings)
     console.show(*explainer.explain(project, written.aikitfile, chosen.options()))
 
 
-def _chosen(
-    aikitfile: Path,
-    runtime: str | None,
-    engine: str | None,
-    packages: str | None,
-    escapes: str | None,
-    drop_settings: bool | None,
-) -> Choices:
+def _chosen(aikitfile: Path, given: Mapping[str, Any]) -> Choices:
     """What is chosen here, and else what was chosen for the flake beside the aikitfile."""
     from aikit_nix.flakes import choices
 
-    here = choices.Choices(
-        runtime=runtime, engine=engine, packages=packages, escapes=escapes, drop_settings=drop_settings
-    )
-    return here.over(choices.read(aikitfile.parent / data.FLAKE))
+    return choices.Choices(**given).over(choices.read(aikitfile.parent / data.FLAKE))
 
 
 @click.command()

@@ -14,9 +14,7 @@ from aikit_nix.commands import options
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=options.FOLDER)
-@options.FLAKE
-@options.LOCK
-@options.SYSTEM
+@options.of_image
 @click.option(
     "--built", is_flag=True, help="Build it, and put in what was built too, but for what holds a model again."
 )

@@ -43,13 +43,10 @@ DROP = click.option(
     help="Leave out, with a warning, what of the config changes the answers and only LocalAI does.",
 )
 FOLDER = click.Path(path_type=Path, file_okay=False)
-# What is chosen for a flake and kept in it, by the names of flakes.choices.Choices.
-CHOICES = (
-    RUNTIME,
-    ENGINE,
-    PACKAGES,
-    ESCAPES,
-    DROP,
+# What is chosen for a flake and kept in it, by the names of flakes.choices.Choices; the first are how a file is read.
+_READING = (RUNTIME, ENGINE, PACKAGES, ESCAPES, DROP)
+_CHOICES = (
+    *_READING,
     click.option(
         "--cuda-capability",
         "cuda_capabilities",
@@ -109,15 +106,6 @@ DEBIAN_LOCK = click.option(
 )
 
 
-def generates(command: Callable[..., None]) -> Callable[..., None]:
-    """The arguments and options of all that writes a flake; its choices come as keywords."""
-    forget = click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
-    force = click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
-    for option in reversed((AIKITFILE, LOCK, INTO, *CHOICES, DEBIAN_LOCK, forget, force)):
-        command = option(command)
-    return command
-
-
 IMAGE = click.option(
     "--flake",
     "--from",
@@ -148,6 +136,26 @@ UNSEEN = click.option(
     is_flag=True,
     help="Also where the bytes of a model were never on this machine; it is said of them then.",
 )
+
+_FORGET = click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
+_FORCE = click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _together(*options: Decorator) -> Decorator:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+# Of all that reads an aikitfile or writes its flake (the choices come as keywords), and of all about a flake's image.
+reads = _together(LOCK, *_READING)
+generates = _together(AIKITFILE, LOCK, INTO, *_CHOICES, DEBIAN_LOCK, _FORGET, _FORCE)
+of_image = _together(FLAKE, LOCK, SYSTEM)
 
 
 def write_statement(content: dict[str, Any], output: Path, key: str | None, *, log: bool) -> None:

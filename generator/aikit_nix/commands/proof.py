@@ -12,9 +12,7 @@ from aikit_nix.commands import options
 
 @click.command()
 @click.argument("image", required=False)
-@options.FLAKE
-@options.LOCK
-@options.SYSTEM
+@options.of_image
 @options.INSECURE
 @click.option("--rebuild", is_flag=True, help="Build everything again, and compare.")
 @click.option(
@@ -51,12 +49,12 @@ def verify(
     one; every blob is read. With --policy the signed rebuilds that it wants stand for a flake that is not here. Without IMAGE, the models and packages in this machine's Nix store.
     """
     from aikit_nix.attest import policy as policies
-    from aikit_nix.attest import reproduce, verdict
+    from aikit_nix.attest import reproduce
     from aikit_nix.attest import verify as verifier
     from aikit_nix.base.errors import AikitError, error
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
-    from aikit_nix.image import blobs, layout
+    from aikit_nix.image import blobs
 
     if not image and (policy_path or output):
         raise error("--policy and --output are about an IMAGE: name one")
@@ -69,25 +67,10 @@ def verify(
         report.same(f"{reproduce.build_again(found, found.system(system))} derivations built again")
     if image:
         architecture = materials.architecture(found, system)
-        with (
-            Client() as client,
-            blobs.opened(image, client, insecure=insecure, architecture=architecture) as opened,
-        ):
-            # Builders that a policy believes say what follows from a flake, too
-            by_builders = policy and policy.rebuilds and found is None
-            wanted = None if by_builders else verifier.wanted(opened.image, found, system, report)
-            verifier.image(opened, found, wanted, report)
-            digest = opened.image.digest or (wanted and layout.read_layout(wanted).digest) or ""
-            if policy:
-                own = verdict.about(found, found.system(system)) if found and not report.differences else None
-                verifier.enforce(policy, digest, evidence, own, report)
-            if output:
-                passed = not report.differences
-                levels = [verdict.EQUAL] * bool(wanted) + [verdict.BY_POLICY] * bool(policy)
-                content = verdict.summary(
-                    image, digest, levels, passed=passed, policy=policy.digest if policy else None
-                )
-                options.write_statement(content, output, key, log=log)
+        with Client() as client, blobs.opened(image, client, insecure=insecure, architecture=architecture) as opened:
+            summary = verifier.judge(image, opened, found, system, policy, evidence, report)
+        if output:
+            options.write_statement(summary, output, key, log=log)
     elif found:
         verifier.in_store(found, found.system(system), report)
     for line in report.checked:
@@ -98,9 +81,7 @@ def verify(
 
 
 @click.command()
-@options.FLAKE
-@options.LOCK
-@options.SYSTEM
+@options.of_image
 @options.OUTPUT
 def sbom(flake: Path, lock_path: Path | None, system: str | None, output: Path | None) -> None:
     """Write the image's bill of materials, as CycloneDX 1.7.
@@ -116,9 +97,7 @@ def sbom(flake: Path, lock_path: Path | None, system: str | None, output: Path |
 
 
 @click.command()
-@options.FLAKE
-@options.LOCK
-@options.SYSTEM
+@options.of_image
 @options.OUTPUT
 def provenance(flake: Path, lock_path: Path | None, system: str | None, output: Path | None) -> None:
     """Write the image's SLSA provenance: every input by its digest.
@@ -136,9 +115,7 @@ def provenance(flake: Path, lock_path: Path | None, system: str | None, output: 
 
 
 @click.command()
-@options.FLAKE
-@options.LOCK
-@options.SYSTEM
+@options.of_image
 @options.OUTPUT
 @options.UNSEEN
 @options.STATEMENT_KEY
@@ -188,9 +165,7 @@ def reproduce(
 
 @click.command()
 @click.argument("reference")
-@options.FLAKE
-@options.LOCK
-@options.SYSTEM
+@options.of_image
 @options.INSECURE
 @options.UNSEEN
 @click.option(
@@ -215,14 +190,16 @@ def attest(
     builds.
     """
     from aikit_nix.attest import referrers
+    from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
     from aikit_nix.registry import artifact
 
+    found = materials.read(flake, lock_path).compared(unseen=unseen)
     with Client() as client:
-        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure, unseen=unseen)
-        given = [referrers.given(file, found.manifest.digest) for file in statements]
-        for digest in artifact.attach(found.repository, found.manifest, [*referrers.referrers(found), *given]):
-            console.show(f"{found.repository}@{digest}")
+        subject = referrers.subject(reference, found, found.system(system), client, insecure=insecure)
+        said = [*referrers.referrers(subject), *(referrers.given(file, subject.manifest.digest) for file in statements)]
+        for digest in artifact.attach(subject.repository, subject.manifest, said):
+            console.show(f"{subject.repository}@{digest}")
 
 
 @click.command()
@@ -235,9 +212,7 @@ def attest(
     help="Sign the image's models instead, by the digests of the lock, into FILE (model.sig).",
 )
 @options.LOG
-@options.FLAKE
-@options.LOCK
-@options.SYSTEM
+@options.of_image
 @options.INSECURE
 @options.UNSEEN
 def sign(
@@ -266,12 +241,13 @@ def sign(
 
     if (reference is None) == (models is None):
         raise click.UsageError("sign what: REFERENCE, or --models FILE")
+    found = materials.read(flake, lock_path)
     if models:
-        signer.models(materials.read(flake, lock_path), key, models, log=log)
+        signer.models(found, key, models, log=log)
         console.say(f"wrote {models}")
-    if reference is None:
-        return
-    with Client() as client:
-        found = referrers.subject(reference, flake, lock_path, system, client, insecure=insecure, unseen=unseen)
-    signer.image(found.name, key, found.bill(), found.predicate(), log=log, insecure=insecure)
-    console.say(f"signed {found.name}")
+    elif reference:
+        found = found.compared(unseen=unseen)
+        with Client() as client:
+            subject = referrers.subject(reference, found, found.system(system), client, insecure=insecure)
+        signer.image(subject.name, key, subject.bill(), subject.predicate(), log=log, insecure=insecure)
+        console.say(f"signed {subject.name}")
