@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.base.errors import AikitError
-from aikit_nix.image import find, index, layout
+from aikit_nix.image import find, index, layout, push
 from aikit_nix.nix import command as nix
 from aikit_nix.registry import reference
 from support import layouts, recipes
@@ -36,7 +36,7 @@ def test_of_several_in_a_registry_it_is_the_one_for_this_machine(
         for name in ("amd64", "arm64")
     }
     both = [find.Layout(layout.read_layout(folder), folder) for folder in folders.values()]
-    index.push(both, reference.parse(f"{fake.address}/a/x:1"))
+    index.push(both, reference.parse(f"{fake.address}/a/x:1"), push.Sending())
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert find.image_of(f"{fake.address}/a/x:1").config["architecture"] == architecture
 

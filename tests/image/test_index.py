@@ -13,6 +13,7 @@ from aikit_nix.http.client import Client
 from aikit_nix.image import blobs, index
 from aikit_nix.image.find import Layout
 from aikit_nix.image.layout import read_layout
+from aikit_nix.image.push import Sending
 from aikit_nix.registry import reference
 from support import layouts
 
@@ -28,7 +29,7 @@ def images(tmp_path: Path) -> list[Layout]:
 
 def test_each_architecture_finds_its_image(images: list[Layout], address: str) -> None:
     target = reference.parse(f"{address}/a/llama:1")
-    digest, done = index.push(images, target)
+    digest, done = index.push(images, target, Sending())
     assert [each.uploaded for each in done] == [3, 2]  # the model's layer is the same
     with Client() as client:
         for image in images:

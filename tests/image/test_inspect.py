@@ -56,7 +56,7 @@ def test_the_same_from_a_layout_an_archive_and_a_registry(tmp_path: Path) -> Non
     full = layouts.make(tmp_path / "full", {PATH: model}, blobs=True)
     with fake_registry.serve() as server:
         name = f"{server.address}/a/tiny:1"
-        push.push(layout.read_layout(full), full, reference.parse(name))
+        push.push(layout.read_layout(full), full, reference.parse(name), push.Sending())
         assert inspect(name, cwd=tmp_path) == said | {"names": [name]}
         by_digest = f"{server.address}/a/tiny@{said['digest']}"
         assert inspect(by_digest, cwd=tmp_path)["digest"] == said["digest"]

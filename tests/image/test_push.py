@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.base.errors import AikitError
-from aikit_nix.http.client import Client, Timeouts
+from aikit_nix.http.client import Timeouts
 from aikit_nix.image import layout, push
 from aikit_nix.nix import store
 from aikit_nix.registry import reference
 from aikit_nix.registry.blob import Blob
-from aikit_nix.registry.client import Repository
 from support import layouts, podman, registry, wire
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry
@@ -205,7 +204,7 @@ def test_a_registry_that_dies_and_comes_back(server: registry.Registry, tap: Wir
     thread.start()
     image = layout.read_layout(other)
     timeouts = Timeouts(attempts=8, first_wait=0.2)
-    push.push(image, other, reference.parse(f"{tap.address}/a:2"), chunk=2 * MIB, timeouts=timeouts)
+    push.push(image, other, reference.parse(f"{tap.address}/a:2"), push.Sending(chunk=2 * MIB, timeouts=timeouts))
     thread.join()
     assert server.tags("a") == ["1", "2"]
     assert digest_in(server.address, "a", "2") == image.digest
@@ -265,22 +264,22 @@ def test_what_is_asked_for_wrongly_is_said(tmp_path: Path) -> None:
 # --- Blobs of any kind
 
 
+def bring(fake: FakeRegistry, *blobs: Blob) -> list[Blob]:
+    """What was sent of some blobs."""
+    how = push.Sending(chunk=MIB, jobs=2)
+    with how.into(reference.parse(f"{fake.address}/a/x:1")) as (repository, pool):
+        return push.bring(repository, blobs, pool, how.chunk)[1]
+
+
 def test_the_same_bytes_under_two_names_are_sent_once(fake: FakeRegistry) -> None:
-    blobs = [Blob.of(b"here", name) for name in ("one", "two")]
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        assert push.bring(repository, blobs, None, chunk=MIB, jobs=2) == len(b"here")
+    assert len(bring(fake, *(Blob.of(b"here", name) for name in ("one", "two")))) == 1
     assert fake.count("POST") == 1
 
 
 def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) -> None:
     here, absent = Blob.of(b"here", "the text"), Blob("sha256:" + "0" * 64, 1, "the model", None)
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        with pytest.raises(AikitError, match=r"^error: the model is neither in .*/a/x nor on this machine"):
-            push.bring(repository, [here, absent], None, chunk=MIB, jobs=2)
+    with pytest.raises(AikitError, match=r"^error: the model is neither in .*/a/x nor on this machine"):
+        bring(fake, here, absent)
     assert (fake.blobs, fake.manifests, fake.count("POST")) == ({}, {}, 0)
-    with Client() as client:
-        repository = Repository(client, fake.address, "a/x", actions="pull,push")
-        fake.blobs["a/x", absent.digest] = b"x"
-        assert push.bring(repository, [here, absent], None, chunk=MIB, jobs=2) == len(b"here")
+    fake.blobs["a/x", absent.digest] = b"x"
+    assert bring(fake, here, absent) == [here]

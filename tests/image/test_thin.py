@@ -77,7 +77,7 @@ def test_without_the_model_and_without_a_network(tmp_path: Path, monkeypatch: py
     # Somebody else pushed another image with the model.
     with registry.serve(folder) as server:
         other = layouts.make(tmp_path / "other", {"/models/unseen.gguf": file.read_bytes()}, blobs=True)
-        push.push(layout.read_layout(other), other, reference.parse(f"{server.address}/other/image:1"))
+        push.push(layout.read_layout(other), other, reference.parse(f"{server.address}/other/image:1"), push.Sending())
 
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     argv = ["unshare", *user, "--net", sys.executable, "-c", INSIDE, str(folder), str(flake), "mine/image:1"]

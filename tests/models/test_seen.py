@@ -170,4 +170,4 @@ def test_a_layer_that_the_registry_has_is_not_pushed_for_another(tmp_path: Path)
     layers = list(image.layers)
     layers[at] = replace(layers[at], digest=f"sha256:{'6' * 64}")
     with pytest.raises(AikitError, match=f"claims that the layer of {PATH} is sha256:666"):
-        push.push(replace(image, layers=tuple(layers)), folder, reference.parse("localhost:1/x:1"))
+        push.push(replace(image, layers=tuple(layers)), folder, reference.parse("localhost:1/x:1"), push.Sending())

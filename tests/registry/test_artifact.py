@@ -25,7 +25,9 @@ def test_referrers_are_listed_by_the_registry_or_in_a_tag(tmp_path: Path, knows:
     folder = layouts.write(tmp_path / "image", {"/models/m.gguf": b"weights"}, {"x": b"1"})
     with fake_registry.serve() as registry, Client() as client:
         registry.referrers = knows
-        pushed = push.push(layout.read_layout(folder), folder, reference.parse(f"{registry.address}/a/x:1"))
+        pushed = push.push(
+            layout.read_layout(folder), folder, reference.parse(f"{registry.address}/a/x:1"), push.Sending()
+        )
         repository = Repository(client, registry.address, "a/x", actions="pull,push")
         subject = repository.manifest("1")
         for content in (b"one", b"two", b"one"):  # what is there already stays once

@@ -20,7 +20,7 @@ PATH = "/models/tiny.gguf"
 def send(folder: Path, to: str, **options: Any) -> push.Outcome:
     """Push the image of an OCI layout."""
     image = layout.read_layout(folder)
-    return push.push(image, folder, reference.parse(to), timeouts=TIMEOUTS, **options)
+    return push.push(image, folder, reference.parse(to), push.Sending(timeouts=TIMEOUTS, **options))
 
 
 def refused(folder: Path, to: str, **options: Any) -> str:

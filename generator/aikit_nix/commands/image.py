@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +17,10 @@ from aikit_nix.commands import options
 from aikit_nix.commands.options import INSECURE
 
 if TYPE_CHECKING:
-    from aikit_nix.image.supply import Supply
+    from aikit_nix.image.push import Sending
+    from aikit_nix.registry.reference import Reference
+
+    Send = Callable[[Reference], tuple[str, list[str]]]
 
 FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
@@ -53,71 +57,70 @@ def push(
     the Nix store, from its file beside the aikitfile, or straight from its origin. Logins are those of docker and podman.
     """
     from aikit_nix.base.errors import AikitError, Diagnostic
-    from aikit_nix.image import find, supply
-    from aikit_nix.image import push as pushing
+    from aikit_nix.image import supply
+    from aikit_nix.image.push import Sending
     from aikit_nix.registry import reference
 
-    how: dict[str, Any] = {"insecure": insecure, "chunk": chunk << 20, "jobs": jobs}
     with supply.opened(flake) as models:
+        how = Sending(models, mount_from, insecure, chunk << 20, jobs)
         if modelpack:
-            return _push_models(references, flake, models, **how)
-        models.learn(reference.parse(references[0]), **how)
-        how |= {"elsewhere": models, "mount_from": mount_from}
-        if all_systems:
-            return _push_index(references, flake, **how)
-        found = find.layout_of(flake)
-        tag = found.image.name.rpartition(":")[2] or "latest"
+            tag, send = _models(flake, how)
+        else:
+            models.learn(reference.parse(references[0]), how)
+            tag, send = (_index if all_systems else _image)(flake, how)
         targets = [reference.parse(text, tag) for text in references]
         problems: list[Diagnostic] = []
         for target in targets:
             try:
-                done = pushing.push(found.image, found.folder, target, **how)
+                digest, said = send(target)
             except AikitError as failed:
                 problems += failed.diagnostics
                 continue
-            console.say(str(done), err=True)
-            console.show(f"{done.reference}@{done.digest}")
+            console.say(*said, err=True)
+            console.show(f"{target.name}@{digest}")
     if problems:
         raise AikitError(*problems)
-    return None
 
 
-def _push_index(references: tuple[str, ...], flake: str, **options: Any) -> None:
+def _image(flake: str, how: Sending) -> tuple[str, Send]:
+    """The usual tag of what is sent, and what sends it: that gives its digest, and what was done."""
+    from aikit_nix.image import find
+    from aikit_nix.image.push import push
+
+    found = find.layout_of(flake)
+
+    def send(target: Reference) -> tuple[str, list[str]]:
+        done = push(found.image, found.folder, target, how)
+        return done.digest, [str(done)]
+
+    return found.image.tag, send
+
+
+def _index(flake: str, how: Sending) -> tuple[str, Send]:
     from aikit_nix.flakes import materials
-    from aikit_nix.image import index
-    from aikit_nix.image.find import Layout, build
-    from aikit_nix.image.layout import read_layout
-    from aikit_nix.registry import reference
+    from aikit_nix.image import find, index
 
     systems = sorted(materials.read(Path(flake)).plan.systems)
-    folders = [build(flake, f"packages.{system}.manifest") for system in systems]
-    images = [Layout(read_layout(folder), folder) for folder in folders]
-    tag = images[0].image.name.rpartition(":")[2] or "latest"
-    for text in references:
-        target = reference.parse(text, tag)
-        digest, done = index.push(images, target, **options)
-        for system, each in zip(systems, done, strict=True):
-            console.say(f"{system}: {each}", err=True)
-        console.show(f"{target.name}@{digest}")
+    images = [find.layout_of(flake, f"packages.{system}.manifest") for system in systems]
+
+    def send(target: Reference) -> tuple[str, list[str]]:
+        digest, done = index.push(images, target, how)
+        return digest, [f"{system}: {each}" for system, each in zip(systems, done, strict=True)]
+
+    return images[0].image.tag, send
 
 
-def _push_models(
-    references: tuple[str, ...], flake: str, models: Supply, insecure: bool | None, chunk: int, jobs: int
-) -> None:
+def _models(flake: str, how: Sending) -> tuple[str, Send]:
     from aikit_nix.flakes import materials
-    from aikit_nix.http.client import Client
     from aikit_nix.image import modelpack
-    from aikit_nix.registry import reference
-    from aikit_nix.registry.client import Repository
 
     found = materials.read(Path(flake))
-    with Client() as client:
-        for text in references:
-            target = reference.parse(text)
-            repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
-            digest, sent = modelpack.push(found, repository, target.reference, models, chunk=chunk, jobs=jobs)
-            console.say(f"{console.size(sent)} sent", err=True)
-            console.show(f"{target.name}@{digest}")
+
+    def send(target: Reference) -> tuple[str, list[str]]:
+        digest, sent = modelpack.push(found, target, how)
+        return digest, [f"{console.size(sent)} sent"]
+
+    return "latest", send
 
 
 @click.command()
@@ -145,8 +148,7 @@ def load(flake: str, program: str | None) -> None:
     loading.load(image, stream, engine)
     console.say(f"loaded {image.name} into {engine.program}")
     if engine.gpu:
-        gpu = image.labels.get("aikit-nix.runtime") == "cuda"
-        console.say(f"next: {shlex.join(engine.run(image.name, 8080, (), gpu=gpu))}")
+        console.say(f"next: {shlex.join(engine.run(image.name, 8080, (), gpu=image.wants_gpu))}")
 
 
 @click.command()

@@ -24,11 +24,11 @@ class Layout:
     folder: Path
 
 
-def layout_of(text: str) -> Layout:
-    """The image of an OCI layout or of a flake, which is built without its models. Raises AikitError."""
+def layout_of(text: str, output: str = "manifest") -> Layout:
+    """The image of an OCI layout or of a flake, an output of which is built without its models. Raises AikitError."""
     folder = Path(text)
     if not layout.is_layout(folder):
-        folder = build(text, "manifest")
+        folder = build(text, output)
     return Layout(layout.read_layout(folder), folder)
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from aikit_nix.base.errors import error
-from aikit_nix.http.client import Client
 from aikit_nix.image import layout
 from aikit_nix.image import push as pushing
 from aikit_nix.image.find import Layout
-from aikit_nix.image.push import Outcome
+from aikit_nix.image.push import Outcome, Sending
 from aikit_nix.registry import artifact
-from aikit_nix.registry.client import INDEX, Repository
+from aikit_nix.registry.client import INDEX
 from aikit_nix.registry.reference import Reference
 
 
@@ -39,19 +38,16 @@ def _entry(found: Layout) -> dict[str, Any]:
     }
 
 
-def push(
-    images: Sequence[Layout], target: Reference, *, insecure: bool | None = None, **options: Any
-) -> tuple[str, list[Outcome]]:
+def push(images: Sequence[Layout], target: Reference, how: Sending) -> tuple[str, list[Outcome]]:
     """Push every image by its digest, then the index under the tag; its digest, and what was done for each image.
 
-    `options` are those of `push.push`. Raises AikitError; the tag is as it was then.
+    Raises AikitError; the tag is as it was then.
     """
     index = make(images)
     done = []
     for each in images:
         by_digest = replace(target, reference=str(each.image.digest))
-        done.append(pushing.push(each.image, each.folder, by_digest, insecure=insecure, **options))
-    with Client() as client:
-        repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
+        done.append(pushing.push(each.image, each.folder, by_digest, how))
+    with how.into(target) as (repository, _):
         digest = repository.put_manifest(target.reference, INDEX[0], index)
     return digest, done

@@ -99,6 +99,16 @@ class Image:
         return short(self.names[0]) if self.names else ""
 
     @property
+    def tag(self) -> str:
+        """The tag of that name; `latest` where it has none."""
+        return self.name.rpartition(":")[2] or "latest"
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether its server is compiled for a GPU of NVIDIA's."""
+        return self.labels.get("aikit-nix.runtime") == "cuda"
+
+    @property
     def size(self) -> int:
         """The bytes of all layers, as they are stored."""
         return sum(layer.size for layer in {layer.digest: layer for layer in self.layers}.values())

@@ -15,12 +15,10 @@ from typing import Any
 from aikit_nix.base.errors import error
 from aikit_nix.flakes.materials import Materials, ModelMaterial
 from aikit_nix.image import layout
-from aikit_nix.image import push as pushing
-from aikit_nix.image.push import Elsewhere
+from aikit_nix.image.push import Elsewhere, Sending, bring
 from aikit_nix.registry import artifact
 from aikit_nix.registry.blob import Blob, Part
-from aikit_nix.registry.client import Repository
-from aikit_nix.registry.upload import CHUNK
+from aikit_nix.registry.reference import Reference
 from aikit_nix.sources import MODELS
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
@@ -61,19 +59,13 @@ def make(materials: Materials, elsewhere: Elsewhere | None = None) -> Pack:
     return Pack(artifact.encode(manifest), config, blobs)
 
 
-def push(
-    materials: Materials,
-    repository: Repository,
-    reference: str,
-    elsewhere: Elsewhere | None = None,
-    *,
-    chunk: int = CHUNK,
-    jobs: int = 4,
-) -> tuple[str, int]:
-    """Bring the models into a repository; the manifest's digest and the bytes that were sent. Raises AikitError."""
-    pack = make(materials, elsewhere)
-    sent = pushing.bring(repository, [pack.config, *pack.models], elsewhere, chunk=chunk, jobs=jobs)
-    return repository.put_manifest(reference, layout.MANIFEST, pack.manifest), sent
+def push(materials: Materials, target: Reference, how: Sending) -> tuple[str, int]:
+    """Bring the models to where `target` says; the manifest's digest and the bytes that were sent. Raises AikitError."""
+    pack = make(materials, how.elsewhere)
+    with how.into(target) as (repository, pool):
+        _, sent = bring(repository, [pack.config, *pack.models], pool, how.chunk)
+        digest = repository.put_manifest(target.reference, layout.MANIFEST, pack.manifest)
+    return digest, sum(blob.size for blob in sent)
 
 
 def _blob(model: ModelMaterial, elsewhere: Elsewhere | None) -> Blob:

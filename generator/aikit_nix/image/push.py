@@ -45,10 +45,49 @@ class Elsewhere(Protocol):
 
 
 @dataclass(frozen=True)
+class Sending:
+    """How blobs are sent: models that the Nix store lacks come from `elsewhere`, if they do.
+
+    `mount_from` are other repositories of the registry that may have some of them; those that were pushed to from this
+    machine are known. `insecure` is as for Repository, `chunk` in bytes, `jobs` are uploads at a time.
+    """
+
+    elsewhere: Elsewhere | None = None
+    mount_from: Sequence[str] = ()
+    insecure: bool | None = None
+    chunk: int = CHUNK
+    jobs: int = 4
+    timeouts: Timeouts | None = None
+
+    @contextmanager
+    def into(self, target: Reference, sources: Sequence[str] = ()) -> Iterator[tuple[Repository, ThreadPoolExecutor]]:
+        """The repository, which may mount from others, and threads that give up at once on a failure or Ctrl-C."""
+        with Client(self.timeouts) as client:
+            repository = Repository(
+                client,
+                target.registry,
+                target.repository,
+                actions="pull,push",
+                insecure=self.insecure,
+                sources=sources,
+            )
+            pool = ThreadPoolExecutor(max(1, self.jobs))
+            try:
+                repository.login()
+                yield repository, pool
+            except BaseException:
+                client.abort()
+                if self.elsewhere:
+                    self.elsewhere.abort()
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a push did. `sent` are bytes, the others numbers of blobs."""
 
-    reference: str
     digest: str
     there: int
     mounted: int
@@ -109,23 +148,8 @@ def model_blob(path: str, content: Path | Part, digest: str = "") -> Blob:
         raise error(f"{path} ({file}) cannot be read: {bad}", code="unreadable") from None
 
 
-def push(
-    image: Image,
-    folder: Path,
-    target: Reference,
-    *,
-    elsewhere: Elsewhere | None = None,
-    mount_from: Sequence[str] = (),
-    insecure: bool | None = None,
-    chunk: int = CHUNK,
-    jobs: int = 4,
-    timeouts: Timeouts | None = None,
-) -> Outcome:
-    """Bring an image, whose layout is in `folder`, to where `target` says. Raises AikitError; nothing is published then.
-
-    `mount_from` are other repositories of the registry that may have some of it; those that were pushed to from this
-    machine are known. `chunk` is in bytes, `jobs` are uploads at a time.
-    """
+def push(image: Image, folder: Path, target: Reference, how: Sending) -> Outcome:
+    """Bring an image, whose layout is in `folder`, to where `target` says. Raises AikitError; nothing is published then."""
     if image.digest is None:
         raise error("a docker-archive has no manifest to push: push its OCI layout", code="image")
     if target.reference.startswith("sha256:") and target.reference != image.digest:
@@ -134,19 +158,14 @@ def push(
     hashes = image.models()
     layers = [(layer.model, LayerPin(layer.digest, layer.size)) for layer in image.layers if layer.model]
     seen.check([(path, Pin(hashes[path], layer=layer)) for path, layer in layers if path in hashes], image.name)
-    wanted = blobs(image, folder, elsewhere)
-    sources = _sources(target, {blob.digest for blob in wanted}, mount_from)
-    with Client(timeouts) as client, threads(jobs, client, elsewhere) as pool:
-        repository = Repository(
-            client, target.registry, target.repository, actions="pull,push", insecure=insecure, sources=list(sources)
-        )
-        repository.login()
-        lacking, missing = _bring(repository, wanted, sources, pool, chunk)
+    wanted = blobs(image, folder, how.elsewhere)
+    sources = _sources(target, {blob.digest for blob in wanted}, how.mount_from)
+    with how.into(target, list(sources)) as (repository, pool):
+        lacking, missing = bring(repository, wanted, pool, how.chunk, sources)
         media_type = json.loads(image.manifest).get("mediaType", layout.MANIFEST)
         digest = repository.put_manifest(target.reference, str(media_type), image.manifest)
     _remember(target, [blob.digest for blob in wanted])
     return Outcome(
-        target.name,
         digest,
         len(wanted) - len(lacking),
         len(lacking) - len(missing),
@@ -155,43 +174,24 @@ def push(
     )
 
 
-@contextmanager
-def threads(jobs: int, *readers: Client | Elsewhere | None) -> Iterator[ThreadPoolExecutor]:
-    """A pool whose threads give up at once when something fails, or after Ctrl-C."""
-    pool = ThreadPoolExecutor(max(1, jobs))
-    try:
-        yield pool
-    except BaseException:
-        for reader in readers:
-            if reader:
-                reader.abort()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def bring(repository: Repository, wanted: Iterable[Blob], elsewhere: Elsewhere | None, *, chunk: int, jobs: int) -> int:
-    """Bring blobs into a repository; the bytes that were sent, which are only those of what it lacked. Raises AikitError."""
-    each = list({blob.digest: blob for blob in wanted}.values())  # two models may be the same file
-    with threads(jobs, repository.client, elsewhere) as pool:
-        repository.login()
-        return sum(blob.size for blob in _bring(repository, each, {}, pool, chunk)[1])
-
-
-def _bring(
+def bring(
     repository: Repository,
-    wanted: Sequence[Blob],
-    sources: Mapping[str, set[str] | None],
+    wanted: Iterable[Blob],
     pool: ThreadPoolExecutor,
     chunk: int,
+    sources: Mapping[str, set[str] | None] = MappingProxyType({}),
 ) -> tuple[list[Blob], list[Blob]]:
-    """The blobs that the repository lacked, and of them those that no other repository had, which were sent."""
+    """Bring blobs into a repository: those that it lacked, and of them those that no other repository had, which were sent.
+
+    `sources` are the other repositories, with the digests that each has where that is known. Raises AikitError.
+    """
+    wanted = list({blob.digest: blob for blob in wanted}.values())  # two models may be the same file
     there = pool.map(lambda blob: repository.has(blob.digest, blob.size), wanted)
     lacking = [blob for blob, is_there in zip(wanted, there, strict=True) if not is_there]
     begun = dict(_mounted(repository, lacking, sources, pool))
     missing = [blob for blob in lacking if blob.digest not in begun or begun[blob.digest]]
     _require(missing, begun, repository)
-    send(repository, missing, pool, chunk=chunk, begun=begun)
+    send(repository, missing, pool, chunk, begun)
     return lacking, missing
 
 
@@ -241,8 +241,7 @@ def send(
     repository: Repository,
     missing: Sequence[Blob],
     pool: ThreadPoolExecutor,
-    *,
-    chunk: int = CHUNK,
+    chunk: int,
     begun: Mapping[str, Upload | None] = MappingProxyType({}),
 ) -> list[str]:
     """Send blobs, several at a time; their digests. `begun` are uploads by digest. Raises AikitError, after the first failure."""

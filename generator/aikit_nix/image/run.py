@@ -112,8 +112,7 @@ def _in_engine(
         load.load(image, find.stream_of(source)[1], engine)
     with _listen(port) as listener:
         port = listener.getsockname()[1]  # it is free
-    gpu = image.labels.get("aikit-nix.runtime") == "cuda"
-    argv = engine.run(image.name, port, arguments, gpu=gpu)
+    argv = engine.run(image.name, port, arguments, gpu=image.wants_gpu)
     with process.start(argv, stdout=log, stderr=log, own_group=True) as running:
         try:
             yield Server(f"http://127.0.0.1:{port}", running)
@@ -127,7 +126,7 @@ def _in_bubblewrap(
 ) -> Iterator[Server]:
     if problem := sandbox.missing():
         raise error(f"{problem}; {containers.none_works(_ENGINES)}", code="no-engine")
-    if found.image.labels.get("aikit-nix.runtime") == "cuda":
+    if found.image.wants_gpu:
         console.say("bubblewrap gives the server no GPU: it runs on the processor", err=True)
     with _listen(port) as listener:
         models = rootfs.make(found.image, found.folder, scratch / "root")

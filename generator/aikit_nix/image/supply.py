@@ -19,14 +19,13 @@ from aikit_nix.flakes import folder, generate
 from aikit_nix.flakes.choices import Choices
 from aikit_nix.http.client import Client
 from aikit_nix.image import push
+from aikit_nix.image.push import Sending
 from aikit_nix.models import fetch, locking, seen
 from aikit_nix.models import project as projects
 from aikit_nix.models.origin import OriginReader
 from aikit_nix.models.project import Project
 from aikit_nix.models.remote import Remote, layer_of
-from aikit_nix.registry.client import Repository
 from aikit_nix.registry.reference import Reference
-from aikit_nix.registry.upload import CHUNK
 from aikit_nix.sources import judge
 
 
@@ -66,7 +65,7 @@ class Supply:
         """See `push.Elsewhere`."""
         self._client.abort()
 
-    def learn(self, target: Reference, *, insecure: bool | None = None, chunk: int = CHUNK, jobs: int = 4) -> None:
+    def learn(self, target: Reference, how: Sending) -> None:
         """Send the models whose layer the lock does not know into a repository; then complete the lock and the flake.
 
         Raises AikitError.
@@ -91,11 +90,9 @@ class Supply:
             for path, (model, pin) in unknown.items()
             if path not in found and (origin := self._origin(model, pin))
         }
-        with Client() as client, push.threads(jobs, client, self) as pool:
-            repository = Repository(client, target.registry, target.repository, actions="pull,push", insecure=insecure)
-            repository.login()
+        with how.into(target) as (repository, pool):
             blobs = [push.model_blob(path, origin) for path, origin in origins.items()]
-            digests = push.send(repository, blobs, pool, chunk=chunk)
+            digests = push.send(repository, blobs, pool, how.chunk)
         for (path, origin), digest in zip(origins.items(), digests, strict=True):
             model, pin = unknown[path]
             known = replace(origin.digests(), layer=digest.removeprefix("sha256:"))
