@@ -64,7 +64,7 @@ def test_no_room_is_said_before_anything_is_fetched(server: FileServer, tmp_path
     message = problem(one(server, tmp_path), replace(one(server, tmp_path), size=1 << 60))
     assert "are to come: make room" in message
     assert server.requests == []
-    server.failures["/m"] = [Failure(length=1 << 60)]
+    server.failures["/m"] = [Failure(length=1 << 59)]
     assert "are to come: make room" in problem(one(server, tmp_path / "new/folder"))
 
 

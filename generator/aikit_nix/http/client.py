@@ -292,6 +292,15 @@ class Stream:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
+    def place(self) -> tuple[int | None, int | None]:
+        """Where in its file the body begins, and how long the file is, in bytes; None for what no number says."""
+        if self.status == 206:
+            part = r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)"
+            said = re.fullmatch(part, self.headers.get("Content-Range", "").strip())
+            return (int(said[1]), None if said[2] == "*" else int(said[2])) if said else (None, None)
+        length = self.headers.get("Content-Length", "")
+        return 0, int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
+
     def blocks(self, slowest: int, window: float) -> Iterator[bytes]:
         """The body in pieces as they come. It breaks off (SLOW) when fewer than `slowest` bytes came in `window` s."""
         self._deadline.until(window)

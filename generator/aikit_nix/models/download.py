@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -251,23 +251,20 @@ class _Transfer:
 
     def _continues(self, answer: Stream, at: int) -> bool:
         """Whether an answer is the rest of the file from a byte on."""
-        said = re.fullmatch(
-            r"bytes ([0-9]{1,19})-[0-9]+/([0-9]{1,19}|\*)", answer.headers.get("Content-Range", "").strip()
-        )
-        if answer.status != 206 or not said or int(said[1]) != at:
+        begins, size = answer.place()
+        if answer.status != 206 or begins != at:
             return False
-        if said[2] != "*":
+        if size is not None:
             if self._total is None:
-                self._total = int(said[2])
-            if int(said[2]) != self._total:
+                self._total = size
+            if size != self._total:
                 return False
         said_now = validator(answer.headers)
         return not (self._validator and said_now and said_now != self._validator)
 
     def _begin(self, answer: Stream, partial: Partial) -> None:
         """The file comes from its first byte on."""
-        length = answer.headers.get("Content-Length", "")
-        stated = int(length) if re.fullmatch(r"[0-9]{1,19}", length) else None
+        _, stated = answer.place()
         expected = self._download.size
         if expected is not None and stated not in (None, expected):
             message = f"{self._where()} has {stated:,} bytes, and must have {expected:,}: it is another file"
@@ -283,30 +280,15 @@ class _Transfer:
 
     def _receive_blocks(self, answer: Stream, partial: Partial) -> None:
         most = self._pace.limit if self._total is None else self._total
-        waiting: list[bytes] = []
-        size = 0
-        try:
-            for block in answer.blocks(self._pace.slowest, self._pace.window):
-                waiting.append(block)
-                size += len(block)
-                if partial.size + size > most:
-                    waiting.clear()
-                    partial.discard()
-                    raise HttpError(Trouble.TOO_LONG, f"{self._where()} sends more than {most:,} bytes: thrown away")
-                if size >= BLOCK:
-                    self._keep(waiting, partial)
-                    size = 0
-                if self._cancelled.is_set():
-                    raise HttpError(Trouble.INTERRUPTED, "interrupted")
-        finally:
-            self._keep(waiting, partial)
-
-    def _keep(self, waiting: list[bytes], partial: Partial) -> None:
-        if block := b"".join(waiting):
-            waiting.clear()
+        for block in gathered(answer.blocks(self._pace.slowest, self._pace.window)):
+            if partial.size + len(block) > most:
+                partial.discard()
+                raise HttpError(Trouble.TOO_LONG, f"{self._where()} sends more than {most:,} bytes: thrown away")
             partial.append(block)
             self._take(block)
             self._bar.advance(len(block))
+            if self._cancelled.is_set():
+                raise HttpError(Trouble.INTERRUPTED, "interrupted")
 
     def _take(self, block: bytes) -> None:
         if self._hasher:
@@ -373,6 +355,25 @@ class _Transfer:
 
     def _where(self) -> str:
         return blank(self._download.url)
+
+
+def gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Small pieces as blocks; what came before a connection broke is given too."""
+    waiting: list[bytes] = []
+    size = 0
+    try:
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= BLOCK:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+    except HttpError:
+        if waiting:
+            yield b"".join(waiting)
+        raise
+    if waiting:
+        yield b"".join(waiting)
 
 
 def validator(headers: Mapping[str, str]) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.base.hashing import BLOCK, Digests, Hasher
+from aikit_nix.base.hashing import Digests, Hasher
 from aikit_nix.base.redact import blank
 from aikit_nix.http.client import Client, HttpError, Stream, Trouble
-from aikit_nix.models.download import RENEWALS, Download, Pace
+from aikit_nix.models.download import RENEWALS, Download, Pace, gathered
 
 
 class OriginReader:
@@ -70,7 +69,7 @@ class OriginReader:
         while at < self.size:
             try:
                 with self._client.stream(self._download.url, headers=self._request(at)) as answer:
-                    for block in _gathered(self._wanted(answer, at)):
+                    for block in gathered(self._wanted(answer, at)):
                         at += len(block)
                         yield block
                 if at < self.size:
@@ -98,14 +97,11 @@ class OriginReader:
 
     def _wanted(self, answer: Stream, at: int) -> Iterator[bytes]:
         """What follows `at` of an answer, to the file's end. Raises HttpError, and AikitError where it is another file."""
-        begins, length = 0, answer.headers.get("Content-Length", "")
-        if answer.status == 206:
-            said = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", answer.headers.get("Content-Range", ""))
-            begins, length = (int(said[1]), said[2]) if said else (-1, "")
-            if begins != at:
-                raise HttpError(Trouble.INTERRUPTED, f"{self._where} gives another part than was asked for", again=True)
-        if length.isdecimal() and int(length) != self.size:
-            raise self._refused(f"has {int(length):,} bytes, and must have {self.size:,}: it is another file")
+        begins, size = answer.place()
+        if begins is None or (answer.status == 206 and begins != at):
+            raise HttpError(Trouble.INTERRUPTED, f"{self._where} gives another part than was asked for", again=True)
+        if size not in (None, self.size):
+            raise self._refused(f"has {size:,} bytes, and must have {self.size:,}: it is another file")
         for block in answer.blocks(self._pace.slowest, self._pace.window):
             wanted = block[max(at - begins, 0) :]  # a server that knows no ranges begins at the beginning
             begins += len(block)
@@ -126,22 +122,3 @@ class OriginReader:
     @property
     def _where(self) -> str:
         return blank(self._download.url)
-
-
-def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Small pieces as blocks; what came before a connection broke is given too."""
-    waiting: list[bytes] = []
-    size = 0
-    try:
-        for piece in pieces:
-            waiting.append(piece)
-            size += len(piece)
-            if size >= BLOCK:
-                yield b"".join(waiting)
-                waiting, size = [], 0
-    except HttpError:
-        if waiting:
-            yield b"".join(waiting)
-        raise
-    if waiting:
-        yield b"".join(waiting)

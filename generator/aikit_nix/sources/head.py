@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from aikit_nix.sources import judge
 
 if TYPE_CHECKING:
-    from aikit_nix.http.client import Client, Stream
+    from aikit_nix.http.client import Client
     from aikit_nix.sources import gguf
 
 # The chat template stands behind the vocabulary: 5 to 10 MB into today's files, 16 MB with the largest vocabularies.
@@ -38,19 +37,12 @@ def read(
 ) -> Head:
     """Ask for a file's first bytes, and hang up where its header ends. Raises HttpError."""
     with client.stream(url, headers={**headers, "Range": f"bytes=0-{most - 1}"}) as answer:
-        size = _size(answer)
+        _, size = answer.place()
         content = _Bytes(answer.blocks(*_PACE), most)
         try:
             return Head(size, judge.look(content, name, size, is_gguf=is_gguf))
         except judge.UnfitError as bad:
             return Head(size, None, None if content.is_at_limit else bad)
-
-
-def _size(answer: Stream) -> int | None:
-    said = answer.headers.get("Content-Length", "")
-    if answer.status == 206:
-        said = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(said) if re.fullmatch(r"[0-9]{1,16}", said) else None
 
 
 class _Bytes:
