@@ -101,10 +101,11 @@ def test_a_text_for_people_says_no_licence_to_machines(tmp_path: Path) -> None:
         b"!<arch>\nshort",
         b"!<arch>\n" + b"control.tar.xz  " + b" " * 32 + b"x" * 10 + b"`\n",
         b"!<arch>\n" + f"{'control.tar.xz':16}{'':32}{-5:<10}`\n".encode(),
+        b"!<arch>\n" + f"{'debian-binary':16}{'':32}{-60:<10}`\n".encode(),
         b"!<arch>\n" + f"{'control.tar.xz':16}{'':32}{10**9:<10}`\n".encode() + CONTROL[:50],
         b"!<arch>\n" + f"{'control.tar.xz':16}{'':32}{4:<10}`\n".encode() + b"none",
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_of_a_damaged_package_nothing_is_said(tmp_path: Path, content: bytes) -> None:
     assert terms.of(stored(tmp_path, "damaged", content), {}) == Terms()

@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO
 
 from aikit_nix.base import files, tar
 from aikit_nix.debian.index import Package, stanzas
@@ -27,9 +27,17 @@ _SPDX = {
     "zlib": "Zlib",
     "BSD-2-clause": "BSD-2-Clause",
     "BSD-3-clause": "BSD-3-Clause",
-    **{f"{name}-{number}": f"{name}-{full}-only" for name, number, full in (("GPL", "2", "2.0"), ("GPL", "3", "3.0"), ("LGPL", "2.1", "2.1"), ("LGPL", "3", "3.0"))},
-    **{f"{name}-{number}+": f"{name}-{full}-or-later" for name, number, full in (("GPL", "1", "1.0"), ("GPL", "2", "2.0"), ("GPL", "3", "3.0"), ("LGPL", "2", "2.0"), ("LGPL", "2.1", "2.1"), ("LGPL", "3", "3.0"))},
-}  # fmt: skip
+    "GPL-2": "GPL-2.0-only",
+    "GPL-3": "GPL-3.0-only",
+    "LGPL-2.1": "LGPL-2.1-only",
+    "LGPL-3": "LGPL-3.0-only",
+    "GPL-1+": "GPL-1.0-or-later",
+    "GPL-2+": "GPL-2.0-or-later",
+    "GPL-3+": "GPL-3.0-or-later",
+    "LGPL-2+": "LGPL-2.0-or-later",
+    "LGPL-2.1+": "LGPL-2.1-or-later",
+    "LGPL-3+": "LGPL-3.0-or-later",
+}
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,10 @@ def _members(package: Package, part: str) -> Iterator[tuple[str, bytes]]:
             raise ValueError("it is no .deb")
         while head := stream.read(_AR_HEAD):
             size = int(head[48:58])
+            if size < 0:
+                raise ValueError("it has a part of less than nothing")
             if head[:16].decode(errors="replace").startswith(part):
-                yield from _files(tar.unpacked(cast("IO[bytes]", _Part(stream, size))))
+                yield from _files(tar.unpacked(io.BytesIO(stream.read(min(size, MOST_BYTES)))))
                 return
             stream.seek(size + size % 2, io.SEEK_CUR)
 
@@ -113,31 +123,3 @@ def _licenses(text: str) -> Iterator[str]:
             for name in re.split(r",? (?:and|or) |, ", each.get("license", "").partition("\n")[0]):
                 if name.strip():
                     yield _SPDX.get(name.strip(), name.strip())
-
-
-class _Part(io.RawIOBase):
-    """A part of a file, from where it stands, as a file of its own."""
-
-    def __init__(self, stream: IO[bytes], size: int) -> None:
-        self._stream, self._start, self._size, self._at = stream, stream.tell(), size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast("bytearray", buffer))
-        self._stream.seek(self._start + self._at)
-        block = self._stream.read(max(0, min(len(view), self._size - self._at)))
-        view[: len(block)] = block
-        self._at += len(block)
-        return len(block)
