@@ -58,7 +58,7 @@ def unprintable(text: str) -> str | None:
 
 
 def file_name(file: str) -> str:
-    """The base name of a file in the image. Raises RefusedError where no file can be called so."""
+    """The base name of a file in the image. Raises RefusedError where no file can be called so, or is one of so many."""
     if file in ("", ".", "..") or "/" in file:
         raise RefusedError(f"names no file: `{file}` is a folder")
     if bad := unprintable(file):
@@ -67,6 +67,7 @@ def file_name(file: str) -> str:
         raise RefusedError(f"has a file name that begins with `{WHITE_OUT}`, by which layers remove files")
     if len(file.encode()) > _NAME_MAX:
         raise RefusedError(f"has a file name of more than {_NAME_MAX} bytes")
+    shards(first_shard(file))
     return file
 
 

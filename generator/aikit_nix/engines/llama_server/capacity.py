@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 from aikit_nix.aikitfile.types import Aikitfile
@@ -13,13 +12,13 @@ from aikit_nix.engines.llama_server.settings import DEFAULT_BATCH, DEFAULT_CONTE
 from aikit_nix.engines.llama_server.translation import ServedModel
 from aikit_nix.engines.memory import MIB, Memory
 from aikit_nix.sources.gguf import Facts
+from aikit_nix.sources.names import shards
 
 # Of several models llama-server keeps so many loaded (--models-max).
 _LOADED = 4
 _STEP = 256 * MIB  # what a limit is a multiple of
 _UNKNOWN_CACHE = 256 * MIB
 _FILES = ("mmproj", "spec-draft-model")
-_SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf")
 
 
 def environment(cache: int) -> Mapping[str, str]:
@@ -89,9 +88,7 @@ def _files(
 ) -> list[tuple[int | None, Facts | None]]:
     """The model, its other shards, and what is loaded beside it, as memory.use takes them."""
     options = dict(model.options)
-    paths = [options["model"] or ""]
-    if shard := _SHARD.fullmatch(paths[0]):
-        paths += [f"{shard[1]}-{number:05}-of-{shard[2]}.gguf" for number in range(2, int(shard[2]) + 1)]
+    paths = shards(options["model"] or "")
     paths += [path for option in _FILES if (path := options.get(option))]
     paths += [each.rpartition(":")[0] for each in (options.get("lora-scaled") or "").split(",") if each]
     return [(sizes.get(path), headers.get(path)) for path in paths]
