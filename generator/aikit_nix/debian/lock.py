@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aikit_nix.base import data
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.base.files import read_bounded
+from aikit_nix.base.files import read_bounded, write_atomic
 from aikit_nix.base.targets import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -182,8 +182,6 @@ class DebianLock:
 
     def write(self, file: Path) -> None:
         """All or nothing. Raises AikitError."""
-        from aikit_nix.base.files import write_atomic
-
         write_atomic(file, self.to_json().encode(), 0o644)
 
 
@@ -270,11 +268,8 @@ def _snapshot(date: datetime) -> str:
 
 def needed(lock: DebianLock, system: str, runtime: str, builder: str = "x86_64-linux") -> set[Package]:
     """What a build of a runtime's image for a Nix system downloads: the image's packages and the tools."""
-    tools = lock.architectures[ARCHITECTURES[builder]]
-    return {
-        *lock.architectures[ARCHITECTURES[system]].image(runtime),
-        *(tools.packages[name] for name in tools.tools),
-    }
+    image, tools = (lock.architectures[ARCHITECTURES[each]] for each in (system, builder))
+    return {*image.image(runtime), *tools.builders()}
 
 
 # --- What is still there

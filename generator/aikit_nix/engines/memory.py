@@ -15,17 +15,18 @@ MIB = 1 << 20
 # More than the largest machines have: such a context is a mistake.
 MOST = 4 << 40
 
-# Bytes of a number in the cache; all exact as floats, of which a cache of any size is a multiple.
-_BYTES = {
+# The types of a number in the cache, and its bytes; all exact as floats, of which a cache of any size is a multiple.
+CACHE_TYPES = {
     "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
     "q8_0": 34 / 32,
-    "q5_1": 24 / 32,
-    "q5_0": 22 / 32,
-    "q4_1": 20 / 32,
     "q4_0": 18 / 32,
+    "q4_1": 20 / 32,
     "iq4_nl": 18 / 32,
+    "q5_0": 22 / 32,
+    "q5_1": 24 / 32,
 }
-_F16 = 2.0
 PROGRAM = 32 * MIB  # the server, its libraries and its graphs, without a model
 _TOKEN = 224  # bytes of a token or merge in the tables of a tokenizer
 _PADDING = 256  # the cache's cells are so many, or a multiple
@@ -74,7 +75,7 @@ def use(files: Iterable[tuple[int | None, Facts | None]], settings: Settings) ->
     shape = found[0][1].shape if found and found[0][1] else None
     if shape is None or len(sizes) < len(found):
         return None
-    keys, values = (_BYTES.get(kind, _F16) for kind in (settings.keys, settings.values))
+    keys, values = (CACHE_TYPES.get(kind, CACHE_TYPES["f16"]) for kind in (settings.keys, settings.values))
     cells = _padded(settings.context)
     each = settings.context // settings.slots
     window = settings.slots * _padded(min(each, shape.window + settings.batch))

@@ -137,8 +137,8 @@ def _apply(model: Model, lock: Lock | None, listed: set[str], found: list[Diagno
         yield replace(model, pin=pin)
         return
     own = dict(entry.files)
-    if model.sha256 and model.sha256.value != (own.get(model.path) or entry.files[0][1]).sha256:
-        pinned = (own.get(model.path) or entry.files[0][1]).sha256
+    pinned = (own.get(model.path) or entry.files[0][1]).sha256
+    if model.sha256 and model.sha256.value != pinned:
         found.append(
             Diagnostic(
                 Severity.ERROR,

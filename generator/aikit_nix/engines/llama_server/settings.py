@@ -14,6 +14,7 @@ from enum import Enum
 from aikit_nix.aikitfile.localai_config import MOST_CHARACTERS, ConfigValue
 from aikit_nix.aikitfile.localai_keys import KINDS, Kind
 from aikit_nix.aikitfile.reader import short
+from aikit_nix.engines.memory import CACHE_TYPES
 
 # An option without its dashes, and its value; None for one that takes none.
 Option = tuple[str, str | None]
@@ -230,7 +231,7 @@ _ANYWAY: Mapping[str, tuple[str, ...]] = {
     "parameters.n": ("0", "1"),
     "parameters.encoding_format": ("float",),
 }
-_CACHE_TYPES = "f32 f16 bf16 q8_0 q4_0 q4_1 iq4_nl q5_0 q5_1"
+_CACHE_TYPES = " ".join(CACHE_TYPES)
 # The words that an option takes
 _WORDS: Mapping[str, str] = {
     "cache-type-k": _CACHE_TYPES,

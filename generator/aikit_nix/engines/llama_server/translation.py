@@ -131,8 +131,8 @@ class Translation:
                 f"config {entry.name}: llama-server has no backend `{short(backend.text())}`: use `--engine localai`",
                 backend.at,
             )
-        path = f"/models/{entry.words('parameters.model')}"
-        options = self.file(entry, "parameters.model", "model", entry.values.get("parameters.model"))
+        path = self.file(entry, "parameters.model", entry.values.get("parameters.model"))
+        options: list[Option] = [("model", path)]
         # LocalAI looks at `options` last, and at those that are llama-server's own behind the others
         for key, value in sorted(entry.values.items(), key=lambda each: each[0] == "options"):
             try:
@@ -180,7 +180,7 @@ class Translation:
         elif setting.becomes is Becomes.LOCALAI and not settings.is_done_anyway(value):
             self.lost(entry, key, setting.note or "llama-server has no counterpart", value.at)
         elif setting.becomes is Becomes.FILE:
-            return self.file(entry, key, setting.option, value)
+            return [(setting.option, self.file(entry, key, value))]
         else:
             return settings.options(setting, value)
         return []
@@ -203,13 +203,14 @@ class Translation:
                 found += self.setting(entry, key, replace(item.plain(text), key=key))
         return found + own
 
-    def file(self, entry: ConfigEntry, key: str, option: str, value: ConfigValue | None) -> list[Option]:
+    def file(self, entry: ConfigEntry, key: str, value: ConfigValue | None) -> str:
+        """The path in the image of the model file that a value names."""
         name = value.text() if value else None
         if f"/models/{name}" not in self.paths:
             have = ", ".join(sorted(path.removeprefix("/models/") for path in self.paths)) or "none"
             said = f"`{short(name)}`, which is no model file here" if name else "no model file"
             self.refuse(f"config {entry.name}: {key} names {said} (there are: {have})", value.at if value else entry.at)
-        return [(option, f"/models/{name}")]
+        return f"/models/{name}"
 
     def loras(self, entry: ConfigEntry, adapters: tuple[ConfigValue, ...], scales: str) -> list[Option]:
         """LocalAI takes no scale, and 0, for 1."""
@@ -217,8 +218,8 @@ class Translation:
         numbers = [] if given is None else [given.number()] if scales == "lora_scale" else given.numbers()
         found = []
         for number, adapter in enumerate(adapters):
-            ((_, path),) = self.file(entry, adapter.key, "lora-scaled", adapter)
-            if path and re.search("[,:]", path):
+            path = self.file(entry, adapter.key, adapter)
+            if re.search("[,:]", path):
                 self.refuse(
                     f"config {entry.name}: {adapter.key} has a `,` or `:`, which divides files and scales", adapter.at
                 )
