@@ -20,7 +20,7 @@ from aikit_nix.models.partial import Partial, State, check_space
 
 # An attempt that wins this much is no failed one: what breaks every gigabyte still comes to an end.
 _PROGRESS = 4 << 20
-RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
+_RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,26 @@ def fetch_all(
     return fetched
 
 
+class Credentials:
+    """The headers of a download, and others where they are not taken any more: tokens of registries live for minutes."""
+
+    def __init__(self, download: Download) -> None:
+        self.headers = dict(download.headers)
+        self._renew = download.renew
+        self._renewals: Counter[int] = Counter()  # by the bytes that were there
+
+    def renewed(self, problem: HttpError, at: int) -> bool:
+        """Whether there are others to try, with `at` bytes there; not for ever where nothing is won by them."""
+        if problem.status != 401 or self._renewals[at] >= _RENEWALS:
+            return False
+        self._renewals[at] += 1
+        headers = self._renew(problem, self.headers)
+        if not headers or headers == self.headers:
+            return False
+        self.headers = dict(headers)
+        return True
+
+
 class _Transfer:
     """One download on its way."""
 
@@ -115,12 +135,11 @@ class _Transfer:
         self._pace = pace
         self._bar = bar
         self._cancelled = cancelled
-        self._headers = dict(download.headers)
+        self._credentials = Credentials(download)
         self._total = download.size
         self._validator = ""
         self._hasher: Hasher | None = None
         self._inherited = False  # bytes of an earlier run are in it
-        self._renewals: Counter[int] = Counter()  # of credentials, by the bytes that were there
 
     def run(self, then: Callable[[Fetched], object]) -> Fetched:
         """Raises AikitError that names the download."""
@@ -156,7 +175,7 @@ class _Transfer:
             except HttpError as problem:
                 if self._cancelled.is_set():
                     raise
-                if self._renewed(problem, partial.size):
+                if self._credentials.renewed(problem, partial.size):
                     continue
                 if partial.size >= best + _PROGRESS:
                     best = partial.size
@@ -164,20 +183,6 @@ class _Transfer:
                 backoff.failed(problem)
                 if not self._resumable():
                     self._restart(partial)
-
-    def _renewed(self, problem: HttpError, size: int) -> bool:
-        """Whether there are other credentials to try than those that were not taken: tokens of registries live for minutes.
-
-        Not for ever where nothing is won by them.
-        """
-        if problem.status != 401 or self._renewals[size] >= RENEWALS:
-            return False
-        self._renewals[size] += 1
-        headers = self._download.renew(problem, self._headers)
-        if not headers or headers == self._headers:
-            return False
-        self._headers = dict(headers)
-        return True
 
     def _wait_for_other(self) -> None:
         if self._cancelled.is_set():
@@ -224,7 +229,7 @@ class _Transfer:
 
     def _receive(self, partial: Partial) -> None:
         """One attempt at the rest of the file."""
-        headers = dict(self._headers)
+        headers = dict(self._credentials.headers)
         if partial.size:
             headers["Range"] = f"bytes={partial.size}-"
             if self._validator:

@@ -8,7 +8,7 @@ from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.hashing import Digests, Hasher
 from aikit_nix.base.redact import blank
 from aikit_nix.http.client import Client, HttpError, Stream, Trouble
-from aikit_nix.models.download import RENEWALS, Download, Pace, gathered
+from aikit_nix.models.download import Credentials, Download, Pace, gathered
 
 
 class OriginReader:
@@ -23,7 +23,6 @@ class OriginReader:
         self._download = download
         self._client = client
         self._pace = pace or Pace()
-        self._headers = dict(download.headers)
         self._hasher = Hasher()
         self._hashed = 0  # bytes, from the first on
         self._at = -1
@@ -65,10 +64,11 @@ class OriginReader:
             self._hashed += len(new)
 
     def _from(self, at: int) -> Iterator[bytes]:
-        backoff, best, renewals = self._client.backoff(), at, 0
+        backoff, credentials, best = self._client.backoff(), Credentials(self._download), at
         while at < self.size:
             try:
-                with self._client.stream(self._download.url, headers=self._request(at)) as answer:
+                part = {"Range": f"bytes={at}-"} if at else {}
+                with self._client.stream(self._download.url, headers={**credentials.headers, **part}) as answer:
                     for block in gathered(self._wanted(answer, at)):
                         at += len(block)
                         yield block
@@ -77,12 +77,11 @@ class OriginReader:
                     raise HttpError(Trouble.INTERRUPTED, message, again=True)
             except HttpError as problem:
                 if at > best:
-                    best, renewals = at, 0
+                    best = at
                     backoff.progressed()
                 if problem.status == 416:
                     raise self._refused(f"ends after {at:,} of {self.size:,} bytes: it is another file") from None
-                renewals += problem.status == 401
-                if problem.status == 401 and renewals <= RENEWALS and self._renewed(problem):
+                if credentials.renewed(problem, at):
                     continue
                 try:
                     backoff.failed(problem)
@@ -91,9 +90,6 @@ class OriginReader:
                     raise error(
                         f"{self._download.name}: {problem.message}{hint}", self._download.at, problem.code
                     ) from None
-
-    def _request(self, at: int) -> dict[str, str]:
-        return {**self._headers, **({"Range": f"bytes={at}-"} if at else {})}
 
     def _wanted(self, answer: Stream, at: int) -> Iterator[bytes]:
         """What follows `at` of an answer, to the file's end. Raises HttpError, and AikitError where it is another file."""
@@ -109,12 +105,6 @@ class OriginReader:
                 raise self._refused(f"sends more than {self.size:,} bytes: it is another file")
             if wanted:
                 yield wanted
-
-    def _renewed(self, problem: HttpError) -> bool:
-        headers = self._download.renew(problem, self._headers)
-        changed = bool(headers) and headers != self._headers
-        self._headers = dict(headers) if changed else self._headers
-        return changed
 
     def _refused(self, why: str) -> AikitError:
         return error(f"{self._download.name}: {self._where} {why}", self._download.at, "wrong-file")
