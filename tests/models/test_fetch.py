@@ -13,7 +13,7 @@ from aikit_nix.nix import store
 from support.command import aikit_nix
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
-from support.locks import digest, done, in_store, only_file, write
+from support.locks import digest, done, in_store, only_file, refused, write
 
 
 def written(folder: Path, server: FileServer, sha256: str = "") -> None:
@@ -89,3 +89,12 @@ def test_what_is_no_model_is_refused_at_every_door(
         done(tmp_path, "fetch")
         done(tmp_path, "check")
         (tmp_path / "aikit.lock").unlink()
+
+
+@pytest.mark.usefixtures("nix")
+def test_every_file_that_is_no_model_is_named(tmp_path: Path, hub: HuggingFace) -> None:
+    pages = {f"{name}.gguf": b"<!DOCTYPE html><title>Sign in</title>" + os.urandom(600) for name in "ab"}
+    hub.repository().commit(pages)
+    write(tmp_path, *((name, f"huggingface://ns/repo/{name}.gguf") for name in "ab"))
+    said = refused(tmp_path, "lock")
+    assert [f"`{name}`: {name}.gguf is no" in said for name in "ab"] == [True, True], said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
@@ -70,6 +71,20 @@ class AikitError(Exception):
 def error(message: str, at: Position | None = None, code: str = "error") -> AikitError:
     """An AikitError with one diagnostic."""
     return AikitError(Diagnostic(Severity.ERROR, code, message, at))
+
+
+def collect(calls: Iterable[Callable[[], T]]) -> list[T]:
+    """What each of the calls gives. Raises one AikitError with the diagnostics of all that failed, when all were made."""
+    found: list[T] = []
+    problems: list[Diagnostic] = []
+    for call in calls:
+        try:
+            found.append(call())
+        except AikitError as failed:
+            problems += failed.diagnostics
+    if problems:
+        raise AikitError(*problems)
+    return found
 
 
 class RefusedError(ValueError):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import posixpath
 import re
+from dataclasses import replace
 from typing import assert_never
 from urllib.parse import urlsplit
 
 from aikit_nix import sources
 from aikit_nix.aikitfile.types import Pin
 from aikit_nix.http.proxies import is_loopback
-from aikit_nix.models.entry import Entry
+from aikit_nix.models.entry import Entry, Origin
 from aikit_nix.registry import reference
 from aikit_nix.registry.reference import DIGEST
 from aikit_nix.sources import (
@@ -42,37 +43,36 @@ def require(entry: Entry) -> None:
 
 
 def _require(entry: Entry, source: Source) -> None:
-    said, origin = _origin(source), entry.origin
-    if (origin.kind, origin.repository) != said:
-        named = f"{origin.kind} {origin.repository or ''}".rstrip()
+    said = entry.origin
+    if replace(said, revision=None, license=None, base_models=()) != origin(source):
+        named = f"{said.kind} {said.repository or ''}".rstrip()
         raise ValueError(f"`{entry.name}` comes from {entry.source}, and the origin says {named}")
     wanted = str(getattr(source, "revision", None) or getattr(source, "reference", ""))
-    pattern = {"huggingface": _COMMIT, "oci": DIGEST}.get(origin.kind)
-    if pattern is None and (origin.revision or origin.license or origin.base_models):
+    pattern = {"huggingface": _COMMIT, "oci": DIGEST}.get(said.kind)
+    if pattern is None and (said.revision or said.license or said.base_models):
         raise ValueError(f"the origin of `{entry.name}` can say nothing of a revision, a licence or a base model")
     if pattern and (
-        not pattern.fullmatch(origin.revision or "") or (pattern.fullmatch(wanted) and wanted != origin.revision)
+        not pattern.fullmatch(said.revision or "") or (pattern.fullmatch(wanted) and wanted != said.revision)
     ):
-        raise ValueError(
-            f"`{entry.name}` comes from {entry.source}, and the origin says the revision {origin.revision}"
-        )
+        raise ValueError(f"`{entry.name}` comes from {entry.source}, and the origin says the revision {said.revision}")
     for path, pin in entry.files:
         if not _lands(source, entry.name, path):
             raise ValueError(f"`{entry.name}` comes from {entry.source}, which does not land on {path}")
-        if pin.url != (right := url(source, entry.name, origin.revision or "", path, pin)):
+        if pin.url != (right := _url(source, entry.name, said.revision or "", path, pin)):
             raise ValueError(f"`{entry.name}` comes from {entry.source}: its url is {right or 'none'}, not {pin.url}")
 
 
-def _origin(source: Source) -> tuple[str, str | None]:
+def origin(source: Source) -> Origin:
+    """The origin of a source, as far as the source says it."""
     match source:
         case Local():
-            return "local", None
+            return Origin("local")
         case Web():
-            return "http", None
+            return Origin("http")
         case HubFile() | HubRepository():
-            return "huggingface", source.repo
+            return Origin("huggingface", source.repo)
         case Reference():
-            return "oci", f"{source.registry}/{source.repository}"
+            return Origin("oci", f"{source.registry}/{source.repository}")
         case _:
             assert_never(source)
 
@@ -99,7 +99,7 @@ def _is_shard(path: str, first: str) -> bool:
     )
 
 
-def url(source: Source, name: str, revision: str, path: str, pin: Pin) -> str | None:
+def _url(source: Source, name: str, revision: str, path: str, pin: Pin) -> str | None:
     """Where the file at a path in the image comes from; None for a local one.
 
     An archive of a registry has another digest than the file in it: its own has to stand there.

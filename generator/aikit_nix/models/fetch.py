@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
-from aikit_nix.base.errors import AikitError
+from aikit_nix.base.errors import AikitError, collect
 from aikit_nix.models.remote import Pins, Remote, frame_of, judged, key_of, pin_of
 from aikit_nix.nix import store
 from aikit_nix.sources import HubFile, HubRepository, Reference, head, huggingface, judge, oci
@@ -43,8 +43,9 @@ def learn(remotes: Sequence[Remote], client: Client) -> dict[Remote, Pins]:
 
     origins = Origins(client)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = dict(zip(remotes, pool.map(origins.known, remotes), strict=True))
-    known = {remote: pins for remote, pins in found.items() if pins}
+        futures = [pool.submit(origins.known, remote) for remote in remotes]
+        found = collect(future.result for future in futures)
+    known = {remote: pins for remote, pins in zip(remotes, found, strict=True) if pins}
     return known | bring([remote for remote in remotes if remote not in known], client)
 
 

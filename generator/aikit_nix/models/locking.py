@@ -11,13 +11,14 @@ import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
-from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.models import fetch, project, seen, whole
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, collect, error
+from aikit_nix.models import agreement, fetch, project, seen, whole
 from aikit_nix.models.entry import Entry, Origin
 from aikit_nix.models.lock import Lock
 from aikit_nix.models.lock import read as read_lock
@@ -197,7 +198,11 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path, as
         resolver = _Resolver(listed, described, client, as_is)
         far = {index: model for index, model in enumerate(models) if not model.is_local}
         drafts = _together(far, lambda _, model: resolver.draft(model))
-        here = _local_entries([model for model in models if model.is_local], folder, listed, as_is)
+        here = collect(
+            partial(_named, model, partial(_local, model, folder, listed, as_is=model.name.value in as_is))
+            for model in models
+            if model.is_local
+        )
         pins = fetch.learn([remote for draft in drafts.values() for remote in draft.files], client)
     entries = [
         Entry(
@@ -213,25 +218,23 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path, as
 
 def _together(wanted: Mapping[K, Model], action: Callable[[K, Model], R]) -> dict[K, R]:
     """`action` on each of `wanted`, in threads. Raises AikitError with the trouble of every model."""
-    problems: list[Diagnostic] = []
-    found = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        futures = {key: pool.submit(action, key, model) for key, model in wanted.items()}
-        for key, future in futures.items():
-            model = wanted[key]
-            name = model.name.value
-            try:
-                found[key] = future.result()
-            except RefusedError as refused:
-                problems.append(_problem("source", f"the source of `{name}` {refused}", model))
-            except AikitError as failed:
-                problems += [
-                    each if each.at else replace(each, at=model.source.at, message=f"`{name}`: {each.message}")
-                    for each in failed.diagnostics
-                ]
-    if problems:
-        raise AikitError(*problems)
-    return found
+        futures = [pool.submit(_named, model, partial(action, key, model)) for key, model in wanted.items()]
+        return dict(zip(wanted, collect(future.result for future in futures), strict=True))
+
+
+def _named(model: Model, action: Callable[[], R]) -> R:
+    """What `action` gives; raises AikitError, which says of what model it is."""
+    name, at = model.name.value, model.source.at
+    try:
+        return action()
+    except RefusedError as refused:
+        raise AikitError(_problem("source", f"the source of `{name}` {refused}", model)) from None
+    except AikitError as failed:
+        said = failed.diagnostics
+        raise AikitError(
+            *(each if each.at else replace(each, at=at, message=f"`{name}`: {each.message}") for each in said)
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -254,13 +257,17 @@ class _Resolver:
 
     def _draft(self, model: Model) -> _Draft:
         source: Source = model.source.value
+        origin = agreement.origin(source)
         match source:
             case Web():
-                return _Draft(model, Origin("http"), tuple(self._web(model, source)))
+                return _Draft(model, origin, tuple(self._web(model, source)))
             case HubFile() | HubRepository():
                 repository = self.described[source.repo, source.revision]
-                origin = Origin(
-                    "huggingface", repository.repo, repository.commit, repository.license, repository.base_models
+                origin = replace(
+                    origin,
+                    revision=repository.commit,
+                    license=repository.license,
+                    base_models=repository.base_models,
                 )
                 return _Draft(model, origin, tuple(self._hub(model, source, repository)))
             case Reference():
@@ -268,8 +275,9 @@ class _Resolver:
                 if found.left_out:
                     said = f"{' and '.join(found.left_out)} of {source.name} stay behind, as with AIKit: `config` can say it"
                     console.report([Diagnostic(Severity.NOTE, "left-out", said, model.source.at)])
-                origin = Origin("oci", f"{source.registry}/{source.repository}", found.digest)
-                return _Draft(model, origin, tuple(self._artifact(model, source, found)))
+                return _Draft(
+                    model, replace(origin, revision=found.digest), tuple(self._artifact(model, source, found))
+                )
             case Local():
                 raise AssertionError("local files are hashed, not asked for")
             case _:
@@ -355,29 +363,12 @@ def _sorted(pins: Iterable[tuple[str, Pin]]) -> tuple[tuple[str, Pin], ...]:
     return tuple(sorted(pins, key=lambda each: each[0]))
 
 
-def _local_entries(models: Sequence[Model], folder: Path, listed: set[str], as_is: Collection[str]) -> list[Entry]:
-    """The entries of local models. Raises AikitError with the trouble of every one."""
-    found: list[Entry] = []
-    problems: list[Diagnostic] = []
-    for model in models:
-        try:
-            found.append(_local(model, folder, listed, as_is=model.name.value in as_is))
-        except AikitError as failed:
-            problems += failed.diagnostics
-    if problems:
-        raise AikitError(*problems)
-    return found
-
-
 def _local(model: Model, folder: Path, listed: set[str], *, as_is: bool) -> Entry:
     there = project.local_files(model, folder)
-    try:
-        _completed(model, listed)
-    except RefusedError as refused:
-        raise AikitError(_problem("source", f"the source of `{model.name.value}` {refused}", model)) from None
+    _completed(model, listed)
     pins = _sorted(
         (path, project.hash_local(model, path, file, as_is=as_is))
         for path, file in there
         if path == model.path or path not in listed
     )
-    return Entry(model.name.value, model.source.value.text, Origin("local"), pins)
+    return Entry(model.name.value, model.source.value.text, agreement.origin(model.source.value), pins)
