@@ -337,6 +337,7 @@ let
         links = engineTree.links ++ modelLinks;
       };
       args = plan.entrypoint ++ plan.cmd;
+      inherit (plan) probe;
       env = environment;
     };
   };

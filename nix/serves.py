@@ -1,11 +1,13 @@
 """Start an image's server outside of the image and ask it something: `serves.py SPEC.json OUT`.
 
-The image's root is a folder here, so its absolute paths are moved below it.
+The image's root is a folder here, so its absolute paths are moved below it. Its port is any that is free: without Nix's
+sandbox another server may have the image's own, and would answer in its place.
 """
 
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,11 +17,13 @@ import urllib.request
 from pathlib import Path
 
 READY_SECONDS = 600
-URL = "http://127.0.0.1:8080"
 
 spec_file, out = sys.argv[1:]
 spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
 state = tempfile.mkdtemp()
+with socket.create_server(("127.0.0.1", 0)) as free:
+    address = f"127.0.0.1:{free.getsockname()[1]}"
+URL = f"http://{address}"
 
 
 def moved(text: str) -> str:
@@ -69,8 +73,9 @@ def wait_for_models(server: subprocess.Popen) -> list[str]:
     sys.exit(f"the server was not ready within {READY_SECONDS} s")
 
 
+_, _, option, _ = spec["probe"]  # what tells the server its port
 server = subprocess.Popen(
-    [spec["bin"], *map(moved, spec["args"])],
+    [spec["bin"], *map(moved, spec["args"]), option, address if option == "--address" else address.rpartition(":")[2]],
     env={**os.environ, **{name: moved(value) for name, value in spec["env"].items()}},
     cwd=spec["root"],
 )
