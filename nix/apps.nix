@@ -1,4 +1,4 @@
-# `nix run .#load`, `.#push` and `.#run`, for those who have nothing but Nix: what moves the image is docker, podman or
+# `nix run FLAKE#load`, `#push` and `#run`, for those who have nothing but Nix: what moves the image is docker, podman or
 # skopeo as they are installed here; with nixpkgs, skopeo comes along.
 {
   pkgs,
@@ -59,7 +59,7 @@ in
   # The layers are pushed as they are, uncompressed: what the registry has is not sent again.
   push = app "push" "Push the image to a registry with skopeo" ''
     if [ $# = 0 ]; then
-      echo "usage: nix run .#push -- REGISTRY/NAME:TAG [OPTION OF skopeo copy]..." >&2
+      echo "usage: nix run FLAKE#push -- REGISTRY/NAME:TAG [OPTION OF skopeo copy]..." >&2
       exit 2
     fi
     PATH=$PATH${if pkgs ? skopeo then ":${pkgs.skopeo}/bin" else ""}

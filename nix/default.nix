@@ -39,7 +39,7 @@ let
   packageSet =
     {
       nixpkgs = import ./packages/nixpkgs.nix { inherit nixpkgs plan; };
-      debian = system: runtime: import ./packages/debian { inherit system runtime plan; };
+      debian = system: runtime: import ./packages/debian { inherit system runtime; };
     }
     .${plan.packages};
 

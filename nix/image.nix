@@ -82,11 +82,9 @@ let
 
   # Checks the processor before the server starts, and asks the server whether it is well: there is no shell to do it.
   starter = "/usr/libexec/aikit-nix";
-  runtimes = import ./runtimes.nix;
-  inherit (builtins.fromJSON (builtins.readFile ./targets.json)) architectures;
+  inherit (builtins.fromJSON (builtins.readFile ./targets.json)) architectures processors;
 
-  # What follows from the engine alone: its store paths, and in a last layer the image's fixed files and the engine's own
-  # (licences, package database). No change of a text touches it.
+  # What follows from the engine alone, above its programs: the image's fixed files. No change of a text touches them.
   engineTree = {
     folders = [
       "/models"
@@ -114,7 +112,7 @@ let
           #!${starter} start
           exec ${if engine ? layers then "/usr/bin/${engine.name}" else engine.bin}
           for ${runtime}
-          needs ${builtins.concatStringsSep " " runtimes.${runtime}.processor}
+          needs ${builtins.concatStringsSep " " (processors.${runtime} or [ ])}
           port ${
             builtins.concatStringsSep " " (
               map (builtins.elemAt plan.probe) [
@@ -211,7 +209,7 @@ let
     TMPDIR = "/tmp";
     SSL_CERT_FILE = "/etc/ssl/certs/ca-certificates.crt";
   }
-  // runtimes.${runtime}.env
+  // (import ./runtimes.nix).${runtime}.env
   // engine.env
   // plan.env;
 

@@ -1,13 +1,11 @@
 # What a runtime means, for every engine and package set.
 #
 # instructions  the instruction sets that ggml is compiled for, as its CMake options are named (GGML_AVX …); nothing else
-#               is on. Not for what picks its CPU backend at run time.
+#               is on. Not for what picks its CPU backend at run time, nor for what only Debian has.
 # debian        which of Debian's ready-made backends of ggml are in the image. Debian has the CPU backend once per processor
 #               type: of several ggml takes the best that the processor has, a single one fixes the instruction set.
-# processor     the same in the words of /proc/cpuinfo, where a processor without them must be told so
 # env           what the image's environment says
 let
-  processors = (builtins.fromJSON (builtins.readFile ./targets.json)).processors;
   sse = [ "SSE42" ];
   avx = sse ++ [ "AVX" ];
   avx2 = avx ++ [
@@ -21,21 +19,18 @@ in
 {
   avx = {
     instructions = avx;
-    processor = processors.avx;
     debian = [ "cpu-sandybridge" ];
     env = { };
   };
 
   avx2 = {
     instructions = avx2;
-    processor = processors.avx2;
     debian = [ "cpu-haswell" ];
     env = { };
   };
 
   avx512 = {
     instructions = avx512;
-    processor = processors.avx512;
     debian = [ "cpu-skylakex" ];
     env = { };
   };
@@ -43,7 +38,6 @@ in
   # What an aikitfile that names no runtime becomes on aarch64: the plain build for the platform's baseline.
   cpu = {
     instructions = sse;
-    processor = [ ];
     debian = [ "cpu-*" ];
     env = { };
   };
@@ -51,7 +45,6 @@ in
   cuda = {
     # LocalAI's GPU images' host code.
     instructions = sse;
-    processor = [ ];
     # Without a GPU ggml falls back to the processor.
     debian = [
       "cuda"
@@ -80,8 +73,6 @@ in
 
   # AMD's GPUs: `docker run --device /dev/kfd --device /dev/dri`.
   rocm = {
-    instructions = sse;
-    processor = [ ];
     debian = [
       "hip"
       "cpu-*"
@@ -91,8 +82,6 @@ in
 
   # Any vendor's GPU. Mesa's drivers are in the image (`--device /dev/dri`); the NVIDIA container toolkit mounts its own.
   vulkan = {
-    instructions = sse;
-    processor = [ ];
     debian = [
       "vulkan"
       "cpu-*"

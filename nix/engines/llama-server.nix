@@ -2,6 +2,7 @@
 { pkgs, runtime }:
 
 let
+  inherit (pkgs.lib) cmakeBool;
   runtimes = import ../runtimes.nix;
 
   # null: nixpkgs' choice, one CPU backend for each type of processor, picked at run time. It is what cpu means
@@ -18,8 +19,6 @@ let
       runtimes.${runtime}.instructions;
 
   without = unwanted: builtins.filter (input: !builtins.elem input unwanted);
-
-  flag = name: value: "-D${name}:BOOL=${if value then "ON" else "OFF"}";
 
   cuda = runtime == "cuda";
 
@@ -53,16 +52,16 @@ let
         cmakeFlags =
           old.cmakeFlags
           ++ [
-            (flag "LLAMA_BUILD_UI" false)
-            (flag "LLAMA_USE_PREBUILT_UI" false)
-            (flag "LLAMA_BUILD_APP" false)
-            (flag "LLAMA_OPENSSL" false)
+            (cmakeBool "LLAMA_BUILD_UI" false)
+            (cmakeBool "LLAMA_USE_PREBUILT_UI" false)
+            (cmakeBool "LLAMA_BUILD_APP" false)
+            (cmakeBool "LLAMA_OPENSSL" false)
             # The backends are loaded at run time: on a processor that lacks the runtime's instructions the server
             # says so instead of dying of one, and without a GPU driver CUDA's steps aside.
-            (flag "GGML_BACKEND_DL" true)
+            (cmakeBool "GGML_BACKEND_DL" true)
           ]
           ++ pkgs.lib.optionals (wanted != null) (
-            map (set: flag "GGML_${set}" (builtins.elem set wanted)) (
+            map (set: cmakeBool "GGML_${set}" (builtins.elem set wanted)) (
               runtimes.avx512.instructions ++ [ "AVX_VNNI" ]
             )
           );

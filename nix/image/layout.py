@@ -9,7 +9,7 @@ SPEC.json:
     created          the time that the image claims, RFC 3339 or seconds since 1970
     config           how to run it: Entrypoint, Env, Labels …
     models           from the bottom: {"path", "layer": {"digest", "size"} or a JSON file with them, "blob": file or null}
-    base             above them: folders that layers.py made
+    base             above them: folders as folder_layer.py makes them
 """
 
 import hashlib

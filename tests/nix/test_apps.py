@@ -124,7 +124,7 @@ def test_run_loads_the_image_only_where_it_is_not_there(flake: Flake, engines: E
 def test_push_says_what_it_needs(flake: Flake, tmp_path: Path) -> None:
     done = flake.app("push")
     assert done.returncode == 2
-    assert "usage: nix run .#push -- REGISTRY/NAME:TAG" in done.stderr
+    assert "usage: nix run FLAKE#push -- REGISTRY/NAME:TAG" in done.stderr
     (tmp_path / "nix").symlink_to(shutil.which("nix") or pytest.fail())
     done = flake.app("push", "registry/x:1", PATH=str(tmp_path))
     assert done.returncode == 1

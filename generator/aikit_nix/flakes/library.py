@@ -25,6 +25,7 @@ _APART = (
 )
 _OF = {
     "engines/": Packages.NIXPKGS,
+    "image/layers.py": Packages.NIXPKGS,
     "pins.json": Engine.LOCALAI,
     "start/flags": Packages.NIXPKGS,
     "start/start.c": Packages.NIXPKGS,

@@ -2,7 +2,7 @@
 #
 # pkgs     nixpkgs; for cuda with cudaSupport and unfree packages allowed
 # runtime  cpu, avx, avx2, avx512 or cuda
-# plan     the parsed aikit.json
+# plan     the parsed plan.json
 {
   pkgs,
   runtime,

@@ -18,7 +18,6 @@
   system,
   runtime,
   buildSystem ? builtins.currentSystem or "x86_64-linux",
-  plan ? null,
 }:
 
 let
@@ -40,24 +39,6 @@ let
   backends =
     (import ../../runtimes.nix).${runtime}.debian
       or (throw "the debian packages have no runtime ${runtime}: use nixpkgs");
-
-  # `certificates FILE`: all certificates of Debian's ca-certificates in `root`, as one file.
-  certificates = ''
-    certificates() {
-      mkdir -p $(dirname $1)
-      find root/usr/share/ca-certificates -name '*.crt' | LC_ALL=C sort | while read -r certificate; do
-        cat "$certificate"
-        echo
-      done > $1
-    }
-  '';
-
-  cacert = runCommand "ca-certificates" { debs = debsOf pinned [ "ca-certificates" ]; } ''
-    ${unpack}
-    ${certificates}
-    unpack root $debs
-    certificates $out/etc/ssl/certs/ca-bundle.crt
-  '';
 
   # What is loaded by name only, so that no library says that it is needed, and files that those read.
   loaded =
@@ -127,7 +108,6 @@ let
       ''
         ${unpack}
         ${needed}
-        ${certificates}
         unpack root $debs
 
         # Copies programs and libraries of `root` as they are, with what they are linked with.
@@ -170,7 +150,11 @@ let
           for found in root/$path; do copy ''${found#root/}; done
         done
         copy etc/os-release usr/lib/os-release etc/debian_version usr/share/common-licenses usr/share/ca-certificates
-        certificates $out/etc/ssl/certs/ca-certificates.crt
+        mkdir -p $out/etc/ssl/certs
+        find root/usr/share/ca-certificates -name '*.crt' | LC_ALL=C sort | while read -r certificate; do
+          cat "$certificate"
+          echo
+        done > $out/etc/ssl/certs/ca-certificates.crt
 
         # The packages that something was taken from.
         status=$out/var/lib/dpkg/status.d
@@ -229,15 +213,12 @@ let
       '';
 
   pkgs = {
-    inherit cacert runCommand;
+    inherit runCommand;
     inherit (builder) writeText;
     python3 = tools;
 
     stdenv = {
-      hostPlatform = {
-        inherit system;
-        go.GOARCH = architecture.${system};
-      };
+      hostPlatform = { inherit system; };
       buildPlatform = {
         inherit (builder) system;
         canExecute = host: host.system == builder.system;
