@@ -115,6 +115,7 @@
             pkgs.mypy
             pkgs.ruff
             pkgs.skopeo
+            # nixpkgs has no lightkube, which the tests of manifests import.
             (pkgs.python3.withPackages (
               python:
               dependencies python
@@ -123,6 +124,7 @@
                 python.hatchling
                 python.hypothesis
                 python.jsonschema
+                python.openai
                 python.pytest
                 python.pytest-cov
                 python.pytest-xdist

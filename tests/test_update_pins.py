@@ -77,7 +77,7 @@ def commit(repository: Path, files: dict[str, str], tag: str | None = None) -> s
 
 @pytest.fixture
 def upstream(nix: None, files: FileServer, tmp_path: Path) -> dict[str, str]:
-    """`update-pins` options for a LocalAI with two releases, its llama.cpp, and a nixpkgs."""
+    """What `update` is given for a LocalAI with two releases, its llama.cpp, and a nixpkgs."""
     llama = tmp_path / "llama.cpp"
     old = commit(llama, {"CMakeLists.txt": "old", "models/vocabulary.gguf": "large"})
     new = commit(llama, {"CMakeLists.txt": "new"})

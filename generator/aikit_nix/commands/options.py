@@ -113,7 +113,7 @@ IMAGE = click.option(
     default=str(data.FLAKE),
     show_default=True,
     metavar="DIR|REF|LAYOUT",
-    help="The flake's folder, a flake reference, or an OCI layout.",
+    help="The flake's folder, a flake reference, or an OCI layout (which no container engine takes).",
 )
 SYSTEM = click.option(
     "--system",
