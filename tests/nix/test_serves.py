@@ -53,7 +53,7 @@ def test_it_asks_the_server_that_it_started(tmp_path: Path, option: str) -> None
     with ExitStack() as stack:
         with suppress(OSError):  # whoever has the port already is as good
             stack.enter_context(running(Server(("127.0.0.1", 8080), Stranger)))
-        argv = [sys.executable, data.NIX / "serves.py", tmp_path / "spec.json", tmp_path / "out"]
+        argv = [sys.executable, str(data.NIX / "serves.py"), str(tmp_path / "spec.json"), str(tmp_path / "out")]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out").read_text()) == {"models": ["ours"]}
