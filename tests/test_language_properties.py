@@ -93,7 +93,8 @@ def check_everything(data: bytes) -> None:
     assert shown.replace("\n", "").isprintable()
     assert len(found) <= shown.count("\n") <= 3 * len(found)
     json.loads(diagnostics.json(found))
-    json.loads(diagnostics.sarif(found))
+    rules = json.loads(diagnostics.sarif(found))["runs"][0]["tool"]["driver"]["rules"]
+    assert all(rule["shortDescription"]["text"].endswith(".") for rule in rules), rules
 
 
 @patient
