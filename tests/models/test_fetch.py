@@ -68,7 +68,7 @@ def test_fetch_completes_the_lock_from_the_store(tmp_path: Path, hub: HuggingFac
 def test_what_is_no_model_is_refused_at_every_door(
     tmp_path: Path, files: FileServer, hub: HuggingFace, model: bytes
 ) -> None:
-    """By its first bytes where the hash is known, by the whole where it is not; registries: tests/sources/test_oci.py."""
+    """By its first bytes where the hash is known, by the whole where it is not; registries: tests/sources/test_oci_artifacts.py."""
     page = b"<!DOCTYPE html><title>Sign in</title>" + os.urandom(600)
     half = model[: len(model) // 2] + os.urandom(16)
     hub.repository().commit({"page.gguf": page, "half.gguf": half})

@@ -16,43 +16,36 @@ HUB = "https://huggingface.co"
 
 
 @pytest.mark.parametrize(
-    ("text", "revision", "path"),
+    ("text", "kind", "revision", "inner"),
     [
-        (f"{HUB}/ns/repo/resolve/main/m.gguf", "main", "m.gguf"),
-        (f"{HUB}/ns/repo/resolve/main/m.gguf?download=true", "main", "m.gguf"),
-        (f"{HUB}/ns/repo/blob/main/dir/m.gguf#L1", "main", "dir/m.gguf"),
-        (f"{HUB}/ns/repo/raw/v1.0/m.gguf", "v1.0", "m.gguf"),
-        (f"{HUB}/ns/repo/blob/refs%2Fpr%2F1/m.gguf", "refs/pr/1", "m.gguf"),
-        (f"{HUB}/ns/repo/blob/refs/pr/12/dir/m.gguf", "refs/pr/12", "dir/m.gguf"),
-        (f"{HUB}/ns/repo/resolve/feature%2Fx/m.gguf", "feature/x", "m.gguf"),
-        (f"{HUB}/ns/repo?show_file_info=dir%2Fm.gguf", "main", "dir/m.gguf"),
-        (f"{HUB}/ns/repo/tree/v1?show_file_info=m.gguf", "v1", "m.gguf"),
-        ("https://hf.co/ns/repo/blob/main/m%20x.gguf", "main", "m x.gguf"),
-        ("http://www.huggingface.co/ns/repo/resolve/main/m.gguf", "main", "m.gguf"),
+        (f"{HUB}/ns/repo/resolve/main/m.gguf", HubFile, "main", "m.gguf"),
+        (f"{HUB}/ns/repo/resolve/main/m.gguf?download=true", HubFile, "main", "m.gguf"),
+        (f"{HUB}/ns/repo/blob/main/dir/m.gguf#L1", HubFile, "main", "dir/m.gguf"),
+        (f"{HUB}/ns/repo/raw/v1.0/m.gguf", HubFile, "v1.0", "m.gguf"),
+        (f"{HUB}/ns/repo/blob/refs%2Fpr%2F1/m.gguf", HubFile, "refs/pr/1", "m.gguf"),
+        (f"{HUB}/ns/repo/blob/refs/pr/12/dir/m.gguf", HubFile, "refs/pr/12", "dir/m.gguf"),
+        (f"{HUB}/ns/repo/resolve/feature%2Fx/m.gguf", HubFile, "feature/x", "m.gguf"),
+        (f"{HUB}/ns/repo/resolve/refs%2Fpr%2F1/d/m%20x.gguf", HubFile, "refs/pr/1", "d/m x.gguf"),
+        (f"{HUB}/ns/repo?show_file_info=dir%2Fm.gguf", HubFile, "main", "dir/m.gguf"),
+        (f"{HUB}/ns/repo/tree/v1?show_file_info=m.gguf", HubFile, "v1", "m.gguf"),
+        ("https://hf.co/ns/repo/blob/main/m%20x.gguf", HubFile, "main", "m x.gguf"),
+        ("http://www.huggingface.co/ns/repo/resolve/main/m.gguf", HubFile, "main", "m.gguf"),
+        (f"{HUB}/ns/repo", HubRepository, "main", ""),
+        (f"{HUB}/ns/repo/", HubRepository, "main", ""),
+        (f"{HUB}/ns/repo/tree/main", HubRepository, "main", ""),
+        (f"{HUB}/ns/repo/tree/refs%2Fpr%2F1/", HubRepository, "refs/pr/1", ""),
+        (f"{HUB}/ns/repo/tree/main/UD-Q4_K_XL", HubRepository, "main", "UD-Q4_K_XL"),
+        (f"{HUB}/ns/repo/tree/v1/a/b/", HubRepository, "v1", "a/b"),
+        ("https://HuggingFace.co/ns/repo/tree/v1/", HubRepository, "v1", ""),
+        ("https://hf.co/ns/repo", HubRepository, "main", ""),
+        ("https://hf.co/ns/repo?library=transformers", HubRepository, "main", ""),
     ],
 )
-def test_a_file(text: str, revision: str, path: str) -> None:
+def test_a_file_a_folder_or_all_of_a_repository(text: str, kind: type, revision: str, inner: str) -> None:
     source = sources.read(text)
-    assert isinstance(source, HubFile)
-    assert (source.repo, source.revision, source.path) == ("ns/repo", revision, path)
-
-
-@pytest.mark.parametrize(
-    ("text", "revision", "folder"),
-    [
-        (f"{HUB}/ns/repo", "main", ""),
-        (f"{HUB}/ns/repo/", "main", ""),
-        (f"{HUB}/ns/repo/tree/main", "main", ""),
-        (f"{HUB}/ns/repo/tree/refs%2Fpr%2F1/", "refs/pr/1", ""),
-        (f"{HUB}/ns/repo/tree/main/UD-Q4_K_XL", "main", "UD-Q4_K_XL"),
-        (f"{HUB}/ns/repo/tree/v1/a/b/", "v1", "a/b"),
-        ("https://hf.co/ns/repo?library=transformers", "main", ""),
-    ],
-)
-def test_a_repository_or_a_folder(text: str, revision: str, folder: str) -> None:
-    source = sources.read(text)
-    assert isinstance(source, HubRepository)
-    assert (source.repo, source.revision, source.folder) == ("ns/repo", revision, folder)
+    assert isinstance(source, HubFile | HubRepository)
+    where = source.path if isinstance(source, HubFile) else source.folder
+    assert (type(source), source.repo, source.revision, where) == (kind, "ns/repo", revision, inner)
 
 
 @pytest.mark.parametrize(
