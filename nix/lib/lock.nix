@@ -14,19 +14,12 @@ let
     parsed.models;
 
   # A file's name as the Nix store allows it: generator/aikit_nix/nix/store.py has the same rule, so that what `aikit-nix
-  # fetch` brought into the store is found there.
+  # fetch` brought into the store is found there. Both count bytes: Nix knows no characters.
   storeName =
     file:
     let
-      characters = builtins.filter builtins.isList (builtins.split "(.)" file);
-      allowed = map (
-        character:
-        let
-          letter = builtins.head character;
-        in
-        if builtins.match "[0-9A-Za-z+._?=-]" letter == null then "-" else letter
-      ) characters;
-      text = withoutDots (builtins.concatStringsSep "" allowed);
+      pieces = builtins.filter builtins.isString (builtins.split "[^0-9A-Za-z+._?=-]" file);
+      text = withoutDots (builtins.concatStringsSep "-" pieces);
       length = builtins.stringLength text;
       last = withoutDots (if length > 200 then builtins.substring (length - 200) 200 text else text);
       fitting = if last == "" then "model" else last;

@@ -85,7 +85,9 @@ def test_a_plan_made_by_nix_is_gens(tmp_path: Path) -> None:
     assert {key: ours[key] for key in ours.keys() - apart} == {key: written[key] for key in ours.keys() - apart}
 
 
-@pytest.mark.parametrize("name", ["a.gguf", "a b~1.gguf", "..x", "x.drv", ".", "m" * 300 + ".gguf", "." * 210])
+@pytest.mark.parametrize(
+    "name", ["a.gguf", "a b~1.gguf", "é 模型.gguf", "..x", "x.drv", ".", "m" * 300 + "é.gguf", "." * 210]
+)
 def test_a_files_name_in_the_store_is_the_packages(name: str) -> None:
     lock = {"version": 1, "models": [{"name": "m", "files": [{"path": f"/models/{name}", "sha256": SHA256}]}]}
     text = json.dumps(json.dumps(lock))

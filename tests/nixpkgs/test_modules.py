@@ -22,6 +22,10 @@ LOCK = {
             "files": [{"path": "/models/tiny.gguf", "url": "https://example.com/tiny.gguf", "sha256": SHA256}],
         },
         {
+            "name": "é",
+            "files": [{"path": "/models/é.gguf", "url": "https://example.com/%C3%A9.gguf", "sha256": SHA256}],
+        },
+        {
             "name": "shards",
             "files": [
                 {"path": f"/models/s-{number}.gguf", "url": f"https://example.com/{number}", "sha256": SHA256}
@@ -108,8 +112,9 @@ def test_the_overlays_packages_can_be_overridden(nixpkgs: Nixpkgs) -> None:
 
 
 def test_a_model_of_the_lock_is_where_fetch_brings_it(nixpkgs: Nixpkgs) -> None:
-    fetched = value(nixpkgs, '"${aikit.lib.fetchModel { inherit pkgs lock; name = "tiny"; }}"')
-    assert fetched == str(store.store_path("tiny.gguf", SHA256))
+    for name in ("tiny", "é"):
+        fetched = value(nixpkgs, f'"${{aikit.lib.fetchModel {{ inherit pkgs lock; name = "{name}"; }}}}"')
+        assert fetched == str(store.store_path(store.name(f"{name}.gguf"), SHA256))
     shards = nixpkgs.instantiate(expression('aikit.lib.fetchModel { inherit pkgs lock; name = "shards"; }'))
     assert shards[0].endswith("-shards.drv")
 

@@ -21,8 +21,12 @@ _NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
 
 def name(file_name: str) -> str:
-    """A file name as the store allows it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters, no derivation's."""
-    fitting = re.sub(r"[^0-9A-Za-z+._?=-]", "-", file_name).lstrip(".")[-200:].lstrip(".") or "model"
+    """A file name as the store allows it: `[0-9A-Za-z+._?=-]`, no leading dot, at most 211 characters, no derivation's.
+
+    Byte by byte, as nix/lib/lock.nix has the same rule and Nix knows no characters.
+    """
+    plain = re.sub(rb"[^0-9A-Za-z+._?=-]", b"-", file_name.encode(errors="surrogatepass")).decode()
+    fitting = plain.lstrip(".")[-200:].lstrip(".") or "model"
     return fitting + "-" if fitting.endswith(".drv") else fitting
 
 
