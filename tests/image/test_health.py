@@ -104,7 +104,7 @@ def test_podman_says_whether_the_server_is_well(
 def _started(engine: podman.Podman, port: str) -> str:
     """A container, by the first of the runtimes that can start one here."""
     problems = []
-    for runtime in ("crun", "runc"):
+    for runtime in podman.RUNTIMES:
         try:
             options = ["--runtime", runtime, "run", "--detach", "--read-only", "--network", "host"]
             return engine.run(*options, "localhost/tiny:avx", "--port", port).strip()

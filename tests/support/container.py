@@ -40,8 +40,11 @@ class Container:
         """What the server wrote so far, stdout and stderr together."""
         return self.log_file.read_text(errors="replace")
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None, timeout: float = 120) -> Any:
-        """The JSON answer to a GET, or with `body` to a POST. Raises ContainerError on any other answer."""
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, timeout: float = 300) -> Any:
+        """The JSON answer to a GET, or with `body` to a POST. Raises ContainerError on any other answer.
+
+        A first answer may take minutes: Vulkan's shaders are compiled for it, on a processor that has other work.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         try:
@@ -75,7 +78,7 @@ def start(
     arguments: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     volumes: Mapping[str, Path] | None = None,
-    timeout: float = 120,
+    timeout: float = 300,
     port: int = 8080,
     waiting: Callable[[], None] = lambda: None,
     emulator: str | None = None,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 def missing() -> str | None:
     """Why there can be no daemon here, or None."""
-    for program in ("dockerd", "docker"):
+    for program, package in {"dockerd": "docker.io", "docker": "docker.io", "runc": "runc"}.items():
         if not shutil.which(program):
-            return f"`{program}` is missing (Debian package docker.io)"
+            return f"`{program}` is missing (Debian package {package})"
     return None if os.geteuid() == 0 else "dockerd wants to be started by root"
 
 

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+RUNTIMES = [name for name in ("crun", "runc") if shutil.which(name)]
+
 
 def missing() -> str | None:
     """Why podman cannot be used here, or None."""
-    return None if shutil.which("podman") else "`podman` is missing (Debian package podman)"
+    if not shutil.which("podman"):
+        return "`podman` is missing (Debian package podman)"
+    return None if RUNTIMES else "podman does nothing without `crun` or `runc` (Debian packages of these names)"
 
 
 class Podman:
