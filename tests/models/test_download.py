@@ -17,8 +17,8 @@ import pytest
 from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.hashing import hash_file
-from aikit_nix.models import partial
-from aikit_nix.models.download import Download, Fetched, Pace
+from aikit_nix.models.download import Fetched
+from aikit_nix.models.origin import Download, Pace
 from support import file_server
 from support.downloads import DATA, SHA256, TIMEOUTS, fetch, frame, listed, one, problem, sent
 from support.file_server import Failure, FileServer
@@ -41,15 +41,14 @@ def test_a_file_arrives_whole_with_all_its_hashes(
     assert done.digests.sha256 == SHA256
     framed = frame(len(DATA)).header + DATA + frame(len(DATA)).trailer
     assert done.digests.layer == hashlib.sha256(framed).hexdigest()
-    assert listed(tmp_path) == ["m.gguf", "m.gguf.state"]
-    partial.discard(done.file)
-    assert listed(tmp_path) == []
+    assert listed(tmp_path) == ["m.gguf"]
 
 
 def test_an_empty_file(files: FileServer, tmp_path: Path) -> None:
     files.files["/m"] = b""
-    (done,) = fetch(one(files, tmp_path, size=0))
-    assert (done.file.read_bytes(), done.digests.size) == (b"", 0)
+    seen: list[bytes] = []
+    (done,) = fetch(one(files, tmp_path, size=0), then=lambda done: seen.append(done.file.read_bytes()))
+    assert (seen, done.digests.size) == ([b""], 0)
 
 
 @pytest.mark.parametrize("known", KNOWN)
@@ -78,7 +77,7 @@ def test_a_server_without_ranges_begins_anew(server: FileServer, tmp_path: Path,
     server.ranges = False
     server.failures["/m"] = [Failure(cut=5 << 20), Failure(cut=2 << 20)]
     assert fetch(one(server, tmp_path, **known))[0].digests.sha256 == SHA256
-    assert listed(tmp_path) == ["m.gguf", "m.gguf.state"]
+    assert listed(tmp_path) == ["m.gguf"]
 
 
 def test_a_server_without_ranges_that_always_cuts_ends(server: FileServer, tmp_path: Path) -> None:
@@ -122,21 +121,22 @@ def test_without_validator_and_hash_nothing_is_resumed(server: FileServer, tmp_p
     fetch(one(server, tmp_path))
     assert sent(server) == [None, None]
     server.requests.clear()
-    partial.discard(tmp_path / "m.gguf")
+    (tmp_path / "m.gguf").unlink()
     server.failures["/m"] = [Failure(cut=5 << 20)]
     fetch(one(server, tmp_path, sha256=SHA256))
     assert sent(server) == [None, f"bytes={5 << 20}-"]
 
 
-def test_an_earlier_run_is_continued(server: FileServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [{}, {"sha256": SHA256}, {"size": len(DATA), "sha256": SHA256}])
+def test_an_earlier_run_is_continued(server: FileServer, tmp_path: Path, known: dict[str, Any]) -> None:
     server.failures["/m"] = [Failure(cut=6 << 20)] + [Failure(status=503)] * 9
-    problem(one(server, tmp_path))
-    assert listed(tmp_path) == ["m.gguf.part", "m.gguf.state"]
+    problem(one(server, tmp_path, **known))
+    assert listed(tmp_path) == ["m.gguf"]
     del server.failures["/m"][:], server.requests[:]
-    (done,) = fetch(one(server, tmp_path, layer_of=frame))
+    (done,) = fetch(one(server, tmp_path, layer_of=frame, **known))
     assert done.digests == hash_file(done.file, frame)
     assert done.digests.sha256 == SHA256
-    assert sent(server) == [f"bytes={(6 << 20) - 1}-"]  # a byte that is there: the server says whether it is the same
+    assert sent(server) == [f"bytes={6 << 20}-" if known else None]  # only a hash tells that it is the same file
 
 
 def test_a_wrong_byte_is_named_and_only_that_file_thrown_away(server: FileServer, tmp_path: Path) -> None:
@@ -256,7 +256,8 @@ from pathlib import Path
 from aikit_nix.base import console
 from aikit_nix.base.hashing import Frame
 from aikit_nix.http.client import Client
-from aikit_nix.models.download import Download, fetch_all
+from aikit_nix.models.download import fetch_all
+from aikit_nix.models.origin import Download
 
 url, folder, size, sha256 = sys.argv[1:]
 downloads = [
@@ -291,26 +292,21 @@ def test_kill_at_any_moment(server: FileServer, tmp_path: Path, known: bool) -> 
         time.sleep(chance.uniform(0, 1.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        for name in ("m", "n"):
-            assert not (tmp_path / name).exists() or (tmp_path / name).read_bytes() == DATA
-        if (tmp_path / "m").exists() and (tmp_path / "n").exists() and chance.random() < 0.5:
-            partial.discard(tmp_path / "m")  # from the beginning
-            partial.discard(tmp_path / "n")
     server.rate = None
     process = start(server, tmp_path, *arguments)
     out, err = process.communicate()
     assert process.returncode == 0, err
     assert out.count(SHA256) == 2
-    assert listed(tmp_path) == ["m", "m.state", "n", "n.state"]
+    assert listed(tmp_path) == ["m", "n"]
     assert [(tmp_path / name).read_bytes() == DATA for name in ("m", "n")] == [True, True]
-    assert any(sent(server)), "nothing was resumed"
+    assert any(sent(server)) == known
 
 
 def test_ctrl_c_ends_at_once_and_can_be_resumed(server: FileServer, tmp_path: Path) -> None:
     server.files["/n"] = DATA
     server.rate = 4 << 20
     process = start(server, tmp_path, len(DATA), SHA256)
-    while not (tmp_path / "m.part").exists() or (tmp_path / "m.part").stat().st_size < 2 << 20:
+    while not (tmp_path / "m").exists() or (tmp_path / "m").stat().st_size < 2 << 20:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -333,7 +329,7 @@ def test_lines_where_there_is_no_terminal(
     assert any(line.startswith("9.4 MB of 9.4 MB (100 %), ") for line in lines)
     assert lines[-1].startswith("my model: done, 9.4 MB in ")
     monkeypatch.setattr(console, "verbosity", console.Verbosity.QUIET)
-    partial.discard(tmp_path / "m.gguf")
+    (tmp_path / "m.gguf").unlink()
     fetch(one(server, tmp_path))
     assert capsys.readouterr().err == ""
 

@@ -12,8 +12,7 @@ import pytest
 
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
-from aikit_nix.models.download import Download, Pace
-from aikit_nix.models.origin import OriginReader
+from aikit_nix.models.origin import Download, OriginReader, Pace
 from support.downloads import DATA, SHA256, TIMEOUTS, sent
 from support.file_server import Failure, FileServer, serve
 

@@ -12,7 +12,8 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.base.hashing import Frame
 from aikit_nix.http.client import Client, Timeouts
-from aikit_nix.models.download import Download, Fetched, Pace, fetch_all
+from aikit_nix.models.download import Fetched, fetch_all
+from aikit_nix.models.origin import Download, Pace
 from support.file_server import FileServer
 
 TIMEOUTS = Timeouts(connect=5, read=1, answer=2, attempts=4, first_wait=0.01, longest_wait=1)

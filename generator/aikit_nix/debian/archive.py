@@ -223,8 +223,9 @@ def bring(mirrors: Iterable[str], packages: Iterable[Package], scratch: Path) ->
 
     What is half-done stays in the folder `scratch` for the next time. Raises AikitError for what cannot be had.
     """
-    from aikit_nix.models import download, partial
-    from aikit_nix.models.download import Download, Fetched
+    from aikit_nix.models import download
+    from aikit_nix.models.download import Fetched
+    from aikit_nix.models.origin import Download
     from aikit_nix.nix import store
 
     def item(package: Package, mirror: str) -> Download:
@@ -238,7 +239,7 @@ def bring(mirrors: Iterable[str], packages: Iterable[Package], scratch: Path) ->
 
     def then(fetched: Fetched) -> None:
         store.add(fetched.file, fetched.download.name, fetched.digests.sha256, consume=True)
-        partial.discard(fetched.file)
+        fetched.file.unlink()
 
     left = list(packages)
     with http.Client() as client:

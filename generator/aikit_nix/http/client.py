@@ -106,6 +106,11 @@ class Client:
         for connection in connections:
             connection.close()
 
+    @property
+    def is_aborted(self) -> bool:
+        """Whether nothing new is to begin."""
+        return self._aborted.is_set()
+
     def abort(self) -> None:
         """Break off what other threads are reading, and let them begin nothing new: for Ctrl-C."""
         self._aborted.set()
@@ -271,7 +276,7 @@ class Client:
         raise HttpError(Trouble.REFUSED, f"{blank(url)} redirects more than {_REDIRECTS} times")
 
     def _connection(self) -> Connection:
-        if self._aborted.is_set():
+        if self.is_aborted:
             raise HttpError(Trouble.INTERRUPTED, "interrupted")
         connection: Connection | None = getattr(self._own, "connection", None)
         if connection is None:

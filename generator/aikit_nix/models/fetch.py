@@ -25,8 +25,8 @@ from aikit_nix.sources import HubFile, HubRepository, Reference, head, huggingfa
 
 if TYPE_CHECKING:
     from aikit_nix.http.client import Client, HttpError
-    from aikit_nix.models.download import Download, Fetched
-    from aikit_nix.models.origin import OriginReader
+    from aikit_nix.models.download import Fetched
+    from aikit_nix.models.origin import Download, OriginReader
     from aikit_nix.registry.client import Repository
     from aikit_nix.sources.gguf import Facts
     from aikit_nix.sources.head import Head
@@ -97,7 +97,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
 
     Raises AikitError for all failures together; what arrived is in the store.
     """
-    from aikit_nix.models import archive, download, partial, seen
+    from aikit_nix.models import archive, download, seen
 
     if not remotes:
         return {}
@@ -117,14 +117,13 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
                 lambda: judge.of_file(fetched.file, remote.name, is_gguf=remote.is_gguf),
                 as_is=remote.as_is,
             )
-            partial.forget(fetched.file)
             store.add(fetched.file, remote.name, fetched.digests.sha256, consume=True)
             pins[remote] = ((remote.path, replace(pin_of(remote, fetched.digests), gguf=facts)),)
         for path, pin in pins[remote]:
             seen.remember(path, pin)
         if remote.sha256 is None or remote.is_archive:
             _keep(remote, pins[remote], fetched.validator)
-        partial.discard(fetched.file)
+        fetched.file.unlink()
 
     download.fetch_all([item for item, _ in downloads.values()], client, jobs=jobs, then=then)
     return pins
@@ -138,7 +137,7 @@ def _tidy(key: str) -> None:
         raise OSError  # another process has it, and will remove it
 
     place = folder() / key
-    if place.exists() or place.with_name(f"{key}.part").exists():
+    if place.exists():
         with suppress(OSError, AikitError), Partial(place, busy) as left:
             left.discard()
 
@@ -212,7 +211,7 @@ class Origins:
 
     def download(self, remote: Remote) -> Download:
         """The download of a file."""
-        from aikit_nix.models.download import Download
+        from aikit_nix.models.origin import Download
 
         url, headers = self.request(remote)
         return Download(
@@ -279,13 +278,13 @@ class Origins:
         """Whether a server still has the version of a file that was seen. A file of Hugging Face is at a commit."""
         if isinstance(remote.model.source.value, HubFile | HubRepository):
             return True
-        from aikit_nix.models import download
+        from aikit_nix.models import origin
 
         try:
             answer = self._client.head(remote.url)
         except AikitError:
             return False
-        return bool(validator) and download.validator(answer.headers) == validator
+        return bool(validator) and origin.validator(answer.headers) == validator
 
 
 def folder() -> Path:

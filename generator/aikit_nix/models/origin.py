@@ -1,41 +1,199 @@
-"""A model's file at its origin, read from any byte on while it goes elsewhere: a push needs no copy of it on this disk."""
+"""A file at its origin, read from any byte on: where a connection breaks it is made again, until all of the file came.
+
+One way for both who want it: a download, which keeps the bytes on this disk, and a push, which sends them on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from aikit_nix.base.errors import AikitError, error
-from aikit_nix.base.hashing import Digests, Hasher
+from aikit_nix.base.errors import AikitError, Position, error
+from aikit_nix.base.hashing import BLOCK, Digests, Frame, Hasher
 from aikit_nix.base.redact import blank
 from aikit_nix.http.client import Client, HttpError, Stream, Trouble
-from aikit_nix.models.download import Credentials, Download, Pace, gathered
+
+# An attempt that wins this much is no failed one: what breaks every gigabyte still comes to an end.
+_PROGRESS = 4 << 20
+_RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file to fetch: from where to where, and what is known of it. What is not known is found out."""
+
+    url: str
+    to: Path  # in a folder of our own
+    name: str  # as messages call it
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # credentials
+    size: int | None = None
+    sha256: str | None = None
+    blake3: str | None = None
+    layer_of: Callable[[int], Frame] | None = None  # for a size: its layer's digest is wanted
+    # for an answer 401 to these headers: others; none where there are no others
+    renew: Callable[[HttpError, Mapping[str, str]], Mapping[str, str]] = lambda _, before: {}
+    at: Position | None = None  # where the user named it
+    hint: Callable[[HttpError], str] = lambda _: ""  # what to do about a refusal, put after the message
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether a hash will show at the end that all bytes are of the right file."""
+        return bool(self.sha256 or self.blake3)
+
+    def wrong(self, digests: Digests) -> HttpError | None:
+        """What is wrong with a file of these digests."""
+        for what, found, wanted in (
+            ("sha256", digests.sha256, self.sha256),
+            ("BLAKE3", digests.blake3, self.blake3),
+        ):
+            if wanted and found != wanted:
+                return self.refusal(f"has the {what} {found}, and must have {wanted}: it is not the file that is meant")
+        return None
+
+    def refusal(self, why: str, *, again: bool = False) -> HttpError:
+        """The error that the file at the address is not the one that is meant, or not whole (`again`)."""
+        return HttpError(Trouble.INTERRUPTED if again else Trouble.REFUSED, f"{blank(self.url)} {why}", again=again)
+
+    def error(self, problem: HttpError) -> AikitError:
+        """A problem, as it is said of this download."""
+        return error(f"{self.name}: {problem.message}{self.hint(problem)}", self.at, problem.code)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How slow a download may be, in bytes a window of seconds, before it is begun anew where it stands."""
+
+    slowest: int = 64 << 10
+    window: float = 60
+    limit: int = 4 << 40  # bytes of a file whose size nobody states
+
+
+class Reading:
+    """A download's file while it is read. `size` is learned from the first answer where the download does not say it.
+
+    `validator` tells this version of the file from others at its server: what If-Range takes, if there is such a thing.
+    """
+
+    def __init__(self, download: Download, client: Client, pace: Pace | None = None) -> None:
+        self.size = download.size
+        self.validator = ""
+        self._download = download
+        self._client = client
+        self._pace = pace or Pace()
+        self._headers = dict(download.headers)
+        self._renewals: Counter[int] = Counter()  # of credentials, by the bytes that were there
+        self._backoff = client.backoff()
+        self._best = 0
+
+    def pieces(self, at: int) -> Iterator[tuple[int, bytes]]:
+        """The file's bytes from `at` on, each piece with its place in the file; from 0 on again where what came before
+        belongs to another version of the file, or the server gives no parts. Raises HttpError where it cannot be had.
+        """
+        self._at, self._best = at, max(self._best, at)
+        while self.size is None or self._at < self.size:
+            try:
+                yield from self._attempt()
+                if self.size is None:
+                    self.size = self._at
+                elif self._at < self.size:
+                    raise self._download.refusal(f"ended after {self._at:,} of {self.size:,} bytes", again=True)
+            except HttpError as problem:
+                self._recover(problem)
+
+    def _attempt(self) -> Iterator[tuple[int, bytes]]:
+        headers = dict(self._headers)
+        if self._at:
+            headers["Range"] = f"bytes={self._at}-"
+            if self.validator:
+                headers["If-Range"] = self.validator
+        with self._client.stream(self._download.url, headers=headers) as answer:
+            self._begin(answer)
+            most = self._pace.limit if self.size is None else self.size
+            for piece in _gathered(answer.blocks(self._pace.slowest, self._pace.window)):
+                place, self._at = self._at, self._at + len(piece)
+                if self._at > most:
+                    why = f"{blank(self._download.url)} sends more than {most:,} bytes: it is another file"
+                    raise HttpError(Trouble.TOO_LONG, why)
+                yield place, piece
+
+    def _begin(self, answer: Stream) -> None:
+        """Where the answer begins, and whether it is one of the same file."""
+        begins, size = answer.place()
+        said = validator(answer.headers)
+        if answer.status == 206:
+            is_other = bool(self.validator and said and said != self.validator)
+            if begins != self._at or is_other or (None not in (size, self.size) and size != self.size):
+                raise self._changed()
+            self.size = size if self.size is None else self.size
+            return
+        expected = self._download.size
+        if expected is not None and size not in (None, expected):
+            raise self._download.refusal(f"has {size:,} bytes, and must have {expected:,}: it is another file")
+        self._at, self.size, self.validator = 0, size if expected is None else expected, said
+
+    def _recover(self, problem: HttpError) -> None:
+        """Before the next attempt; raises HttpError where there is no sense in one."""
+        if problem.status == 416 and self._at:
+            if self._download.size is not None:
+                why = f"ends after {self._at:,} of {self._download.size:,} bytes: it is another file"
+                raise self._download.refusal(why) from None
+            problem = self._changed()
+        if self._renewed(problem):
+            return
+        if self._at >= self._best + _PROGRESS:
+            self._best = self._at
+            self._backoff.progressed()
+        self._backoff.failed(problem)
+        if not (self._download.is_checked or self.validator):
+            self._at = 0
+
+    def _changed(self) -> HttpError:
+        """The file is another one than a moment ago: it begins anew."""
+        self._at, self.size, self.validator = 0, self._download.size, ""
+        return self._download.refusal("changed meanwhile", again=True)
+
+    def _renewed(self, problem: HttpError) -> bool:
+        """Whether there are other credentials to try: tokens of registries live for minutes."""
+        if problem.status != 401 or self._renewals[self._at] >= _RENEWALS:
+            return False
+        self._renewals[self._at] += 1
+        headers = self._download.renew(problem, self._headers)
+        if not headers or headers == self._headers:
+            return False
+        self._headers = dict(headers)
+        return True
 
 
 class OriginReader:
-    """A file of known size and SHA-256: `registry.upload`'s Part. A connection that breaks is made again where it was.
-
-    Bytes that are read again, because the registry lost them, come from the origin again.
+    """A file of known size and SHA-256: `registry.upload`'s Part. Bytes that are read again, because the registry lost
+    them, come from the origin again.
     """
 
     def __init__(self, download: Download, size: int, client: Client, pace: Pace | None = None) -> None:
         """`client` is for this alone: a registry's would end both connections when one is too slow."""
         self.size = size
-        self._download = download
-        self._client = client
-        self._pace = pace or Pace()
+        self._download = replace(download, size=size)
+        self._reading = Reading(self._download, client, pace)
         self._hasher = Hasher()
         self._hashed = 0  # bytes, from the first on
         self._at = -1
-        self._coming: Iterator[bytes] = iter(())
-        self._left = b""  # of a block that came
+        self._coming: Iterator[tuple[int, bytes]] = iter(())
+        self._left = b""  # of a piece that came
 
     def blocks(self, start: int, count: int) -> Iterator[bytes]:
         """Some of the file. Raises AikitError, which names it."""
         if start != self._at:
-            self._at, self._left, self._coming = start, b"", self._from(start)
+            self._at, self._left, self._coming = start, b"", self._reading.pieces(start)
         while count:
-            if not self._left:
-                self._left = next(self._coming)
+            while not self._left:
+                try:
+                    place, piece = next(self._coming)
+                except HttpError as problem:
+                    raise self._download.error(problem) from None
+                self._left = piece[max(self._at - place, 0) :]
             block, self._left = self._left[:count], self._left[count:]
             self._hash(block)
             self._at += len(block)
@@ -44,10 +202,8 @@ class OriginReader:
 
     def check(self) -> None:
         """Raises AikitError where the bytes, each of which was read, have another SHA-256."""
-        if (found := self.digests().sha256) != self._download.sha256:
-            raise self._refused(
-                f"has the sha256 {found}, and must have {self._download.sha256}: it is not the file that is meant"
-            )
+        if wrong := self._download.wrong(self.digests()):
+            raise self._download.error(wrong)
 
     def digests(self) -> Digests:
         """Of the file, each byte of which was read."""
@@ -63,52 +219,30 @@ class OriginReader:
             self._hasher.update(new)
             self._hashed += len(new)
 
-    def _from(self, at: int) -> Iterator[bytes]:
-        backoff, credentials, best = self._client.backoff(), Credentials(self._download), at
-        while at < self.size:
-            try:
-                part = {"Range": f"bytes={at}-"} if at else {}
-                with self._client.stream(self._download.url, headers={**credentials.headers, **part}) as answer:
-                    for block in gathered(self._wanted(answer, at)):
-                        at += len(block)
-                        yield block
-                if at < self.size:
-                    message = f"{self._where} ended after {at:,} of {self.size:,} bytes"
-                    raise HttpError(Trouble.INTERRUPTED, message, again=True)
-            except HttpError as problem:
-                if at > best:
-                    best = at
-                    backoff.progressed()
-                if problem.status == 416:
-                    raise self._refused(f"ends after {at:,} of {self.size:,} bytes: it is another file") from None
-                if credentials.renewed(problem, at):
-                    continue
-                try:
-                    backoff.failed(problem)
-                except HttpError:
-                    hint = self._download.hint(problem)
-                    raise error(
-                        f"{self._download.name}: {problem.message}{hint}", self._download.at, problem.code
-                    ) from None
 
-    def _wanted(self, answer: Stream, at: int) -> Iterator[bytes]:
-        """What follows `at` of an answer, to the file's end. Raises HttpError, and AikitError where it is another file."""
-        begins, size = answer.place()
-        if begins is None or (answer.status == 206 and begins != at):
-            raise HttpError(Trouble.INTERRUPTED, f"{self._where} gives another part than was asked for", again=True)
-        if size not in (None, self.size):
-            raise self._refused(f"has {size:,} bytes, and must have {self.size:,}: it is another file")
-        for block in answer.blocks(self._pace.slowest, self._pace.window):
-            wanted = block[max(at - begins, 0) :]  # a server that knows no ranges begins at the beginning
-            begins += len(block)
-            if begins > self.size:
-                raise self._refused(f"sends more than {self.size:,} bytes: it is another file")
-            if wanted:
-                yield wanted
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Small pieces as blocks; what came before a connection broke is given too."""
+    waiting: list[bytes] = []
+    size = 0
+    try:
+        for piece in pieces:
+            waiting.append(piece)
+            size += len(piece)
+            if size >= BLOCK:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+    except HttpError:
+        if waiting:
+            yield b"".join(waiting)
+        raise
+    if waiting:
+        yield b"".join(waiting)
 
-    def _refused(self, why: str) -> AikitError:
-        return error(f"{self._download.name}: {self._where} {why}", self._download.at, "wrong-file")
 
-    @property
-    def _where(self) -> str:
-        return blank(self._download.url)
+def validator(headers: Mapping[str, str]) -> str:
+    """What If-Range takes: a strong ETag, else the date of the last change, else nothing."""
+    etag = headers.get("ETag", "").strip()
+    if re.fullmatch(r'"[\x21\x23-\x7e]*"', etag):
+        return etag
+    changed = headers.get("Last-Modified", "").strip()
+    return changed if changed.isascii() and changed.isprintable() and len(changed) < 100 else ""
