@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 def test_a_layout_and_an_archive_are_read_where_they_lie(tmp_path: Path) -> None:
     folder = layouts.make(tmp_path / "image", {PATH: b"weights"}, blobs=True)
     wanted = layout.read_layout(folder)
-    assert find.layout_of(str(folder)) == find.Layout(wanted, folder)
+    assert find.layout_of(str(folder)) == wanted
+    assert wanted.folder == folder
     assert find.image_of(str(folder)) == wanted
     archive = layouts.archive(folder, tmp_path / "image.tar")
     assert find.image_of(str(archive)).config_digest == wanted.config_digest
@@ -35,8 +36,9 @@ def test_of_several_in_a_registry_it_is_the_one_for_this_machine(
         name: layouts.write(tmp_path / name, {}, {"program": name.encode()}, architecture=name)
         for name in ("amd64", "arm64")
     }
-    both = [find.Layout(layout.read_layout(folder), folder) for folder in folders.values()]
-    index.push(both, reference.parse(f"{fake.address}/a/x:1"), push.Sending())
+    both = [layout.read_layout(folder) for folder in folders.values()]
+    contents = [*map(push.of_image, both), index.make(both)]
+    push.push(contents, reference.parse(f"{fake.address}/a/x:1"), push.Sending())
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert find.image_of(f"{fake.address}/a/x:1").config["architecture"] == architecture
 
@@ -53,7 +55,7 @@ def test_a_flake_is_built_without_its_models(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(nix, "build", build)
     (tmp_path / "flake").mkdir()
     (tmp_path / "flake/flake.nix").write_text("{ }")
-    assert find.layout_of(str(tmp_path / "flake")).image == layout.read_layout(folder)
+    assert find.layout_of(str(tmp_path / "flake")) == layout.read_layout(folder)
     assert find.layout_of("github:me/images").folder == folder
     assert find.stream_of(str(tmp_path / "flake"))[1] == folder
     own, far = nix.Flake(".", tmp_path / "flake"), nix.Flake("github:me/images")

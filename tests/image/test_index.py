@@ -11,31 +11,30 @@ from aikit_nix.attest import verify
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs, index
-from aikit_nix.image.find import Layout
-from aikit_nix.image.layout import read_layout
-from aikit_nix.image.push import Sending
+from aikit_nix.image.layout import Image, read_layout
+from aikit_nix.image.push import Sending, of_image, push
 from aikit_nix.registry import reference
 from support import layouts
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> list[Layout]:
+def images(tmp_path: Path) -> list[Image]:
     folders = [
         layouts.write(tmp_path / name, {"/models/m.gguf": b"same"}, {"program": name.encode()}, architecture=name)
         for name in ("arm64", "amd64")
     ]
-    return [Layout(read_layout(folder), folder) for folder in folders]
+    return [read_layout(folder) for folder in folders]
 
 
-def test_each_architecture_finds_its_image(images: list[Layout], address: str) -> None:
+def test_each_architecture_finds_its_image(images: list[Image], address: str) -> None:
     target = reference.parse(f"{address}/a/llama:1")
-    digest, done = index.push(images, target, Sending())
-    assert [each.uploaded for each in done] == [3, 2]  # the model's layer is the same
+    done = push([*map(of_image, images), index.make(images)], target, Sending())
+    assert done.uploaded == 3 + 2  # the model's layer is the same
     with Client() as client:
         for image in images:
-            architecture = str(image.image.config["architecture"])
-            with blobs.opened(f"{address}/a/llama@{digest}", client, architecture=architecture) as found:
-                assert found.image.digest == image.image.digest
+            architecture = str(image.config["architecture"])
+            with blobs.opened(f"{address}/a/llama@{done.digest}", client, architecture=architecture) as found:
+                assert found.image.digest == image.digest
                 report = verify.Report()
                 verify.image(found, None, None, report)
                 assert report.differences == []
@@ -46,7 +45,7 @@ def test_each_architecture_finds_its_image(images: list[Layout], address: str) -
             pass
 
 
-def test_the_order_does_not_matter_and_an_architecture_counts_once(images: list[Layout]) -> None:
+def test_the_order_does_not_matter_and_an_architecture_counts_once(images: list[Image]) -> None:
     assert index.make(images) == index.make(images[::-1])
     with pytest.raises(AikitError, match="one image an architecture"):
         index.make([images[0], replace(images[0])])

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aikit_nix.base import data
-from aikit_nix.image import layout, push
-from aikit_nix.registry import reference
-from support import fake_registry, layouts
+from support import fake_registry, layouts, pushes
 from support.command import aikit_nix
 
 PATH = "/models/a/tiny.gguf"
@@ -56,7 +54,7 @@ def test_the_same_from_a_layout_an_archive_and_a_registry(tmp_path: Path) -> Non
     full = layouts.make(tmp_path / "full", {PATH: model}, blobs=True)
     with fake_registry.serve() as server:
         name = f"{server.address}/a/tiny:1"
-        push.push(layout.read_layout(full), full, reference.parse(name), push.Sending())
+        pushes.send(full, name)
         assert inspect(name, cwd=tmp_path) == said | {"names": [name]}
         by_digest = f"{server.address}/a/tiny@{said['digest']}"
         assert inspect(by_digest, cwd=tmp_path)["digest"] == said["digest"]

@@ -26,7 +26,7 @@ def test_the_manifest_follows_from_the_lock(tmp_path: Path) -> None:
     assert layer["digest"] == f"sha256:{recipes.sha256(content)}"
     assert layer["size"] == len(content)
     assert layer["annotations"]["org.cncf.model.filepath"] == "llama.gguf"
-    (part,) = pack.config.parts or ()
+    (part,) = pack.blobs[0].parts or ()
     assert isinstance(part, bytes)
     assert manifest["config"]["digest"] == f"sha256:{recipes.sha256(part)}"
     assert json.loads(part) == {
@@ -49,9 +49,9 @@ def test_what_was_pushed_can_be_locked_and_is_not_sent_again(tmp_path: Path, add
     store.add(file, "llama.gguf", recipes.sha256(content))
     first = aikit_nix("push", "--flake", ".", "--modelpack", f"{address}/a/llama:1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    assert "100.3 kB sent" in first.stderr
+    assert "2 blobs: 2 sent (100.3 kB)" in first.stderr
     again = aikit_nix("push", "--flake", ".", "--modelpack", f"{address}/a/llama:2", cwd=tmp_path)
-    assert "0 B sent" in again.stderr
+    assert "2 blobs: 2 there already\n" in again.stderr
     assert again.stdout.rpartition("@")[2] == first.stdout.rpartition("@")[2]
 
     (tmp_path / "user").mkdir()

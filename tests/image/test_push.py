@@ -204,7 +204,8 @@ def test_a_registry_that_dies_and_comes_back(server: registry.Registry, tap: Wir
     thread.start()
     image = layout.read_layout(other)
     timeouts = Timeouts(attempts=8, first_wait=0.2)
-    push.push(image, other, reference.parse(f"{tap.address}/a:2"), push.Sending(chunk=2 * MIB, timeouts=timeouts))
+    how = push.Sending(chunk=2 * MIB, timeouts=timeouts)
+    push.push([push.of_image(image)], reference.parse(f"{tap.address}/a:2"), how)
     thread.join()
     assert server.tags("a") == ["1", "2"]
     assert digest_in(server.address, "a", "2") == image.digest
@@ -264,15 +265,14 @@ def test_what_is_asked_for_wrongly_is_said(tmp_path: Path) -> None:
 # --- Blobs of any kind
 
 
-def bring(fake: FakeRegistry, *blobs: Blob) -> list[Blob]:
-    """What was sent of some blobs."""
-    how = push.Sending(chunk=MIB, jobs=2)
-    with how.into(reference.parse(f"{fake.address}/a/x:1")) as (repository, pool):
-        return push.bring(repository, blobs, pool, how.chunk)[1]
+def bring(fake: FakeRegistry, *blobs: Blob) -> int:
+    """How many of some blobs were sent."""
+    content = push.Content(layout.MANIFEST, b"{}", blobs)
+    return push.push([content], reference.parse(f"{fake.address}/a/x:1"), push.Sending(chunk=MIB, jobs=2)).uploaded
 
 
 def test_the_same_bytes_under_two_names_are_sent_once(fake: FakeRegistry) -> None:
-    assert len(bring(fake, *(Blob.of(b"here", name) for name in ("one", "two")))) == 1
+    assert bring(fake, *(Blob.of(b"here", name) for name in ("one", "two"))) == 1
     assert fake.count("POST") == 1
 
 
@@ -282,4 +282,5 @@ def test_what_is_nowhere_is_named_before_anything_is_sent(fake: FakeRegistry) ->
         bring(fake, here, absent)
     assert (fake.blobs, fake.manifests, fake.count("POST")) == ({}, {}, 0)
     fake.blobs["a/x", absent.digest] = b"x"
-    assert bring(fake, here, absent) == [here]
+    assert bring(fake, here, absent) == 1
+    assert fake.blobs["a/x", here.digest] == b"here"

@@ -20,7 +20,7 @@ def test_models_stay_in_the_store(tmp_path: Path) -> None:
     content = os.urandom(5000)
     file = layouts.add_to_store(tmp_path, "tiny.gguf", content)
     thin = layouts.make(tmp_path / "thin", {"/models/a/tiny.gguf": content})
-    models = rootfs.make(layout.read_layout(thin), thin, tmp_path / "root")
+    models = rootfs.make(layout.read_layout(thin), tmp_path / "root")
     assert models == {"/models/a/tiny.gguf": file}
     assert (tmp_path / "root/models/a/tiny.gguf").stat().st_size == 0
     assert (tmp_path / "root/config.yaml").read_bytes() == b"text"
@@ -29,7 +29,7 @@ def test_models_stay_in_the_store(tmp_path: Path) -> None:
 def test_a_model_of_a_whole_layout_is_unpacked(tmp_path: Path) -> None:
     content = os.urandom(5000)
     full = layouts.make(tmp_path / "full", {"/models/a/tiny.gguf": content}, blobs=True)
-    assert rootfs.make(layout.read_layout(full), full, tmp_path / "root") == {}
+    assert rootfs.make(layout.read_layout(full), tmp_path / "root") == {}
     assert (tmp_path / "root/models/a/tiny.gguf").read_bytes() == content
 
 
@@ -41,7 +41,7 @@ def test_a_damaged_layer_is_not_run(tmp_path: Path) -> None:
     content[3000] ^= 1
     blob.write_bytes(content)
     with pytest.raises(AikitError, match="other bytes than its digest says"):
-        rootfs.make(image, full, tmp_path / "root")
+        rootfs.make(image, tmp_path / "root")
 
 
 def lay(folder: Path, *tars: bytes) -> Path:
@@ -55,7 +55,7 @@ def lay(folder: Path, *tars: bytes) -> Path:
         layers.append(Layer(digest, len(content), "application/vnd.oci.image.layer.v1.tar", digest, ""))
     (folder / "ours").write_text("ours")
     root = folder / "root"
-    rootfs.make(Image(b"", None, "", 0, {}, tuple(layers), ()), folder / "image", root)
+    rootfs.make(Image(b"", None, "", 0, {}, tuple(layers), (), folder / "image"), root)
     return root
 
 
@@ -116,13 +116,13 @@ def test_a_models_place_is_in_the_folder(tmp_path: Path, monkeypatch: pytest.Mon
     media_type = "application/vnd.oci.image.layer.v1.tar"
     layers = (Layer(digest, 1, media_type, digest, ""), Layer(digest, 1, media_type, digest, f"model layer: {path}"))
     monkeypatch.setattr(Image, "model_file", lambda *_: blob)
-    image = Image(b"", None, "", 0, {}, layers, ())
+    image = Image(b"", None, "", 0, {}, layers, (), tmp_path)
     if path == "/models/l":
-        assert rootfs.make(image, tmp_path, tmp_path / "root") == {path: blob}
+        assert rootfs.make(image, tmp_path / "root") == {path: blob}
         assert not (tmp_path / "root/models/l").is_symlink()
     else:
         with pytest.raises(AikitError, match="cannot be placed"):
-            rootfs.make(image, tmp_path, tmp_path / "root")
+            rootfs.make(image, tmp_path / "root")
     assert not (tmp_path / "theirs").exists()
 
 
@@ -137,7 +137,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     layout.blob_path(tmp_path / "image", packed.digest).write_bytes(b"x")
     for each, said in ((absent, "is not on this machine"), (packed, "is packed: unpack the image with skopeo")):
         with pytest.raises(AikitError, match=said):
-            rootfs.make(Image(b"", None, "", 0, {}, (each,), ()), tmp_path / "image", tmp_path / said)
+            rootfs.make(Image(b"", None, "", 0, {}, (each,), (), tmp_path / "image"), tmp_path / said)
 
 
 @pytest.mark.parametrize("bomb", layouts.bombs().values(), ids=layouts.bombs())

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.image import find, layout, push
+from aikit_nix.image import find, layout
 from aikit_nix.models import layer
 from aikit_nix.nix import store
-from aikit_nix.registry import reference
-from support import container, image, layouts, registry, tiny_gguf
+from support import container, image, layouts, pushes, registry, tiny_gguf
 from support.command import aikit_nix
 from support.image_fixtures import generate
 from support.wire import tap
@@ -77,7 +76,7 @@ def test_without_the_model_and_without_a_network(tmp_path: Path, monkeypatch: py
     # Somebody else pushed another image with the model.
     with registry.serve(folder) as server:
         other = layouts.make(tmp_path / "other", {"/models/unseen.gguf": file.read_bytes()}, blobs=True)
-        push.push(layout.read_layout(other), other, reference.parse(f"{server.address}/other/image:1"), push.Sending())
+        pushes.send(other, f"{server.address}/other/image:1")
 
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     argv = ["unshare", *user, "--net", sys.executable, "-c", INSIDE, str(folder), str(flake), "mine/image:1"]

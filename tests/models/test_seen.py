@@ -19,7 +19,6 @@ from aikit_nix.flakes import materials
 from aikit_nix.image import layout, push
 from aikit_nix.models import remote, seen
 from aikit_nix.nix import store
-from aikit_nix.registry import reference
 from support import layouts, recipes
 from support.command import aikit_nix
 from support.file_server import FileServer
@@ -50,7 +49,7 @@ OTHER = {"layer": {"digest": f"sha256:{'6' * 64}"}}
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A local model, pinned, its flake written."""
-    (tmp_path / "m.gguf").write_bytes(os.urandom(5000))
+    (tmp_path / "m.gguf").write_bytes(b"weights" + os.urandom(5000))  # no JSON by chance
     write(tmp_path, ("m", "m.gguf"))
     done(tmp_path, "lock")
     done(tmp_path, "gen", "--packages", "debian", "-o", "flake")
@@ -170,4 +169,4 @@ def test_a_layer_that_the_registry_has_is_not_pushed_for_another(tmp_path: Path)
     layers = list(image.layers)
     layers[at] = replace(layers[at], digest=f"sha256:{'6' * 64}")
     with pytest.raises(AikitError, match=f"claims that the layer of {PATH} is sha256:666"):
-        push.push(replace(image, layers=tuple(layers)), folder, reference.parse("localhost:1/x:1"), push.Sending())
+        push.of_image(replace(image, layers=tuple(layers)))

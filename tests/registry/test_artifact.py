@@ -10,11 +10,10 @@ import pytest
 
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
-from aikit_nix.image import layout, push
-from aikit_nix.registry import artifact, reference
+from aikit_nix.registry import artifact
 from aikit_nix.registry.artifact import Referrer
 from aikit_nix.registry.client import Repository
-from support import fake_registry, layouts
+from support import fake_registry, layouts, pushes
 from support.fake_registry import FakeRegistry
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -25,9 +24,7 @@ def test_referrers_are_listed_by_the_registry_or_in_a_tag(tmp_path: Path, knows:
     folder = layouts.write(tmp_path / "image", {"/models/m.gguf": b"weights"}, {"x": b"1"})
     with fake_registry.serve() as registry, Client() as client:
         registry.referrers = knows
-        pushed = push.push(
-            layout.read_layout(folder), folder, reference.parse(f"{registry.address}/a/x:1"), push.Sending()
-        )
+        pushed = pushes.send(folder, f"{registry.address}/a/x:1")
         repository = Repository(client, registry.address, "a/x", actions="pull,push")
         subject = repository.manifest("1")
         for content in (b"one", b"two", b"one"):  # what is there already stays once

@@ -19,8 +19,8 @@ PATH = "/models/tiny.gguf"
 
 def send(folder: Path, to: str, **options: Any) -> push.Outcome:
     """Push the image of an OCI layout."""
-    image = layout.read_layout(folder)
-    return push.push(image, folder, reference.parse(to), push.Sending(timeouts=TIMEOUTS, **options))
+    how = push.Sending(timeouts=TIMEOUTS, **options)
+    return push.push([push.of_image(layout.read_layout(folder), how.elsewhere)], reference.parse(to), how)
 
 
 def refused(folder: Path, to: str, **options: Any) -> str:

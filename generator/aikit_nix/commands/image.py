@@ -17,10 +17,8 @@ from aikit_nix.commands import options
 from aikit_nix.commands.options import INSECURE
 
 if TYPE_CHECKING:
-    from aikit_nix.image.push import Sending
-    from aikit_nix.registry.reference import Reference
-
-    Send = Callable[[Reference], tuple[str, list[str]]]
+    from aikit_nix.image.push import Content
+    from aikit_nix.image.supply import Supply
 
 FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 
@@ -59,68 +57,44 @@ def push(
     from aikit_nix.base.errors import AikitError, Diagnostic
     from aikit_nix.image import supply
     from aikit_nix.image.push import Sending
+    from aikit_nix.image.push import push as send
     from aikit_nix.registry import reference
 
     with supply.opened(flake) as models:
         how = Sending(models, mount_from, insecure, chunk << 20, jobs)
-        if modelpack:
-            tag, send = _models(flake, how)
-        else:
+        if not modelpack:
             models.learn(reference.parse(references[0]), how)
-            tag, send = (_index if all_systems else _image)(flake, how)
+        tag, contents = _contents(flake, models, all_systems=all_systems, modelpack=modelpack)
         targets = [reference.parse(text, tag) for text in references]
         problems: list[Diagnostic] = []
         for target in targets:
             try:
-                digest, said = send(target)
+                done = send(contents(), target, how)
             except AikitError as failed:
                 problems += failed.diagnostics
                 continue
-            console.say(*said, err=True)
-            console.show(f"{target.name}@{digest}")
+            console.say(str(done), err=True)
+            console.show(f"{target.name}@{done.digest}")
     if problems:
         raise AikitError(*problems)
 
 
-def _image(flake: str, how: Sending) -> tuple[str, Send]:
-    """The usual tag of what is sent, and what sends it: that gives its digest, and what was done."""
-    from aikit_nix.image import find
-    from aikit_nix.image.push import push
-
-    found = find.layout_of(flake)
-
-    def send(target: Reference) -> tuple[str, list[str]]:
-        done = push(found.image, found.folder, target, how)
-        return done.digest, [str(done)]
-
-    return found.image.tag, send
-
-
-def _index(flake: str, how: Sending) -> tuple[str, Send]:
+def _contents(
+    flake: str, models: Supply, *, all_systems: bool, modelpack: bool
+) -> tuple[str, Callable[[], list[Content]]]:
+    """The usual tag of what is pushed, and what it is, made anew for each registry: each reads the models for itself."""
     from aikit_nix.flakes import materials
     from aikit_nix.image import find, index
+    from aikit_nix.image import modelpack as packs
+    from aikit_nix.image.push import of_image
 
-    systems = sorted(materials.read(Path(flake)).plan.systems)
-    images = [find.layout_of(flake, f"packages.{system}.manifest") for system in systems]
-
-    def send(target: Reference) -> tuple[str, list[str]]:
-        digest, done = index.push(images, target, how)
-        return digest, [f"{system}: {each}" for system, each in zip(systems, done, strict=True)]
-
-    return images[0].image.tag, send
-
-
-def _models(flake: str, how: Sending) -> tuple[str, Send]:
-    from aikit_nix.flakes import materials
-    from aikit_nix.image import modelpack
-
-    found = materials.read(Path(flake))
-
-    def send(target: Reference) -> tuple[str, list[str]]:
-        digest, sent = modelpack.push(found, target, how)
-        return digest, [f"{console.size(sent)} sent"]
-
-    return "latest", send
+    if modelpack:
+        found = materials.read(Path(flake))
+        return "latest", lambda: [packs.make(found, models)]
+    systems = sorted(materials.read(Path(flake)).plan.systems) if all_systems else []
+    images = [find.layout_of(flake, f"packages.{system}.manifest") for system in systems] or [find.layout_of(flake)]
+    over = [index.make(images)] if all_systems else []
+    return images[0].tag, lambda: [*(of_image(image, models) for image in images), *over]
 
 
 @click.command()

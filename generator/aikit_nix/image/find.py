@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from aikit_nix.base import data
@@ -16,20 +15,10 @@ from aikit_nix.image.layout import Image
 from aikit_nix.nix import command as nix
 
 
-@dataclass(frozen=True)
-class Layout:
-    """An image and the OCI layout that has its manifest, and such of its layers as are no models."""
-
-    image: Image
-    folder: Path
-
-
-def layout_of(text: str, output: str = "manifest") -> Layout:
+def layout_of(text: str, output: str = "manifest") -> Image:
     """The image of an OCI layout or of a flake, an output of which is built without its models. Raises AikitError."""
     folder = Path(text)
-    if not layout.is_layout(folder):
-        folder = build(text, output)
-    return Layout(layout.read_layout(folder), folder)
+    return layout.read_layout(folder if layout.is_layout(folder) else build(text, output))
 
 
 def image_of(text: str, *, insecure: bool | None = None) -> Image:
@@ -37,7 +26,7 @@ def image_of(text: str, *, insecure: bool | None = None) -> Image:
     a registry, of several there the one for this machine. Raises AikitError.
     """
     if Path(text).is_dir() or text == str(data.FLAKE):
-        return layout_of(text).image
+        return layout_of(text)
     from aikit_nix.http.client import Client
     from aikit_nix.image import blobs
 

@@ -10,7 +10,7 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """An image as it is described; where its layers' bytes are is another matter.
+    """An image as it is described, and the OCI layout that it was read from: its layers' bytes may be there, or elsewhere.
 
     `manifest` are the manifest's bytes and `digest` theirs: empty and None for a docker-archive, which has none.
     `config_digest` is what docker and podman call the image's ID.
@@ -78,6 +78,7 @@ class Image:
     config: Mapping[str, Any]
     layers: tuple[Layer, ...]
     names: tuple[str, ...]
+    folder: Path | None = None
 
     @property
     def run(self) -> Mapping[str, Any]:
@@ -124,6 +125,11 @@ class Image:
             path: digest.removeprefix("sha256:") for path, digest in sorted(found.items()) if DIGEST.fullmatch(digest)
         }
 
+    def blob(self, digest: str) -> Path | None:
+        """Where its layout has a blob; None where it has not."""
+        file = blob_path(self.folder, digest) if self.folder else None
+        return file if file and file.is_file() else None
+
     def model_file(self, path: str) -> Path | None:
         """Where this machine's Nix store keeps a model, if it does; None where the image does not say its sha256."""
         sha256 = self.models().get(path)
@@ -163,10 +169,11 @@ def is_layout(folder: Path) -> bool:
 
 def read_layout(folder: Path) -> Image:
     """The one image of an OCI layout; its layers need not be there. Raises AikitError."""
-    return read_from(
+    image = read_from(
         lambda name: files.read_bounded(folder / name, LIMIT, " (that is no OCI layout)" * (name == "index.json")),
         str(folder),
     )
+    return replace(image, folder=folder)
 
 
 def read_from(content: Callable[[str], bytes], where: str) -> Image:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aikit_nix.base.errors import error
 from aikit_nix.flakes.materials import Materials, ModelMaterial
 from aikit_nix.image import layout
-from aikit_nix.image.push import Elsewhere, Sending, bring
+from aikit_nix.image.push import Content, Elsewhere
 from aikit_nix.registry import artifact
 from aikit_nix.registry.blob import Blob, Part
-from aikit_nix.registry.reference import Reference
 from aikit_nix.sources import MODELS
 
 ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
@@ -29,16 +27,7 @@ _WEIGHTS = (".bin", ".gguf", ".onnx", ".pt", ".pth", ".safetensors")
 _DOCUMENTS = (".md", ".txt", ".pdf")
 
 
-@dataclass(frozen=True)
-class Pack:
-    """A ModelPack artifact: its manifest, and its blobs with where they are on this machine."""
-
-    manifest: bytes
-    config: Blob
-    models: tuple[Blob, ...]
-
-
-def make(materials: Materials, elsewhere: Elsewhere | None = None) -> Pack:
+def make(materials: Materials, elsewhere: Elsewhere | None = None) -> Content:
     """The artifact of the models. Raises AikitError where nobody has said how large a model is."""
     if not materials.models:
         raise error("the plan has no models to push", code="no-models")
@@ -56,16 +45,7 @@ def make(materials: Materials, elsewhere: Elsewhere | None = None) -> Pack:
         "config": artifact.descriptor(CONFIG, config),
         "layers": layers,
     }
-    return Pack(artifact.encode(manifest), config, blobs)
-
-
-def push(materials: Materials, target: Reference, how: Sending) -> tuple[str, int]:
-    """Bring the models to where `target` says; the manifest's digest and the bytes that were sent. Raises AikitError."""
-    pack = make(materials, how.elsewhere)
-    with how.into(target) as (repository, pool):
-        _, sent = bring(repository, [pack.config, *pack.models], pool, how.chunk)
-        digest = repository.put_manifest(target.reference, layout.MANIFEST, pack.manifest)
-    return digest, sum(blob.size for blob in sent)
+    return Content(layout.MANIFEST, artifact.encode(manifest), (config, *blobs))
 
 
 def _blob(model: ModelMaterial, elsewhere: Elsewhere | None) -> Blob:

@@ -1,4 +1,4 @@
-"""An image into a repository: what is not there is taken from another repository, or sent from where it is.
+"""Manifests and their blobs into a repository: what is not there is taken from another one, or sent from where it is.
 
 A model's layer is never on this disk: it is made of the model's bytes on their way. The manifest goes last, so that a tag
 never names an image that is not whole.
@@ -20,7 +20,7 @@ from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.http.client import Client, Timeouts
 from aikit_nix.image import layout
-from aikit_nix.image.layout import Image
+from aikit_nix.image.layout import Image, Layer
 from aikit_nix.models import layer as model_layer
 from aikit_nix.models import seen
 from aikit_nix.registry import upload
@@ -104,22 +104,40 @@ class Outcome:
         return f"{self.there + self.mounted + self.uploaded} blobs: {', '.join(parts)}{size}"
 
 
-def blobs(image: Image, folder: Path, elsewhere: Elsewhere | None = None) -> list[Blob]:
-    """The image's blobs, each once, and where they are: in the layout or the Nix store, a model perhaps `elsewhere`.
+@dataclass(frozen=True)
+class Content:
+    """What is pushed: a manifest or an index, and the blobs that it names with where they are."""
 
-    Raises AikitError for a file that cannot be the one.
+    media_type: str
+    manifest: bytes
+    blobs: tuple[Blob, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The manifest's."""
+        return layout.digest_of(self.manifest)
+
+
+def of_image(image: Image, elsewhere: Elsewhere | None = None) -> Content:
+    """An image of a layout; its blobs are in that or in the Nix store, a model perhaps `elsewhere`.
+
+    Raises AikitError for a file that cannot be the one, and for what was claimed of models and is not so.
     """
-    found = {layer.digest: _layer(image, index, folder, elsewhere) for index, layer in enumerate(image.layers)}
-    config = layout.blob_path(folder, image.config_digest)
-    found[image.config_digest] = Blob(image.config_digest, image.config_size, "the configuration", (config,))
-    return list(found.values())
+    # A registry that has a layer already shows nothing of whose it is
+    hashes = image.models()
+    layers = [(layer.model, LayerPin(layer.digest, layer.size)) for layer in image.layers if layer.model]
+    seen.check([(path, Pin(hashes[path], layer=layer)) for path, layer in layers if path in hashes], image.name)
+    file = image.blob(image.config_digest)
+    config = Blob(image.config_digest, image.config_size, "the configuration", (file,) if file else None)
+    media_type = json.loads(image.manifest).get("mediaType", layout.MANIFEST)
+    return Content(
+        str(media_type), image.manifest, (*(_layer(image, layer, elsewhere) for layer in image.layers), config)
+    )
 
 
-def _layer(image: Image, index: int, folder: Path, elsewhere: Elsewhere | None) -> Blob:
-    layer = image.layers[index]
-    in_layout = layout.blob_path(folder, layer.digest)
+def _layer(image: Image, layer: Layer, elsewhere: Elsewhere | None) -> Blob:
     name = layer.model or f"the layer {layer.digest[:19]}…"
-    if in_layout.is_file():
+    if in_layout := image.blob(layer.digest):
         return Blob(layer.digest, layer.size, name, (in_layout,))
     sha256 = image.models().get(layer.model) if layer.model else None
     if not layer.model or not sha256:
@@ -148,22 +166,27 @@ def model_blob(path: str, content: Path | Part, digest: str = "") -> Blob:
         raise error(f"{path} ({file}) cannot be read: {bad}", code="unreadable") from None
 
 
-def push(image: Image, folder: Path, target: Reference, how: Sending) -> Outcome:
-    """Bring an image, whose layout is in `folder`, to where `target` says. Raises AikitError; nothing is published then."""
-    if image.digest is None:
-        raise error("a docker-archive has no manifest to push: push its OCI layout", code="image")
-    if target.reference.startswith("sha256:") and target.reference != image.digest:
-        raise error(f"{target.name}: the image has the digest {image.digest}", code="digest-mismatch")
-    # A registry that has a layer already shows nothing of whose it is
-    hashes = image.models()
-    layers = [(layer.model, LayerPin(layer.digest, layer.size)) for layer in image.layers if layer.model]
-    seen.check([(path, Pin(hashes[path], layer=layer)) for path, layer in layers if path in hashes], image.name)
-    wanted = blobs(image, folder, how.elsewhere)
+def push(contents: Sequence[Content], target: Reference, how: Sending) -> Outcome:
+    """Bring contents to where `target` says: the last under its tag, those before it, which it names, by their digests.
+
+    Raises AikitError; nothing is published then.
+    """
+    digest = contents[-1].digest
+    if target.reference.startswith("sha256:") and target.reference != digest:
+        raise error(f"{target.name}: the image has the digest {digest}", code="digest-mismatch")
+    # Two models may be the same file
+    wanted = list({blob.digest: blob for each in contents for blob in each.blobs}.values())
     sources = _sources(target, {blob.digest for blob in wanted}, how.mount_from)
     with how.into(target, list(sources)) as (repository, pool):
-        lacking, missing = bring(repository, wanted, pool, how.chunk, sources)
-        media_type = json.loads(image.manifest).get("mediaType", layout.MANIFEST)
-        digest = repository.put_manifest(target.reference, str(media_type), image.manifest)
+        there = pool.map(lambda blob: repository.has(blob.digest, blob.size), wanted)
+        lacking = [blob for blob, is_there in zip(wanted, there, strict=True) if not is_there]
+        begun = dict(_mounted(repository, lacking, sources, pool))
+        missing = [blob for blob in lacking if blob.digest not in begun or begun[blob.digest]]
+        _require(missing, begun, repository)
+        send(repository, missing, pool, how.chunk, begun)
+        for each in contents[:-1]:
+            repository.put_manifest(each.digest, each.media_type, each.manifest)
+        repository.put_manifest(target.reference, contents[-1].media_type, contents[-1].manifest)
     _remember(target, [blob.digest for blob in wanted])
     return Outcome(
         digest,
@@ -172,27 +195,6 @@ def push(image: Image, folder: Path, target: Reference, how: Sending) -> Outcome
         len(missing),
         sum(blob.size for blob in missing),
     )
-
-
-def bring(
-    repository: Repository,
-    wanted: Iterable[Blob],
-    pool: ThreadPoolExecutor,
-    chunk: int,
-    sources: Mapping[str, set[str] | None] = MappingProxyType({}),
-) -> tuple[list[Blob], list[Blob]]:
-    """Bring blobs into a repository: those that it lacked, and of them those that no other repository had, which were sent.
-
-    `sources` are the other repositories, with the digests that each has where that is known. Raises AikitError.
-    """
-    wanted = list({blob.digest: blob for blob in wanted}.values())  # two models may be the same file
-    there = pool.map(lambda blob: repository.has(blob.digest, blob.size), wanted)
-    lacking = [blob for blob, is_there in zip(wanted, there, strict=True) if not is_there]
-    begun = dict(_mounted(repository, lacking, sources, pool))
-    missing = [blob for blob in lacking if blob.digest not in begun or begun[blob.digest]]
-    _require(missing, begun, repository)
-    send(repository, missing, pool, chunk, begun)
-    return lacking, missing
 
 
 def _mounted(

@@ -17,7 +17,6 @@ from typing import IO
 from aikit_nix.base import tar
 from aikit_nix.base.errors import error
 from aikit_nix.base.tar import Member, MemberKind
-from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
 
 _DEEPEST = 200  # folders: Python 3.11 removes them by recursion
@@ -45,8 +44,8 @@ class Hashing(io.RawIOBase):
         return data
 
 
-def make(image: Image, folder: Path, root: Path) -> dict[str, Path]:
-    """Lay the image of the layout in `folder` into the new folder `root`.
+def make(image: Image, root: Path) -> dict[str, Path]:
+    """Lay the image of a layout into the new folder `root`.
 
     Models stay where they are in the Nix store: the paths of those, with the files to mount there, are given back.
     Raises AikitError.
@@ -67,13 +66,12 @@ def make(image: Image, folder: Path, root: Path) -> dict[str, Path]:
             except (OSError, ValueError) as bad:
                 raise error(f"{layer.model} cannot be placed: {bad}", code="image") from None
         else:
-            _unpack(layer, folder, root)
+            _unpack(layer, image.blob(layer.digest), root)
     return models
 
 
-def _unpack(layer: Layer, folder: Path, root: Path) -> None:
-    path = layout.blob_path(folder, layer.digest)
-    if not path.is_file():
+def _unpack(layer: Layer, path: Path | None, root: Path) -> None:
+    if path is None:
         what = layer.model or f"the layer {layer.digest}"
         hint = ": `aikit-nix fetch` brings it" if layer.model else ""
         raise error(f"{what} is not on this machine{hint}", code="missing-blob")

@@ -58,14 +58,14 @@ def serve(
     engine = None
     if program != BUBBLEWRAP:
         engine = containers.choose(program, _ENGINES)
-    found = find.layout_of(source)
+    image = find.layout_of(source)
     with _terminated(), tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch, _log(scratch, quiet) as log:
         if engine:
-            started = _in_engine(found.image, source, engine, port, tuple(arguments), log)
+            started = _in_engine(image, source, engine, port, tuple(arguments), log)
         else:
-            started = _in_bubblewrap(found, Path(scratch), port, arguments, log)
+            started = _in_bubblewrap(image, Path(scratch), port, arguments, log)
         with started as server:
-            _wait(server, found.image, log, engine)
+            _wait(server, image, log, engine)
             yield server
 
 
@@ -122,17 +122,15 @@ def _in_engine(
 
 @contextmanager
 def _in_bubblewrap(
-    found: find.Layout, scratch: Path, port: int, arguments: Sequence[str], log: IO[bytes]
+    image: Image, scratch: Path, port: int, arguments: Sequence[str], log: IO[bytes]
 ) -> Iterator[Server]:
     if problem := sandbox.missing():
         raise error(f"{problem}; {containers.none_works(_ENGINES)}", code="no-engine")
-    if found.image.wants_gpu:
+    if image.wants_gpu:
         console.say("bubblewrap gives the server no GPU: it runs on the processor", err=True)
     with _listen(port) as listener:
-        models = rootfs.make(found.image, found.folder, scratch / "root")
-        started = sandbox.start(
-            found.image.run, scratch / "root", listener, mounts=models, arguments=arguments, log=log
-        )
+        models = rootfs.make(image, scratch / "root")
+        started = sandbox.start(image.run, scratch / "root", listener, mounts=models, arguments=arguments, log=log)
         with started as running:
             yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", running)
 
