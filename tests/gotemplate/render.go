@@ -39,6 +39,7 @@ type prompt struct {
 	Roles        map[string]string `json:"roles"`
 	SystemPrompt string            `json:"system_prompt"`
 	Join         string            `json:"join"`
+	Grammar      bool              `json:"grammar"`
 	Messages     []message         `json:"messages"`
 	Tools        []struct {
 		Function function `json:"function"`
@@ -111,6 +112,7 @@ func (p prompt) evaluate() string {
 			line := render(*p.ChatMessage, messageData{
 				SystemPrompt: p.SystemPrompt, Role: name, RoleName: role, FunctionName: m.Name, Content: m.Content,
 				MessageIndex: i, FunctionCall: calls, LastMessage: i == len(p.Messages)-1,
+				Function: p.Grammar && i == len(p.Messages)-1,
 			})
 			if line != "" {
 				lines = append(lines, line)

@@ -155,6 +155,7 @@ FRAGMENTS = (
     *("{{if .Content}}", "{{if .FunctionCall -}}", '{{if eq .RoleName "user" "tool"}}', "{{- with .FunctionName }}", "{{else}}", "{{- else -}}"),
     *('{{else if ne .RoleName "system"}}', "{{end}}", "{{ end -}}", "{{/* c */}}", "{{- /* c */ -}}", "text", " ", "\n", "\t\n", "<|x|>"),
     *("{{.}}", "{{if and .Content .LastMessage}}", "{{if not (or .Function .Role)}}", '{{printf "%d" .MessageIndex}}', "{{.MessageIndex}}"),
+    *("{{if .}}", "{{- with $ -}}", "{{not .}}", "{{if or . .Content}}", "{{.Function}}", "{{$.Content}}"),
     *('{{"a\\n\\"b\\u00e9"}}', "{{`r\\n`}}", "{{.Content | upper | trim}}", "{{$x := .Content}}", "{{$x}}", "{{len .Content}}", "{{true}}"),
 )  # fmt: skip
 
@@ -164,7 +165,7 @@ def test_random_templates_are_what_go_renders_or_refused(go: GoRender) -> None:
     cases = []
     for _ in range(8000):
         template = "".join(chance.choices(FRAGMENTS, k=chance.randint(1, 9)))
-        prompt = Prompt(chat_message=template, roles={"user": "U"}, system_prompt="S")
+        prompt = Prompt(chat_message=template, roles={"user": "U"}, system_prompt="S", grammar=chance.random() < 0.5)
         try:
             chat_template.translate(prompt)
         except UntranslatableError:

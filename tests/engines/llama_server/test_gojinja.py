@@ -30,6 +30,7 @@ def rendered(template: str, **values: object) -> str:
         ("{{if .Last}}yes{{else if .Input}}{{.Input}}{{else}}none{{end}}{{.Last}}", "Xfalse"),
         ("{{range $i, $f := .Functions}}{{if $i}}, {{end}}{{$f.Name}}{{else}}none{{end}}", "f, g"),
         ("{{with .Input}}{{.}}{{$.Input}}{{end}}", "XX"),
+        ("{{if .}}a{{end}}{{not .}}{{with .Input}}{{if or $ .}}b{{end}}{{not $}}{{end}}", "afalsebfalse"),
         ('{{`{{raw}}`}}{{"\\u00e9\\n"}}', "{{raw}}é\n"),
     ],
 )

@@ -35,6 +35,9 @@ _MOST_CODE = 4_000
 _MOST_DEPTH = 32
 _MOST_JINJA = 262_144
 
+# What a template is given, which is true as such and has no text.
+_WHOLE = Value("true", "data")
+
 # What `{{.Name}}` means in one of `.Functions`.
 _FUNCTION = {
     "Name": Value("tool.function.name"),
@@ -100,10 +103,9 @@ class _Scope:
 
 def render(text: str, fields: Mapping[str, Value]) -> str:
     """The template as Jinja that prints it."""
-    whole = Value("", "data")
     code: list[str] = []
     open_blocks: list[tuple[str, _Scope]] = []
-    scope = _Scope(whole, fields, fields)
+    scope = _Scope(_WHOLE, fields, fields)
     for piece in _pieces(text):
         if not piece.action:
             code.append(f"{{{{- {literal(piece.text)} -}}}}")
@@ -246,7 +248,7 @@ def _operand(tokens: list[tuple[str, str]], scope: _Scope, depth: int) -> Value:
             name, _, rest = text[1:].partition(".")
             if name and name not in scope.variables:
                 raise UntranslatableError(f"the variable ${name}")
-            value, fields = scope.variables[name] if name else (scope.dot, scope.root)
+            value, fields = scope.variables[name] if name else (_WHOLE, scope.root)
             return _field(rest, fields) if rest else value
         case "word" if text in _CONSTANTS:
             return _CONSTANTS[text]
