@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.attest import policy, provenance, verdict
+from aikit_nix.attest import envelope, policy, provenance, verdict
 from aikit_nix.base.errors import AikitError
+from aikit_nix.http.client import Client
 from aikit_nix.image import layout
-from support import docs, layouts, signed
+from aikit_nix.registry import artifact
+from aikit_nix.registry.artifact import Referrer
+from aikit_nix.registry.client import Repository
+from support import docs, layouts, pushes, signed
 from support.command import aikit_nix
+from support.fake_registry import FakeRegistry
 
 MODELS = [{"path": "/models/m.gguf", "sha256": "1" * 64, "license": "mit"}]
 ABOUT = {"runtime": "avx2", "models": MODELS}
@@ -39,10 +44,10 @@ class Release:
         file = self.folder / f"{len(self.evidence)}.json"
         self.evidence.append(signed.bundle(file, statement, self.keys[by]))
 
-    def verify(self, text: str, *more: str | Path) -> CompletedProcess[str]:
+    def verify(self, text: str, *more: str | Path, image: str = "image/layout") -> CompletedProcess[str]:
         (self.folder / "policy.toml").write_text(text)
         given = [word for file in self.evidence for word in ("--evidence", file)]
-        done = aikit_nix("verify", "image/layout", "--policy", "policy.toml", *given, *more, cwd=self.folder)
+        done = aikit_nix("verify", image, "--policy", "policy.toml", *given, *more, cwd=self.folder)
         assert "Traceback" not in done.stderr
         return done
 
@@ -109,6 +114,28 @@ def test_nobody_counts_twice_or_unsigned(release: Release, attack: str) -> None:
     done = release.verify(POLICY + "rebuilds = 2\n")
     assert done.returncode == 1
     assert "1 of 2 rebuilds" in done.stderr or "names 1 keys that could sign one" in done.stderr
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["referrers", "tag"])
+def test_statements_beside_the_image_count(release: Release, fake: FakeRegistry, knows: bool) -> None:
+    """Whatever else somebody put there, nothing of it does."""
+    fake.referrers = knows
+    release.rebuilt("a")
+    release.rebuilt("x")
+    release.rebuilt("b", "sha256:" + "6" * 64)
+    release.rebuilt("b")
+    contents = [b"{", b"[]", *(file.read_bytes() for file in release.evidence)]
+    release.evidence.clear()
+    pushes.send(release.folder / "image/layout", f"{fake.address}/a/x:1")
+    with Client() as client:
+        repository = Repository(client, fake.address, "a/x", actions="pull,push")
+        said = [Referrer(envelope.BUNDLE, each, {}) for each in contents]
+        artifact.attach(repository, repository.manifest("1"), [*said[:-1], Referrer("text/x", contents[-1], {})])
+        done = release.verify(POLICY + "rebuilds = 2\n", image=f"{fake.address}/a/x:1")
+        assert "1 of 2 rebuilds" in done.stderr
+        artifact.attach(repository, repository.manifest("1"), said[-1:])
+    done = release.verify(POLICY + "rebuilds = 2\n", image=f"{fake.address}/a/x:1")
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_image_whose_bytes_are_others_fails_whoever_signed(release: Release) -> None:

@@ -32,6 +32,10 @@ def test_referrers_are_listed_by_the_registry_or_in_a_tag(tmp_path: Path, knows:
             manifest = json.loads(registry.manifests["a/x", digest])
             assert manifest["subject"]["digest"] == pushed.digest
             assert registry.blobs["a/x", manifest["layers"][0]["digest"]] == content
+        assert list(artifact.said(repository, pushed.digest, "text/x", 3)) == [b"one", b"two"]
+        assert list(artifact.said(repository, pushed.digest, "text/y", 3)) == []
+        with pytest.raises(AikitError, match="more than 2 bytes"):
+            list(artifact.said(repository, pushed.digest, "text/x", 2))
         tag = ("a/x", pushed.digest.replace(":", "-"))
         assert (tag in registry.manifests) is not knows
         if not knows:

@@ -7,18 +7,21 @@ is for cosign. Source: https://github.com/secure-systems-lab/dsse/blob/master/pr
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aikit_nix.attest.provenance import MEDIA_TYPE, STATEMENT_TYPE
 from aikit_nix.base import files, strict_json
-from aikit_nix.base.errors import error
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.image.blobs import Opened
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_BYTES = 16 << 20
 _MOST_SIGNATURES = 100
 
@@ -78,15 +81,28 @@ class Statement:
 
 def read(path: Path) -> Statement:
     """The statement in a file. Raises AikitError where it holds none."""
-    data = files.read_bounded(path, MAX_BYTES)
-    try:
-        return _parse(data, str(path))
-    except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        what = " ".join(str(bad).split())[:200]
-        raise error(f"{path} is no in-toto statement, plain or signed ({what})", code="statement") from None
+    return _parse(files.read_bounded(path, MAX_BYTES), str(path))
+
+
+def beside(image: Opened) -> Iterator[Statement]:
+    """The signed statements that a registry has of an image; whoever may push there may have put anything among them.
+
+    Raises AikitError where the registry cannot be asked.
+    """
+    for data in image.said(BUNDLE, MAX_BYTES):
+        with suppress(AikitError):
+            yield _parse(data, image.where)
 
 
 def _parse(data: bytes, where: str) -> Statement:
+    try:
+        return _statement(data, where)
+    except (ValueError, KeyError, TypeError, AttributeError) as bad:
+        what = " ".join(str(bad).split())[:200]
+        raise error(f"{where} is no in-toto statement, plain or signed ({what})", code="statement") from None
+
+
+def _statement(data: bytes, where: str) -> Statement:
     value = strict_json.parse(data)
     envelope = value.get("dsseEnvelope", value)
     payload, signatures = data, tuple[bytes, ...]()

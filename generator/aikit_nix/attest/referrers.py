@@ -18,8 +18,6 @@ from aikit_nix.registry import reference
 from aikit_nix.registry.artifact import Referrer
 from aikit_nix.registry.client import Manifest, Repository
 
-_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -88,4 +86,4 @@ def given(file: Path, digest: str) -> Referrer:
         # https://github.com/sigstore/cosign/blob/main/specs/BUNDLE_SPEC.md
         kind = {"content": "dsse-envelope", "predicateType": found.predicate_type}
         notes |= {f"dev.sigstore.bundle.{name}": value for name, value in kind.items()}
-    return Referrer(_BUNDLE if found.signatures else provenance.MEDIA_TYPE, file.read_bytes(), notes)
+    return Referrer(envelope.BUNDLE if found.signatures else provenance.MEDIA_TYPE, file.read_bytes(), notes)

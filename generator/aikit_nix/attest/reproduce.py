@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from aikit_nix import __version__
 from aikit_nix.attest import envelope, verdict
+from aikit_nix.attest.envelope import Statement
 from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.debian import mirror
@@ -58,7 +59,7 @@ def statement(materials: Materials, system: str, image: Image) -> dict[str, Any]
         "nix": nix.version(),
         "system": system,
         **verdict.about(materials, system),
-        "inputs": {**materials.inputs, **({"aikit.lock": materials.lock_digest} if materials.lock_digest else {})},
+        "inputs": _inputs(materials),
         # Models whose bytes this builder never had: the digests of their layers are the lock's word
         "unseen": [model.path for model in materials.models if not model.seen],
         "image": {
@@ -70,16 +71,40 @@ def statement(materials: Materials, system: str, image: Image) -> dict[str, Any]
     }
 
 
-def read(path: Path) -> dict[str, Any]:
+def _inputs(materials: Materials) -> dict[str, str]:
+    return {**materials.inputs, **({"aikit.lock": materials.lock_digest} if materials.lock_digest else {})}
+
+
+def compared(materials: Materials, witnesses: Iterable[tuple[Path, Path]], *, unseen: bool) -> Materials:
+    """Materials whose claims were compared with models' bytes: here, or by witnesses (a statement and its signer's key).
+
+    A rebuild of the same flake and lock makes the same claims, and its builder had the models but those that it calls
+    unseen. Raises AikitError.
+    """
+    witnessed: set[str] = set()
+    for file, key in witnesses:
+        said = read(file)
+        if not said.is_signed_by(envelope.public_key(key)):
+            raise error(f"{file} is not signed with the key that {key} is the public half of", code="witness")
+        if said.predicate["inputs"] != _inputs(materials):
+            raise error(f"{file} is of another flake or lock than {materials.folder}", code="witness")
+        witnessed |= {model.path for model in materials.models if model.path not in said.predicate["unseen"]}
+    return materials.compared(unseen=unseen, witnessed=witnessed)
+
+
+def read(path: Path) -> Statement:
     """Another builder's statement. Raises AikitError."""
     try:
-        found = envelope.read(path).predicate
+        statement = envelope.read(path)
+        found = statement.predicate
         if found["formatVersion"] != VERSION:
             raise ValueError(f"it has the format {found['formatVersion']}, this aikit-nix reads {VERSION}")
         inputs, layers = found["inputs"], found["image"]["layers"]
         if not isinstance(inputs, dict) or not all(isinstance(layer, dict) and "digest" in layer for layer in layers):
             raise ValueError("its inputs or its layers are none")
-        return dict(found)
+        if statement.predicate_type != verdict.REBUILD or not isinstance(found["unseen"], list):
+            raise ValueError("it is of another type")
+        return statement
     except AikitError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:

@@ -74,7 +74,8 @@ def judge(
     digest = found.image.digest or (folder and layout.read_layout(folder).digest) or ""
     if policy:
         own = verdict.about(materials, materials.system(system)) if materials and not report.differences else None
-        _enforce(policy, digest, [envelope.read(file) for file in evidence], own, report)
+        statements = [*map(envelope.read, evidence), *envelope.beside(found)]
+        _enforce(policy, digest, statements, own, report)
     levels = [verdict.EQUAL] * bool(folder) + [verdict.BY_POLICY] * bool(policy)
     return verdict.summary(
         name, digest, levels, passed=not report.differences, policy=policy.digest if policy else None

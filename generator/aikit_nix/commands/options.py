@@ -131,12 +131,6 @@ INSECURE = click.option(
 STATEMENT_KEY = click.option(
     "--key", metavar="KEY", help="Sign what is written with cosign: a private key's file or a KMS address."
 )
-UNSEEN = click.option(
-    "--unseen",
-    is_flag=True,
-    help="Also where the bytes of a model were never on this machine; it is said of them then.",
-)
-
 _FORGET = click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
 _FORCE = click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
 
@@ -156,6 +150,22 @@ def _together(*options: Decorator) -> Decorator:
 reads = _together(LOCK, *_READING)
 generates = _together(AIKITFILE, LOCK, INTO, *_CHOICES, DEBIAN_LOCK, _FORGET, _FORCE)
 of_image = _together(FLAKE, LOCK, SYSTEM)
+# Of all that says something of models
+claims = _together(
+    click.option(
+        "--witness",
+        "witnesses",
+        type=(FILE, FILE),
+        multiple=True,
+        metavar="STATEMENT PUBKEY",
+        help="A signed `reproduce` of this flake, from where the models' bytes were, and its key; may be repeated.",
+    ),
+    click.option(
+        "--unseen",
+        is_flag=True,
+        help="Also where the bytes of a model were never on this machine; it is said of them then.",
+    ),
+)
 
 
 def write_statement(content: dict[str, Any], output: Path, key: str | None, *, log: bool) -> None:

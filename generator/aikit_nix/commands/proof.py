@@ -22,7 +22,10 @@ from aikit_nix.commands import options
     help="What has to be true of the image, in TOML: signers, builders, licences, runtimes.",
 )
 @click.option(
-    "--evidence", type=options.FILE, multiple=True, help="A signed statement for the policy; may be repeated."
+    "--evidence",
+    type=options.FILE,
+    multiple=True,
+    help="A signed statement for the policy, beside those in the registry; may be repeated.",
 )
 @click.option("-o", "--output", type=options.FILE, help="Write the verdict here, as an in-toto statement (SLSA VSA).")
 @options.STATEMENT_KEY
@@ -117,7 +120,7 @@ def provenance(flake: Path, lock_path: Path | None, system: str | None, output: 
 @click.command()
 @options.of_image
 @options.OUTPUT
-@options.UNSEEN
+@options.claims
 @options.STATEMENT_KEY
 @options.LOG
 @click.option("--compare", type=options.FILE, help="Another builder's statement; exit with 1 where it differs.")
@@ -126,6 +129,7 @@ def reproduce(
     lock_path: Path | None,
     system: str | None,
     output: Path | None,
+    witnesses: tuple[tuple[Path, Path], ...],
     unseen: bool,
     key: str | None,
     log: bool,
@@ -142,10 +146,10 @@ def reproduce(
     from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
     from aikit_nix.flakes import materials
 
-    theirs = builders.read(compare) if compare else None
+    theirs = builders.read(compare).predicate if compare else None
     if key and not output:
         raise error("--key signs what is written: name the file with --output")
-    found = materials.read(flake, lock_path).compared(unseen=unseen)
+    found = builders.compared(materials.read(flake, lock_path), witnesses, unseen=unseen)
     of = found.system(system)
     image = builders.built(found, of)
     ours = builders.statement(found, of, image)
@@ -167,7 +171,7 @@ def reproduce(
 @click.argument("reference")
 @options.of_image
 @options.INSECURE
-@options.UNSEEN
+@options.claims
 @click.option(
     "--statement",
     "statements",
@@ -181,6 +185,7 @@ def attest(
     lock_path: Path | None,
     system: str | None,
     insecure: bool | None,
+    witnesses: tuple[tuple[Path, Path], ...],
     unseen: bool,
     statements: tuple[Path, ...],
 ) -> None:
@@ -189,12 +194,12 @@ def attest(
     They become OCI referrers of the pushed image. REFERENCE is REGISTRY/NAME:TAG, and must be the image that the flake
     builds.
     """
-    from aikit_nix.attest import referrers
+    from aikit_nix.attest import referrers, reproduce
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
     from aikit_nix.registry import artifact
 
-    found = materials.read(flake, lock_path).compared(unseen=unseen)
+    found = reproduce.compared(materials.read(flake, lock_path), witnesses, unseen=unseen)
     with Client() as client:
         subject = referrers.subject(reference, found, found.system(system), client, insecure=insecure)
         said = [*referrers.referrers(subject), *(referrers.given(file, subject.manifest.digest) for file in statements)]
@@ -214,7 +219,7 @@ def attest(
 @options.LOG
 @options.of_image
 @options.INSECURE
-@options.UNSEEN
+@options.claims
 def sign(
     reference: str | None,
     key: str,
@@ -224,6 +229,7 @@ def sign(
     lock_path: Path | None,
     system: str | None,
     insecure: bool | None,
+    witnesses: tuple[tuple[Path, Path], ...],
     unseen: bool,
 ) -> None:
     """Sign a pushed image and what was attested of it.
@@ -234,7 +240,7 @@ def sign(
     With --models it is what OpenSSF Model Signing signs, and no model is read. The image's folder /models is verified by
     `model_signing verify key models --allow_symlinks --signature model.sig --public_key cosign.pub`.
     """
-    from aikit_nix.attest import referrers
+    from aikit_nix.attest import referrers, reproduce
     from aikit_nix.attest import sign as signer
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
@@ -246,7 +252,7 @@ def sign(
         signer.models(found, key, models, log=log)
         console.say(f"wrote {models}")
     elif reference:
-        found = found.compared(unseen=unseen)
+        found = reproduce.compared(found, witnesses, unseen=unseen)
         with Client() as client:
             subject = referrers.subject(reference, found, found.system(system), client, insecure=insecure)
         signer.image(subject.name, key, subject.bill(), subject.predicate(), log=log, insecure=insecure)

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,12 +138,20 @@ class Materials:
         """NAME:TAG of a system's default image."""
         return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
 
-    def compared(self, *, unseen: bool) -> Materials:
-        """These, whose claims were compared with the bytes of models; those never seen here have to be allowed.
+    def compared(self, *, unseen: bool, witnessed: Set[str] = frozenset()) -> Materials:
+        """These, whose claims were compared with the bytes of models; those never seen here have to be allowed, or
+        `witnessed` elsewhere (their paths in the image).
 
         Raises AikitError.
         """
-        missing = seen.require((model.claim for model in self.models), str(self.folder), allowed=unseen)
+        missing = seen.check((model.claim for model in self.models), str(self.folder))
+        if not unseen and (unknown := [path for path in missing if path not in witnessed]):
+            raise error(
+                f"the bytes of {unknown[0]} were never seen on this machine, and the digest of its layer is what"
+                f" {self.folder} claims: bring them with `aikit-nix fetch`, name a --witness, or let it be said of them"
+                " that they are --unseen",
+                code="unseen",
+            )
         return replace(self, models=tuple(replace(each, seen=each.path not in missing) for each in self.models))
 
     def debs(self, system: str) -> list[Package]:

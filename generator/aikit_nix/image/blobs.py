@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from aikit_nix.base import files
@@ -13,7 +14,7 @@ from aikit_nix.base.errors import error
 from aikit_nix.http.client import Client, HttpError
 from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image, Layer
-from aikit_nix.registry import reference
+from aikit_nix.registry import artifact, reference
 from aikit_nix.registry.client import Manifest, Repository
 
 BLOCK = 1 << 20
@@ -29,12 +30,14 @@ Blocks = Iterator[bytes]
 class Opened:
     """An image and its layers' bytes: `blocks` gives those of a layer as they are stored, None where they are not here.
 
-    Its iterator raises AikitError where they cannot be read to their end.
+    Its iterator raises AikitError where they cannot be read to their end. `said` gives what a registry has beside the
+    image, of a media type and of at most so many bytes each.
     """
 
     image: Image
     where: str
     blocks: Callable[[int], Blocks | None]
+    said: Callable[[str, int], Iterable[bytes]] = lambda _type, _limit: ()
 
 
 @contextmanager
@@ -106,7 +109,7 @@ def _of_registry(target: str, client: Client, insecure: bool | None, architectur
     def blocks(index: int) -> Blocks:
         return _of_blob(there, image.layers[index])
 
-    return Opened(image, target, blocks)
+    return Opened(image, target, blocks, partial(artifact.said, there, manifest.digest))
 
 
 def chosen(index: Manifest, where: str, architecture: str | None) -> str:

@@ -108,18 +108,6 @@ def check(claims: Iterable[tuple[str, Pin]], where: str) -> list[str]:
     return [path for path, pin in claims if path not in known and (pin.layer or pin.blake3 or pin.gguf)]
 
 
-def require(claims: Iterable[tuple[str, Pin]], where: str, *, allowed: bool) -> frozenset[str]:
-    """The files that were never seen here, which has to be `allowed`. Raises AikitError."""
-    unseen = check(claims, where)
-    if unseen and not allowed:
-        raise error(
-            f"the bytes of {unseen[0]} were never seen on this machine, and the digest of its layer is what {where} claims:"
-            " bring them with `aikit-nix fetch`, or let it be said of them that they are --unseen",
-            code="unseen",
-        )
-    return frozenset(unseen)
-
-
 def _read(path: str, pin: Pin) -> Pin:
     file = _in_store(path, pin)
     digests = hashed(file, frame_of(path))

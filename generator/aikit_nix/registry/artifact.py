@@ -7,7 +7,7 @@ that do not know referrers (Debian's docker-registry 2.8 does not).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from aikit_nix.registry.client import INDEX, MANIFEST, Manifest, Repository
 # https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor
 EMPTY = Blob.of(b"{}", "the empty configuration")
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_MOST_SAID = 64
 
 
 @dataclass(frozen=True)
@@ -76,43 +77,59 @@ def attach(repository: Repository, subject: Manifest, referrers: Iterable[Referr
         )
         _publish(repository, [EMPTY, blob], manifest, entry["digest"])
         entries.append(entry)
-    if not _knows_referrers(repository, subject.digest):
+    if _referrers(repository, subject.digest) is None:
         _list_in_tag(repository, subject.digest, entries)
     return [str(entry["digest"]) for entry in entries]
 
 
-def _knows_referrers(repository: Repository, digest: str) -> bool:
-    """Whether the registry has the referrers API, which answers for whatever digest."""
+def said(repository: Repository, digest: str, media_type: str, limit: int) -> Iterator[bytes]:
+    """What is said of a type about a manifest, each of at most `limit` bytes; no more than the first 64. Raises AikitError."""
+    listed = _referrers(repository, digest)
+    entries = _in_tag(repository, digest) if listed is None else listed
+    found = [str(each.get("digest")) for each in entries if each.get("artifactType") == media_type]
+    for name in found[:_MOST_SAID]:
+        layers = repository.manifest(name).content.get("layers")
+        for each in layers[:1] if isinstance(layers, list) else ():
+            if isinstance(each, dict):
+                yield repository.blob(str(each.get("digest")), limit)
+
+
+def _referrers(repository: Repository, digest: str) -> list[Mapping[str, Any]] | None:
+    """What the registry lists as said about a digest, of whatever digest; None where it has no such API."""
 
     def ask(login: Mapping[str, str]) -> Answer:
         return repository.client.get(repository.url(f"referrers/{digest}"), headers=login)
 
     try:
-        return "manifests" in (repository.asked(ask).json() or {})
+        answer = repository.asked(ask).json()
     except (HttpError, TypeError):
-        return False
+        return None
+    return _entries(answer) if isinstance(answer, dict) and "manifests" in answer else None
 
 
 def _tag(digest: str) -> str:
     return digest.replace(":", "-")
 
 
-def _tagged(repository: Repository, digest: str) -> Manifest | None:
+def _in_tag(repository: Repository, digest: str) -> list[Mapping[str, Any]]:
     path = f"manifests/{_tag(digest)}"
     try:
         repository.head(path, {"Accept": INDEX[0]})
     except HttpError as refused:
         if refused.status == 404:
-            return None
+            return []
         raise repository.refused(refused, path) from None
-    return repository.manifest(_tag(digest))
+    return _entries(repository.manifest(_tag(digest)).content)
+
+
+def _entries(index: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed = index.get("manifests")
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
 def _list_in_tag(repository: Repository, digest: str, entries: Sequence[Mapping[str, Any]]) -> None:
     """Add to the index that a tag named by the digest has: what clients read where there are no referrers."""
-    before = _tagged(repository, digest)
-    listed = before.content.get("manifests") if before else None
-    known = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    known = _in_tag(repository, digest)
     digests = [each.get("digest") for each in known]
     known += [dict(entry) for entry in entries if entry["digest"] not in digests]
     index = encode({"schemaVersion": 2, "mediaType": INDEX[0], "manifests": known})
