@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.base import hashing
+from aikit_nix.models import seen
 from support import fake_registry, flakes
 from support.command import aikit_nix
 
@@ -125,7 +125,7 @@ STRACE = shutil.which("strace")
 @pytest.mark.skipif(not STRACE, reason="strace is not installed")
 def test_a_changed_text_costs_no_look_at_the_model(beside: Beside, tmp_path: Path) -> None:
     # What was written a moment ago is not remembered: it may change again unseen
-    while time.time_ns() - (beside.folder / "tiny.gguf").stat().st_ctime_ns < hashing._RACY_NS:
+    while time.time_ns() - (beside.folder / "tiny.gguf").stat().st_ctime_ns < seen._RACY_NS:
         time.sleep(0.1)
     beside.run("lock")
     beside.run("gen", "--packages", "debian")

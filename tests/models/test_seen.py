@@ -6,15 +6,18 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import blake3
 import pytest
 
 from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.base import hashing
 from aikit_nix.base.errors import AikitError
+from aikit_nix.base.hashing import Digests
 from aikit_nix.flakes import materials
 from aikit_nix.image import layout, push
 from aikit_nix.models import remote, seen
@@ -170,3 +173,101 @@ def test_a_layer_that_the_registry_has_is_not_pushed_for_another(tmp_path: Path)
     layers[at] = replace(layers[at], digest=f"sha256:{'6' * 64}")
     with pytest.raises(AikitError, match=f"claims that the layer of {PATH} is sha256:666"):
         push.of_image(replace(image, layers=tuple(layers)))
+
+
+# --- What is remembered of a file of this machine
+
+
+def expected(data: bytes, path: str = PATH) -> Digests:
+    frame = remote.frame_of(path)(len(data))
+    layer = hashlib.sha256(frame.header + data + frame.trailer).hexdigest()
+    return Digests(len(data), hashlib.sha256(data).hexdigest(), blake3.blake3(data).hexdigest(), layer)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are read for their hashes."""
+    read: list[Path] = []
+    hash_file = hashing.hash_file
+
+    def watched(path: Path, *arguments: Any) -> Digests:
+        read.append(path)
+        return hash_file(path, *arguments)
+
+    monkeypatch.setattr(hashing, "hash_file", watched)
+    return read
+
+
+def settled(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose last change, by the clock that the code sees, was long ago."""
+    path.write_bytes(data)
+    now = path.stat().st_ctime_ns + 10_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    return path
+
+
+def test_a_file_at_rest_is_read_once(tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    file = settled(tmp_path / "f", b"content", monkeypatch)
+    assert [seen.hashed(PATH, file) for _ in range(2)] == [expected(b"content")] * 2
+    assert len(reads) == 1
+    # another place in the image: the layer's digest is not known
+    assert seen.hashed("/models/other", file) == expected(b"content", "/models/other")
+    assert len(reads) == 2
+    assert seen.hashed(PATH, file) == expected(b"content")
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("by", ["content", "replace", "touch"])
+def test_a_changed_file_is_read_again(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    file = settled(tmp_path / "f", b"before", monkeypatch)
+    seen.hashed(PATH, file)
+    before = file.stat()
+    time.sleep(0.05)  # a file system's clock ticks 100 to 1000 times a second
+    data = b"before" if by == "touch" else b"behind"
+    if by == "replace":
+        (tmp_path / "new").write_bytes(data)
+        (tmp_path / "new").replace(file)
+    else:
+        file.write_bytes(data)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and tar do
+    assert seen.hashed(PATH, file) == expected(data)
+    assert len(reads) == 2
+
+
+def test_a_file_written_a_moment_ago_is_not_remembered(tmp_path: Path, reads: list[Path]) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    for _ in range(2):
+        seen.hashed(PATH, tmp_path / "f")
+    assert len(reads) == 2
+    assert not (tmp_path / "cache/aikit-nix/digests").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"g" * 64, b"1" * 63, b"1" * 65, b"1" * 64 + b"\n", b"[" * 99999, b"\xff"]
+)
+def test_a_damaged_note_is_ignored(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    file = settled(tmp_path / "f", b"content", monkeypatch)
+    seen.hashed(PATH, file)
+    (note,) = (tmp_path / "cache/aikit-nix/digests").iterdir()
+    note.write_bytes(damage)
+    assert seen.hashed(PATH, file) == expected(b"content")
+    assert seen.hashed(PATH, file) == expected(b"content")
+    assert len(reads) == 2
+
+
+def test_no_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = settled(tmp_path / "f", b"content", monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert seen.hashed(PATH, file) == expected(b"content")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "nothing"])
+def test_what_is_no_file_is_said(tmp_path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "f")
+    with pytest.raises(AikitError, match=r"cannot be read: (it is a pipe|no such file)"):
+        seen.hashed(PATH, tmp_path / "f")

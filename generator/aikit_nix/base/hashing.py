@@ -6,16 +6,11 @@ The libraries let go of the interpreter while they hash, so each hash has a thre
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import queue
-import re
-import stat
 import threading
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +21,6 @@ from aikit_nix.base.redact import shown
 BLOCK = 1 << 20  # bytes that are read and hashed at a time
 
 _WAITING = 4  # blocks that a slow hash may lie behind
-_RACY_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -130,37 +124,6 @@ def hash_file(
             hasher.close()
 
 
-def hash_local(
-    path: Path,
-    layer_of: Callable[[int], Frame] | None = None,
-    take: Callable[[bytes], object] = lambda _: None,
-) -> Digests:
-    """`hash_file`, which remembers: a file that is the same by device, inode, size and both times is not read again."""
-    try:
-        before = path.stat()
-    except (OSError, ValueError):
-        return hash_file(path, layer_of, take=take)  # says why
-    frame = layer_of(before.st_size) if layer_of else None
-    layer = hashlib.sha256(frame.header + frame.trailer).hexdigest() if frame else None
-    known = _cache(before)
-    remembered = _read_cache(known)
-    if remembered and stat.S_ISREG(before.st_mode) and (layer is None or layer in remembered.layers):
-        return Digests(
-            before.st_size, remembered.sha256, remembered.blake3, remembered.layers[layer] if layer else None
-        )
-    started = time.time_ns()
-    digests = hash_file(path, layer_of, take=take)
-    # A file that was written a moment ago may be written again without a new time: git's racy problem.
-    if started - max(before.st_mtime_ns, before.st_ctime_ns) >= _RACY_NS and _identity(path.stat()) == _identity(
-        before
-    ):
-        layers = dict(remembered.layers) if remembered else {}
-        if layer and digests.layer:
-            layers[layer] = digests.layer
-        _write_cache(known, _Remembered(digests.sha256, digests.blake3, layers))
-    return digests
-
-
 class _Opened:
     """A regular file that is read, and must not change meanwhile."""
 
@@ -187,7 +150,7 @@ class _Opened:
     def check(self, read: int) -> None:
         """Raises AikitError where the file changed since it was opened."""
         after = os.fstat(self._stream.fileno())
-        if read != after.st_size or _identity(after) != _identity(self.before):
+        if read != after.st_size or identity(after) != identity(self.before):
             raise self.changed()
 
     def changed(self) -> AikitError:
@@ -200,34 +163,6 @@ class _Opened:
         return error(f"{shown(str(self._path))} cannot be read: {reason}", code="file-read")
 
 
-@dataclass(frozen=True)
-class _Remembered:
-    sha256: str
-    blake3: str
-    layers: Mapping[str, str]  # of a frame's SHA-256
-
-
-def _cache(status: os.stat_result) -> Path:
-    name = hashlib.sha256(repr(_identity(status)).encode()).hexdigest()
-    return files.cache_folder() / "digests" / f"{name}.json"
-
-
-def _read_cache(file: Path) -> _Remembered | None:
-    """None where there is nothing, or nothing of sense."""
-    try:
-        found = json.loads(file.read_bytes())
-        remembered = _Remembered(found["sha256"], found["blake3"], dict(found["layers"]))
-        digests = [remembered.sha256, remembered.blake3, *remembered.layers, *remembered.layers.values()]
-        return remembered if all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def _write_cache(file: Path, remembered: _Remembered) -> None:
-    with suppress(OSError):  # nobody needs it
-        file.parent.mkdir(parents=True, exist_ok=True)
-        files.write_whole(file, json.dumps(asdict(remembered)).encode())
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def identity(status: os.stat_result) -> tuple[int, ...]:
+    """What changes with a file's content: device, inode, size and both times."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

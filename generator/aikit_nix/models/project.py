@@ -233,7 +233,7 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
     store did not have it. Raises AikitError where it is not what the aikitfile or the lock says: then the store gets nothing.
     """
     from aikit_nix.models import seen
-    from aikit_nix.models.remote import frame_of, layer_of
+    from aikit_nix.models.remote import layer_of
     from aikit_nix.nix import store
     from aikit_nix.nix.stream import StoreStream
 
@@ -252,7 +252,7 @@ def hash_local(model: Model, path: str, file: Path, added: list[Path] | None = N
                 streams[0].write(block)
 
         try:
-            digests = seen.hashed(file, frame_of(path), take)
+            digests = seen.hashed(path, file, take)
         except AikitError as failed:
             raise AikitError(*(replace(each, at=model.source.at) for each in failed.diagnostics)) from None
         _check(model, path, digests.sha256)

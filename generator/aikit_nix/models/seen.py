@@ -1,7 +1,8 @@
 """What this machine derived from models' bytes itself, with which the claims of a lock, a plan or an image are compared.
 
 SHA-256 fixes a file's bytes, and bytes and path fix its layer: so what is kept under these two stays true for ever, and no
-file that changes afterwards can make it say something else. It is kept below ~/.cache/aikit-nix/seen.
+file that changes afterwards can make it say something else. It is kept below ~/.cache/aikit-nix/seen; which SHA-256 a file
+of this machine has, as long as it is the same file, beside it in digests.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -16,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aikit_nix.aikitfile.types import Pin
-from aikit_nix.base import console, files
+from aikit_nix.base import console, files, hashing
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.base.hashing import Digests
 from aikit_nix.models import entry
 from aikit_nix.models.remote import frame_of, layer_of
 from aikit_nix.nix import store
@@ -26,11 +30,11 @@ from aikit_nix.sources.gguf import Facts
 
 if TYPE_CHECKING:
     from aikit_nix.base.console import Bar
-    from aikit_nix.base.hashing import Digests, Frame
 
 _SLOW_BYTES = 256 << 20  # reading so much takes a while
 
 _MAX_BYTES = 1 << 16
+_RACY_NS = 2_000_000_000
 
 
 def remember(path: str, pin: Pin) -> None:
@@ -110,7 +114,7 @@ def check(claims: Iterable[tuple[str, Pin]], where: str) -> list[str]:
 
 def _read(path: str, pin: Pin) -> Pin:
     file = _in_store(path, pin)
-    digests = hashed(file, frame_of(path))
+    digests = hashed(path, file)
     if digests.sha256 != pin.sha256:
         raise error(
             f"{file} is damaged: its sha256 is {digests.sha256}. Take it away with `nix-store --delete {file}`, then fetch"
@@ -130,10 +134,45 @@ def _file(path: str, sha256: str) -> Path:
     return files.cache_folder() / "seen" / f"{hashlib.sha256(f'{sha256} {path}'.encode()).hexdigest()}.json"
 
 
-def hashed(file: Path, frame_of: Callable[[int], Frame], take: Callable[[bytes], object] = lambda _: None) -> Digests:
-    """All hashes of a local file, with a progress bar where reading it takes a while."""
-    from aikit_nix.base import hashing
+def hashed(path: str, file: Path, take: Callable[[bytes], object] = lambda _: None) -> Digests:
+    """All hashes of a local file that is `path` in the image; `take` gets each block that is read.
 
+    A file that was seen, and is the same by device, inode, size and both times, is not read again. Raises AikitError.
+    """
+    before = _identity(file)
+    note = files.cache_folder() / "digests" / hashlib.sha256(repr(before).encode()).hexdigest()
+    sha256 = _noted(note)
+    known = recall(path, Pin(sha256)) if sha256 else None
+    if known and known.size is not None and known.blake3 and known.layer:
+        return Digests(known.size, known.sha256, known.blake3, known.layer.digest.removeprefix("sha256:"))
+    started = time.time_ns()
+    digests = _hashed(path, file, take)
+    remember(path, Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests)))
+    # A file that was written a moment ago may be written again without a new time: git's racy problem.
+    if before and started - max(before[-2:]) >= _RACY_NS and _identity(file) == before:
+        with suppress(OSError):  # nobody needs it
+            note.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(note, digests.sha256.encode())
+    return digests
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    try:
+        return hashing.identity(file.stat())
+    except (OSError, ValueError):
+        return ()  # whoever reads it says why
+
+
+def _noted(note: Path) -> str | None:
+    try:
+        said = files.read_bounded(note, _MAX_BYTES).decode(errors="replace")
+    except AikitError:
+        return None
+    return said if re.fullmatch("[0-9a-f]{64}", said) else None
+
+
+def _hashed(path: str, file: Path, take: Callable[[bytes], object]) -> Digests:
+    """With a progress bar where reading takes a while."""
     with ExitStack() as stack:
         bar: Bar | None = None
 
@@ -147,4 +186,4 @@ def hashed(file: Path, frame_of: Callable[[int], Frame], take: Callable[[bytes],
             if bar:
                 bar.advance(len(block))
 
-        return hashing.hash_local(file, frame_of, progress)
+        return hashing.hash_file(file, frame_of(path), progress)
