@@ -142,6 +142,22 @@ def test_an_index_that_unpacks_to_more_is_refused(archive: Archive, monkeypatch:
         renew(archive)
 
 
+def test_an_index_in_several_streams_is_read_to_its_end(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = len(INDEX) // 2
+    streams = lzma.compress(INDEX[:half].encode()) + lzma.compress(INDEX[half:].encode())
+    monkeypatch.setattr(lzma, "compress", lambda _: streams)
+    archive.publish(INDEX)
+    assert renew(archive).architectures["amd64"].engine == ENGINE
+
+
+def test_an_index_that_ends_early_is_refused(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = lzma.compress(INDEX.encode())[:-20]
+    monkeypatch.setattr(lzma, "compress", lambda _: cut)
+    archive.publish(INDEX)
+    with pytest.raises(AikitError, match="cannot be unpacked"):
+        renew(archive)
+
+
 def test_what_a_mirror_has_is_asked_once_where_it_does_not_answer(archive: Archive) -> None:
     """A mirror of thousands of packages that is down must not cost as many timeouts."""
     wanted = [package for package in renew(archive).packages() if package.name != "patchelf"]
@@ -151,7 +167,7 @@ def test_what_a_mirror_has_is_asked_once_where_it_does_not_answer(archive: Archi
     assert debian_archive.having(f"{archive.mirror}/", wanted) == {wanted[1], *wanted[3:]}
     asked = len(archive.server.requests)
     archive.server.failures[f"/debian/{wanted[0].filename}"] = [file_server.Failure(raw=b"")] * 99
-    assert debian_archive.having(archive.mirror, wanted) == set()
+    assert debian_archive.having(archive.mirror, wanted) is None
     paths = {request.path for request in archive.server.requests[asked:]}
     assert paths == {f"/debian/{wanted[0].filename}"}
 
@@ -182,3 +198,9 @@ def test_debs_come_from_the_first_mirror_that_has_them_and_are_what_the_lock_say
         with pytest.raises(AikitError, match=r"no mirror has pool/main/p/p2_1~1_amd64.deb: name one in AIKIT_DEB"):
             debian_archive.bring(mirrors, packages[2:], tmp_path)
     subprocess.run(["nix-store", "--delete", *(package.store_path for package in packages[:2])], check=False)
+
+
+def test_mirrors_of_which_none_answers_are_said(archive: Archive, tmp_path: Path) -> None:
+    dead = "http://127.0.0.1:1/debian"
+    with pytest.raises(AikitError, match=f"^error: {dead} cannot be reached: is there a network"):
+        debian_archive.bring([dead], renew(archive).packages(), tmp_path)

@@ -15,6 +15,8 @@ from aikit_nix.debian import mirror as debian_mirror
 from support.command import aikit_nix
 from support.debian_archive import DATE, ENGINE, INDEX, TOOLS, Archive, renew, stanza
 
+OFFLINE = {**os.environ, "http_proxy": "http://127.0.0.1:1", "no_proxy": ""}  # but for this machine
+
 # --- Renewing
 
 
@@ -156,10 +158,17 @@ def test_the_command_checks_and_renews(archive: Archive, tmp_path: Path) -> None
     assert done.returncode == 1
     assert "not signed by a key of" in done.stderr
     assert list(tmp_path.iterdir()) == []
-    done = aikit_nix("debian-lock", "--check", "-o", "lock.json", "--mirror", "http://127.0.0.1:1/debian", cwd=tmp_path)
+    renew(archive).write(tmp_path / "lock.json")
+    check = ["debian-lock", "--check", "-o", "lock.json", "--mirror"]
+    done = aikit_nix(*check, archive.mirror, cwd=tmp_path, env=OFFLINE)
     assert done.returncode == 1
+    assert "no mirror has base-files 1.0-1, " in done.stderr
     assert "aikit-nix debian-lock" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = aikit_nix(*check, "http://127.0.0.1:1/debian", cwd=tmp_path, env=OFFLINE)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: http://127.0.0.1:1/debian and http://snapshot.debian.org/archive/debian/")
+    assert "cannot be reached" in done.stderr
+    assert "patchelf" not in done.stderr
 
 
 # --- The lock file

@@ -5,16 +5,17 @@ Nothing that a mirror says is believed before Debian's signature is checked, so 
 
 from __future__ import annotations
 
+import io
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
 
-from aikit_nix.base import process
+from aikit_nix.base import process, redact
 from aikit_nix.base.errors import error
 from aikit_nix.debian.index import Package, newest, stanzas
 from aikit_nix.http import client as http
@@ -177,17 +178,36 @@ def _unpacked(packed: bytes, sha256: str, url: str) -> str:
         raise error(f"{url} is not what the signed index says (sha256 {sha256}): try again, or another mirror")
     try:
         # The signature vouches for it, but not that it fits into memory.
-        decompressor = lzma.LZMADecompressor()
-        text = decompressor.decompress(packed, _INDEX_LIMIT)
-    except lzma.LZMAError as exception:
-        raise error(f"{url} cannot be unpacked ({exception}): name another mirror with --mirror") from None
-    if not decompressor.eof:
-        raise error(f"{url} ends too early or unpacks to more than {_INDEX_LIMIT:,} bytes: try another mirror")
+        with lzma.open(io.BytesIO(packed)) as unpacked:
+            text = unpacked.read(_INDEX_LIMIT + 1)
+    except (lzma.LZMAError, EOFError) as bad:
+        raise error(f"{url} cannot be unpacked ({bad}): name another mirror with --mirror") from None
+    if len(text) > _INDEX_LIMIT:
+        raise error(f"{url} unpacks to more than {_INDEX_LIMIT:,} bytes: try another mirror")
     return text.decode("utf-8", errors="replace")
 
 
-def having(mirror: str, packages: Iterable[Package]) -> set[Package]:
-    """Those of the packages that a mirror offers, by their sizes; none where it does not answer."""
+def offers(mirrors: Iterable[str], packages: Iterable[Package]) -> Iterator[tuple[str, set[Package]]]:
+    """For each mirror that answers, which of the packages it has and no mirror before it.
+
+    Raises AikitError where some are left, and none of the mirrors answered.
+    """
+    asked, left, answered = list(mirrors), list(packages), False
+    for mirror in asked:
+        if left and (here := having(mirror, left)) is not None:
+            answered = True
+            yield mirror, here
+            left = [package for package in left if package not in here]
+    if left and not answered:
+        raise error(
+            f"{' and '.join(map(redact.blank, asked))} cannot be reached: is there a network? Or name a mirror that answers"
+            " in AIKIT_DEBIAN_MIRROR",
+            code="http-unreachable",
+        )
+
+
+def having(mirror: str, packages: Iterable[Package]) -> set[Package] | None:
+    """Those of the packages that a mirror offers, by their sizes; None where it does not answer."""
     from concurrent.futures import ThreadPoolExecutor
 
     first, *others = packages
@@ -195,7 +215,7 @@ def having(mirror: str, packages: Iterable[Package]) -> set[Package]:
         try:
             found = {first} if _has(client, mirror, first) else set()
         except http.HttpError:
-            return set()  # one question without an answer, not one for each package
+            return None  # one question without an answer, not one for each package
 
         def has(package: Package) -> bool:
             try:
@@ -243,8 +263,7 @@ def bring(mirrors: Iterable[str], packages: Iterable[Package], scratch: Path) ->
 
     left = list(packages)
     with http.Client() as client:
-        for mirror in mirrors:
-            here = having(mirror, left) if left else set()
+        for mirror, here in offers(mirrors, left):
             download.fetch_all([item(package, mirror) for package in left if package in here], client, then=then)
             left = [package for package in left if package not in here]
     if left:

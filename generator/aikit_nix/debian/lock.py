@@ -278,12 +278,11 @@ def needed(lock: DebianLock, system: str, runtime: str, builder: str = "x86_64-l
 def missing(lock: DebianLock, mirrors: Sequence[str], wanted: Iterable[Package] | None = None) -> list[Package]:
     """The pinned .debs, or those `wanted` of them, that none of the mirrors has, nor the snapshot archive.
 
-    A mirror has a file when it offers one of the pinned size; a mirror that does not answer has none.
+    A mirror has a file when it offers one of the pinned size. Raises AikitError where none of them answers.
     """
-    from aikit_nix.debian.archive import having
+    from aikit_nix.debian.archive import offers
 
     left = lock.packages() if wanted is None else list(wanted)
-    for mirror in (*mirrors, f"{SNAPSHOT}/{lock.snapshot}"):
-        here = having(mirror, left) if left else set()
+    for _, here in offers([*mirrors, f"{SNAPSHOT}/{lock.snapshot}"], left):
         left = [package for package in left if package not in here]
     return left
