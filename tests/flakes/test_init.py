@@ -243,7 +243,8 @@ def test_a_name_may_hold_what_is_not_printable(tmp_path: Path, model: bytes) -> 
         (["--model", "bad.gguf"], "bad.gguf is no GGUF: it is a ZIP archive"),
         (["--model", "cut.gguf"], "ends within its header"),
         (["--model", "../outside.gguf"], "outside"),
-        (["--model", "none-00001-of-00000.gguf"], "claims 0 parts"),
+        (["--model", "none-00001-of-00000.gguf"], "claims to have 0 parts"),
+        (["--model", "two..gguf"], "must stay below /models: LocalAI takes no path with `..`"),
         (["--model", "ns/none"], "is not there"),
         (["--model", "ns/gated"], "it is gated, private or not there: set HF_TOKEN"),
         (["--model", "ns/repo"], "several match"),
@@ -261,7 +262,8 @@ def test_what_cannot_be_had(tmp_path: Path, model: bytes, hub: HuggingFace, args
     folder.mkdir()
     (folder / "bad.gguf").write_bytes(b"PK\3\4" + bytes(100))
     (folder / "cut.gguf").write_bytes(model[:100])
-    (folder / "none-00001-of-00000.gguf").write_bytes(model)
+    for name in ("none-00001-of-00000.gguf", "two..gguf"):
+        (folder / name).write_bytes(model)
     serve_repository(hub, model, "a-Q4_K_M.gguf", "b-Q4_K_M.gguf")
     hub.repository("ns/gated", gated=True).commit({"m-Q4_K_M.gguf": model})
     done = init(folder, *args)

@@ -19,12 +19,14 @@ from aikit_nix import sources
 from aikit_nix.aikitfile import schema
 from aikit_nix.base import targets
 from aikit_nix.base.errors import AikitError, error
+from aikit_nix.engines.companions import KEYS
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.http.connection import HttpError
 from aikit_nix.models import lock
 from aikit_nix.registry import reference
 from aikit_nix.registry.reference import Reference
 from aikit_nix.sources import HubFile, HubRepository, Web, gguf, head, huggingface, judge, oci
+from aikit_nix.sources.names import first_shard, shards
 from aikit_nix.sources.role import Role
 
 if TYPE_CHECKING:
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
 # The key-value cache grows with the context: a default that fits the memory of the machines at hand
 _CONTEXT = 8192
 _BASE_TOKENS = 256
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 _REPO = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?", re.ASCII)
-_KEYS = {Role.PROJECTOR: "mmproj", Role.ADAPTER: "lora_adapter", Role.DRAFT: "draft_model"}
 _EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gte-bert")
 
 
@@ -49,7 +49,7 @@ class Found:
     @property
     def key(self) -> str | None:
         """What in the config of another model names it; None for a model of its own."""
-        return _KEYS.get(self.header.role)
+        return KEYS.get(self.header.role)
 
     @property
     def file(self) -> str:
@@ -104,8 +104,7 @@ def _local(path: Path, folder: Path, sha256: str | None) -> Found:
         raise error(
             f"{path} is outside of {folder.absolute()}: an aikitfile sees only what is beside it, move or link it there"
         ) from None
-    shard = _SHARD.fullmatch(below)
-    names = _shards(below, shard) if shard else [below]
+    names = _parts(below)
     for name in names:
         if not (folder / name).is_file():
             raise error(f"{folder / name} is not there: a model in {len(names)} parts needs all of them")
@@ -164,7 +163,7 @@ def _repository(
     repository = huggingface.describe(repo, revision, client)
     files = [path for path in repository.files if path.lower().endswith(".gguf")]
     projectors = [path for path in files if "mmproj" in path.lower()]
-    firsts = [path for path in files if path not in projectors and not _later_shard(path)]
+    firsts = [path for path in files if path not in projectors and path == first_shard(path)]
     if not firsts:
         raise error(f"{repo} has no GGUF file: look for a repository of the same model with GGUF in its name")
     wanted = pattern or "*q4_k_m*"
@@ -187,8 +186,7 @@ def _repository(
 def _hub_model(
     client: Client, repository: huggingface.HubContents, revision: str, first: str, sha256: str | None
 ) -> Found:
-    shard = _SHARD.fullmatch(first)
-    names = _shards(first, shard) if shard else [first]
+    names = _parts(first)
     found = []
     for name in names:
         if name not in repository.files:
@@ -228,21 +226,17 @@ def _header(file: Path) -> gguf.Header:
 
 
 def _usable(header: gguf.Header, what: str) -> gguf.Header:
-    if header.role not in (Role.MODEL, *_KEYS):
+    if header.role not in (Role.MODEL, *KEYS):
         raise error(f"{what} is {header.role.words}: there is nothing to serve")
     return header
 
 
-def _shards(first: str, shard: re.Match[str]) -> list[str]:
-    stem, _, count = shard.groups()
-    if not 1 <= int(count) <= 1000:
-        raise error(f"{first} claims {int(count)} parts")
-    return [f"{stem}-{number:05}-of-{count}.gguf" for number in range(1, int(count) + 1)]
-
-
-def _later_shard(path: str) -> bool:
-    shard = _SHARD.fullmatch(path)
-    return shard is not None and int(shard[2]) != 1
+def _parts(name: str) -> list[str]:
+    """All files of a model, given one of them."""
+    try:
+        return shards(first_shard(name))
+    except sources.RefusedError as refused:
+        raise error(f"{name} {refused}") from None
 
 
 def _some(paths: Sequence[str]) -> str:
@@ -259,7 +253,7 @@ def _readable(text: str) -> sources.Source:
 
 def render(models: Sequence[Found], name: str | None, runtime: str | None) -> str:
     """The aikitfile. Raises AikitError where it would not be a valid one."""
-    from aikit_nix.aikitfile import parser
+    from aikit_nix.aikitfile import localai_config, parser
 
     lines = ["apiVersion: v1alpha1"]
     if runtime:
@@ -291,7 +285,9 @@ def render(models: Sequence[Found], name: str | None, runtime: str | None) -> st
             config += [f"  lora_base: {_scalar(served[0].file)}"] if model.key == "lora_adapter" else []
     text = "\n".join([*lines, "config: |", *(f"  {line}" for line in config)]) + "\n"
     try:
-        parser.parse(text.encode(), "the new aikitfile")
+        aikitfile, _ = parser.parse(text.encode(), "the new aikitfile")
+        if written := localai_config.read(aikitfile):
+            written.require()
     except AikitError as invalid:
         raise error(f"no aikitfile can be made of this: {invalid.diagnostics[0].message}") from None
     return text
