@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from aikit_nix.image import layout
 from aikit_nix.registry import artifact
 from aikit_nix.registry.artifact import Referrer
 from aikit_nix.registry.client import Repository
-from support import docs, layouts, pushes, signed
+from support import docs, engine, layouts, pushes, signed
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry
 
@@ -86,6 +87,28 @@ def test_where_one_is_tampered_they_fail(release: Release) -> None:
     assert (
         f"1 of 2 rebuilds that the policy wants are about {release.digest}; others are about sha256:666" in done.stderr
     )
+
+
+@pytest.mark.skipif(not shutil.which("conftest"), reason="conftest is not installed")
+@pytest.mark.parametrize(
+    ("digest", "about", "message"),
+    [
+        (None, ABOUT, ""),
+        ("sha256:" + "6" * 64, ABOUT, "the builders have other digests"),
+        (None, ABOUT | {"runtime": "cuda"}, "the runtime is cuda"),
+        (None, {"models": MODELS}, "the runtime is null"),
+        (None, ABOUT | {"models": [{"path": "/models/m.gguf"}]}, "the licence of /models/m.gguf is null"),
+    ],
+)
+def test_a_policy_engine_judges_the_same_statements(
+    release: Release, digest: str | None, about: dict[str, Any], message: str
+) -> None:
+    release.rebuilt("a")
+    release.rebuilt("b", digest, about)
+    for file in release.evidence:  # as `cosign verify-attestation` gives them
+        file.write_text(json.dumps(json.loads(file.read_text())["dsseEnvelope"]))
+    engine.accepts(release.folder, release.evidence, but=message)
+    engine.accepts(release.folder, release.evidence[:1], but="two rebuilds are wanted")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import json
@@ -16,7 +17,7 @@ import pytest
 from aikit_nix.attest import sign, verdict
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
-from support import image, recipes
+from support import engine, image, recipes
 from support.command import aikit_nix
 from support.flakes import Project
 from support.image_fixtures import manifest_digest
@@ -122,11 +123,19 @@ def test_where_cosign_fails_or_is_not_there_nothing_is_written(tmp_path: Path, m
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two builders' private keys; the public ones are beside them."""
     folder = tmp_path_factory.mktemp("key")
     env = {**os.environ, "COSIGN_PASSWORD": "secret"}
-    subprocess.run([COSIGN or "", "generate-key-pair"], cwd=folder, env=env, check=True, capture_output=True)
-    return folder / "cosign.key"
+    for name in ("alice", "ci"):
+        argv = [COSIGN or "", "generate-key-pair", "--output-key-prefix", name]
+        subprocess.run(argv, cwd=folder, env=env, check=True, capture_output=True)
+    return {name: folder / f"{name}.key" for name in ("alice", "ci")}
+
+
+@pytest.fixture(scope="module")
+def key(keys: dict[str, Path]) -> Path:
+    return keys["alice"]
 
 
 def cosign(*arguments: str | Path) -> bytes:
@@ -139,28 +148,60 @@ def test_cosign_verifies_image_and_attestations(tiny_project: Project, pushed: s
     done = tiny_project.run("sign", pushed, "--key", key, COSIGN_PASSWORD="secret")
     assert done.returncode == 0, done.stderr
     assert "sigstore.dev" not in done.stderr  # nor was any service tried in vain
-    public: list[str | Path] = ["--key", key.with_suffix(".pub"), "--insecure-ignore-tlog=true"]
-    if b"GitVersion:    v2" in cosign("version"):  # which asks for Sigstore's own root otherwise
-        (tmp_path / "root.json").write_text(
-            '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}'
-        )
-        public += ["--new-bundle-format", "--trusted-root", tmp_path / "root.json"]
+    public = [*offline(tmp_path), "--key", key.with_suffix(".pub")]
     assert manifest_digest(tiny_project).encode() in cosign("verify", *public, pushed)
-    summary, rebuild = tmp_path / "summary.json", tmp_path / "rebuild.json"
-    for command, file in ((["verify", pushed], summary), (["reproduce"], rebuild)):
-        done = tiny_project.run(*command, "-o", file, "--key", key, COSIGN_PASSWORD="secret")
-        assert done.returncode == 0, done.stderr
-    done = tiny_project.run("attest", pushed, "--statement", summary, "--statement", rebuild)
-    assert done.returncode == 0, done.stderr
-    for kind in ("cyclonedx", "slsaprovenance1", verdict.SUMMARY, verdict.REBUILD):
+    for kind in ("cyclonedx", "slsaprovenance1"):
         assert b"payload" in cosign("verify-attestation", *public, "--type", kind, pushed)
+
+
+def offline(folder: Path) -> list[str | Path]:
+    """What cosign is told where no log has heard of a signature."""
+    if b"GitVersion:    v2" not in cosign("version"):
+        return ["--insecure-ignore-tlog=true"]
+    # which asks for Sigstore's own root otherwise
+    (folder / "root.json").write_text('{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1"}')
+    return ["--insecure-ignore-tlog=true", "--new-bundle-format", "--trusted-root", folder / "root.json"]
+
+
+@needs_cosign
+def test_two_builders_with_one_digest_pass_and_a_tampered_one_fails(
+    tiny_project: Project, pushed: str, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """For cosign, for a policy of ours, and for a policy engine where there is one."""
+    verified, evidence = [], []
+    for name, key in keys.items():
+        for kind, command in ((verdict.REBUILD, ["reproduce"]), (verdict.SUMMARY, ["verify", pushed])):
+            evidence.append(tmp_path / f"{name}-{command[0]}.json")
+            done = tiny_project.run(*command, "-o", evidence[-1], "--key", key, COSIGN_PASSWORD="secret")
+            assert done.returncode == 0, done.stderr
+            done = tiny_project.run("attest", pushed, "--statement", evidence[-1])
+            assert done.returncode == 0, done.stderr
+            public = [*offline(tmp_path), "--key", key.with_suffix(".pub")]
+            said = cosign("verify-attestation", *public, "--type", kind, pushed)
+            if kind == verdict.REBUILD:
+                verified.append(tmp_path / f"{name}.json")
+                verified[-1].write_bytes(said.splitlines()[0])
     (tmp_path / "policy.toml").write_text(
-        f'[signers]\nme = "{key.with_suffix(".pub")}"\n[require]\nrebuilds = 1\nsummaries = 1\nruntimes = ["avx2"]\n'
+        f'[signers]\nalice = "{keys["alice"].with_suffix(".pub")}"\nci = "{keys["ci"].with_suffix(".pub")}"\n'
+        '[require]\nrebuilds = 2\nsummaries = 2\nruntimes = ["avx2"]\n'
     )
-    evidence = ("--policy", tmp_path / "policy.toml", "--evidence", summary, "--evidence", rebuild)
-    (tmp_path / "elsewhere").mkdir()
-    done = aikit_nix("verify", pushed, *evidence, cwd=tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()  # where no flake is
+    done = aikit_nix("verify", pushed, "--policy", tmp_path / "policy.toml", cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
+    bundle = json.loads(evidence[2].read_text())
+    payload = base64.b64decode(bundle["dsseEnvelope"]["payload"])
+    digest = manifest_digest(tiny_project).removeprefix("sha256:").encode()
+    for tampered in (payload.replace(digest, b"6" * 64), payload.replace(b"avx2", b"avx9")):
+        assert tampered != payload
+        bundle["dsseEnvelope"]["payload"] = base64.b64encode(tampered).decode()
+        evidence[2].write_text(json.dumps(bundle))
+        given = [word for file in evidence for word in ("--evidence", file)]
+        done = tiny_project.run("verify", tiny_project.build("default"), "--policy", tmp_path / "policy.toml", *given)
+        assert done.returncode == 1
+        assert "1 of 2 rebuilds" in done.stderr
+    if shutil.which("conftest"):
+        engine.accepts(tmp_path, verified, licenses="{null}")  # the model's file was nobody's
+        engine.accepts(tmp_path, verified, but="the licence of /models/tiny.gguf is null")
 
 
 @needs_cosign
