@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nix", "hub")
 
 @pytest.mark.parametrize("how", ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME"])
 def test_a_gated_model_with_the_users_token(tmp_path: Path, hub: HuggingFace, model: bytes, how: str) -> None:
-    """The token goes to Hugging Face alone, and is written nowhere."""
+    """The token goes to Hugging Face alone, is written nowhere, and stands on no command line."""
     hub.repository("ns/gated", gated=True).commit({"m.gguf": model})
     write(tmp_path, ("m", "huggingface://ns/gated/m.gguf"))
     done(tmp_path, "lock")
@@ -32,6 +34,12 @@ def test_a_gated_model_with_the_users_token(tmp_path: Path, hub: HuggingFace, mo
     home.mkdir()
     (home / "token").write_text(TOKEN + "\n")
     env = {"HF_TOKEN": TOKEN} if how == "HF_TOKEN" else {how: str(home / "token" if how == "HF_TOKEN_PATH" else home)}
+    (tmp_path / "bin").mkdir()
+    for name in ("nix", "nix-store"):
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\nexec {shutil.which(name)} "$@"\n')
+        program.chmod(0o755)
+    env["PATH"] = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     said = done(tmp_path, "--verbose", "lock", "--update", env=env)
     said += done(tmp_path, "--verbose", "fetch", env=env)
     assert in_store("m.gguf", model)
@@ -40,6 +48,7 @@ def test_a_gated_model_with_the_users_token(tmp_path: Path, hub: HuggingFace, mo
     assert not [request for request in hub.cdn_requests if "authorization" in request.headers]
     assert TOKEN not in said
     assert SIGNATURE not in said
+    assert "m.gguf" in (tmp_path / "calls").read_text()
     home_files = {home / "token"}
     for file in tmp_path.rglob("*"):
         if file.is_file() and file not in home_files:
