@@ -21,10 +21,10 @@ from support.web import TIMEOUTS, refused
 
 def test_a_small_answer(web: Client, files: FileServer) -> None:
     files.files["/a"] = b'{"x": [1]}'
-    assert web.get_json(files.url + "/a") == {"x": [1]}
+    assert web.get(files.url + "/a").json() == {"x": [1]}
     answer = web.head(files.url + "/a")
     assert (answer.status, answer.body, answer.headers["content-LENGTH"]) == (200, b"", "10")
-    assert web.post(files.url + "/a", b"asked").text() == '{"x": [1]}'
+    assert web.post(files.url + "/a", b"asked").json() == {"x": [1]}
     assert files.requests[-1].body == b"asked"
     assert files.requests[0].headers["user-agent"].startswith("aikit-nix/")
 
@@ -32,7 +32,7 @@ def test_a_small_answer(web: Client, files: FileServer) -> None:
 def test_what_is_no_json_is_said(web: Client, files: FileServer) -> None:
     files.files["/a"] = b"<html>" + b"[" * 100_000
     with pytest.raises(HttpError, match="no JSON"):
-        web.get_json(files.url + "/a")
+        web.get(files.url + "/a").json()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aikit_nix.base import console
 from aikit_nix.base.redact import blank, shown
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import httpx2
 
 __all__ = ["Answer", "Backoff", "Client", "HttpError", "Stream", "Timeouts", "Trouble"]
-
-T = TypeVar("T")
 
 ANSWER_LIMIT = 32 << 20  # bytes of a small answer, where the caller does not say
 
@@ -48,9 +46,6 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             raise HttpError(Trouble.REFUSED, f"{blank(self.url)} answered with something that is no JSON") from None
-
-    def text(self) -> str:
-        return self.body.decode("utf-8", errors="replace")
 
 
 class Backoff:
@@ -132,24 +127,18 @@ class Client:
 
     def get(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Answer:
         """A small answer, whole. Raises also for a status of 400 or more, and more than `limit` bytes."""
-        return self._retried(lambda: self._small("GET", url, headers, None, limit))
-
-    def get_json(self, url: str, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT) -> Any:
-        """What a small answer says as JSON."""
-        return self.get(url, headers={"Accept": "application/json", **(headers or {})}, limit=limit).json()
+        return self._retried("GET", url, headers, limit=limit)
 
     def head(self, url: str, *, headers: Mapping[str, str] | None = None) -> Answer:
         """What the server of `url` says about it; a redirect to another host is the answer, and is not followed.
 
         So Hugging Face's X-Linked-Etag and X-Repo-Commit are seen, which the host with the bytes does not know.
         """
-        return self._retried(lambda: self._small("HEAD", url, headers, None, 0))
+        return self._retried("HEAD", url, headers)
 
-    def post(
-        self, url: str, content: bytes, *, headers: Mapping[str, str] | None = None, limit: int = ANSWER_LIMIT
-    ) -> Answer:
+    def post(self, url: str, content: bytes, *, headers: Mapping[str, str] | None = None) -> Answer:
         """The answer to a question that does not fit into an address. Only what may be asked twice: it is retried."""
-        return self._retried(lambda: self._small("POST", url, headers, content, limit))
+        return self._retried("POST", url, headers, content)
 
     def send(
         self,
@@ -161,40 +150,26 @@ class Client:
         headers: Mapping[str, str] | None = None,
         answer: float | None = None,
     ) -> Answer:
-        """Send `size` bytes as they are made; the small answer. One attempt: what of it arrived only the caller can ask.
+        """Send `size` bytes as they are made; the small answer. One attempt: only the caller can ask how much arrived.
 
         It breaks off (SLOW) when a block is not taken in the time for an answer, or no answer came `answer` seconds
-        after the last one; the time in which a block is made does not count. Redirects are not followed. What `blocks` raises (no OSError: that would be the
-        connection's) ends the request before its body is whole.
+        after the last one; the time in which a block is made does not count. Redirects are not followed. What `blocks`
+        raises (no OSError: that would be the connection's) ends the request before its body is whole.
         """
-        connection = self._connection()
-        address, sent = http_address.prepared(
-            url, {"Accept-Encoding": "identity", **(headers or {}), "Content-Length": str(size)}
-        )
-        timeouts = replace(self.timeouts, answer=answer or self.timeouts.answer)
 
-        def watched() -> Iterator[bytes]:
+        def watched(deadline: Deadline) -> Iterator[bytes]:
             deadline.rests = True
             for block in blocks:
                 deadline.until(self.timeouts.answer)
                 deadline.rests = False
                 yield block
                 deadline.rests = True
-            deadline.until(timeouts.answer)
+            deadline.until(answer or self.timeouts.answer)
             deadline.rests = False
 
-        with Deadline(connection, self.timeouts.answer) as deadline, troubles(address, deadline, timeouts):
-            response = connection.send(method, address, sent, watched(), max(timeouts.read, answer or 0))
-            try:
-                console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
-                if target := http_address.redirected(response):
-                    raise HttpError(
-                        Trouble.REFUSED, f"{blank(str(address))} redirects what is sent to {blank(str(target))}"
-                    )
-                _refuse_status(response)
-                return Answer(str(response.url), response.status_code, response.headers, _read(response, ANSWER_LIMIT))
-            finally:
-                response.close()
+        sized = {**(headers or {}), "Content-Length": str(size)}
+        with self._exchange(method, url, sized, watched, read=max(self.timeouts.read, answer or 0)) as stream:
+            return Answer(stream.url, stream.status, stream.headers, stream.whole(ANSWER_LIMIT))
 
     @contextmanager
     def stream(
@@ -206,33 +181,31 @@ class Client:
         Raises HttpError for a status that comes without what was asked for, and from the caller's reading where the answer
         breaks off.
         """
-        sent = {"Accept-Encoding": "identity", **(headers or {})}
-        with self._exchange("GET" if content is None else "POST", url, sent, content) as answer:
+        with self._exchange("GET" if content is None else "POST", url, headers or {}, content) as answer:
             if answer.status not in _WITH_CONTENT:
-                where = blank(answer.url)
-                raise HttpError(
-                    Trouble.REFUSED, f"{where} answered {answer.status}, without a file", status=answer.status
-                )
+                message = f"{blank(answer.url)} answered {answer.status}, without a file"
+                raise HttpError(Trouble.REFUSED, message, status=answer.status)
             yield answer
 
-    def _retried(self, action: Callable[[], T]) -> T:
+    def _retried(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        content: bytes | None = None,
+        *,
+        limit: int = ANSWER_LIMIT,
+    ) -> Answer:
         backoff = self.backoff()
         while True:
             try:
-                return action()
+                with self._exchange(method, url, headers or {}, content) as answer:
+                    body = b"" if method == "HEAD" else answer.whole(limit)
+                    return Answer(answer.url, answer.status, answer.headers, body)
             except HttpError as problem:
                 if problem.trouble is Trouble.SLOW:
                     raise  # it took its whole time already
                 backoff.failed(problem)
-
-    def _small(
-        self, method: str, url: str, headers: Mapping[str, str] | None, content: bytes | None, limit: int
-    ) -> Answer:
-        # identity: a few kB of gzip in gzip unpack to gigabytes
-        sent = {"Accept-Encoding": "identity", **(headers or {})}
-        with self._exchange(method, url, sent, content) as answer:
-            body = b"" if method == "HEAD" else answer.whole(limit)
-            return Answer(answer.url, answer.status, answer.headers, body)
 
     @contextmanager
     def _exchange(
@@ -240,39 +213,44 @@ class Client:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        content: bytes | None = None,
+        content: bytes | Callable[[Deadline], Iterator[bytes]] | None = None,
+        *,
+        read: float | None = None,
     ) -> Iterator[Stream]:
-        """One attempt: the answer after all redirects (for HEAD on the first host), its body not read yet."""
+        """One attempt: the answer after all redirects (for HEAD on the first host), its body not read yet.
+
+        What cannot be made again is redirected nowhere, and a question to no other host. `read` are seconds without a byte.
+        """
         connection = self._connection()
-        address, sent = http_address.prepared(url, headers)
+        # identity: a few kB of gzip in gzip unpack to gigabytes
+        address, sent = http_address.prepared(url, {"Accept-Encoding": "identity", **headers})
         for _ in range(_REDIRECTS + 1):
+            where = blank(str(address))
             with Deadline(connection, self.timeouts.answer) as deadline:
                 with troubles(address, deadline, self.timeouts):
-                    response = connection.send(method, address, sent, content)
+                    body = content(deadline) if callable(content) else content
+                    response = connection.send(method, address, sent, body, read)
                 try:
-                    console.trace(f"{method} {blank(str(address))} -> {response.status_code}")
+                    console.trace(f"{method} {where} -> {response.status_code}")
                     target = http_address.redirected(response)
-                    if target is None or (method == "HEAD" and not http_address.same_origin(target, address)):
+                    leaves = target is not None and not http_address.same_origin(target, address)
+                    if target is None or (method == "HEAD" and leaves):
                         with troubles(address, deadline, self.timeouts):
                             _refuse_status(response)
                         yield Stream(response, deadline, self.timeouts)
                         return
                 finally:
                     response.close()
-            if not http_address.same_origin(target, address):
-                if content is not None:
-                    raise HttpError(
-                        Trouble.REFUSED, f"{blank(str(address))} redirects a question to {blank(str(target))}"
-                    )
-                if address.scheme == "https" and target.scheme == "http":  # a hash may be learned from the answer
-                    raise HttpError(
-                        Trouble.REFUSED,
-                        f"{blank(str(address))} redirects to {blank(str(target))}, which is not encrypted",
-                    )
+            to = blank(str(target))
+            if callable(content) or (content is not None and leaves):
+                raise HttpError(Trouble.REFUSED, f"{where} redirects what is sent to {to}")
+            if (
+                leaves and address.scheme == "https" and target.scheme == "http"
+            ):  # a hash may be learned from the answer
+                raise HttpError(Trouble.REFUSED, f"{where} redirects to {to}, which is not encrypted")
+            if leaves:
                 sent = http_address.harmless(sent)
-            if target.userinfo:
-                target = target.copy_with(username=None, password=None)
-            address = target
+            address = target.copy_with(username=None, password=None) if target.userinfo else target
         raise HttpError(Trouble.REFUSED, f"{blank(url)} redirects more than {_REDIRECTS} times")
 
     def _connection(self) -> Connection:

@@ -51,7 +51,7 @@ def talk(url: str) -> None:
 def _model(client: Client, url: str) -> str:
     """The server's first model."""
     try:
-        return str(client.get_json(f"{url}/v1/models")["data"][0]["id"])
+        return str(client.get(f"{url}/v1/models").json()["data"][0]["id"])
     except (KeyError, IndexError, TypeError):
         raise error("the server has no model", code="chat") from None
 

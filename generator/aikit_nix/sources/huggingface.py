@@ -186,7 +186,7 @@ def describe(repo: str, revision: str, client: Client, path: str = "") -> HubCon
         raise error(f"{repo} on Hugging Face cannot be asked: HF_HUB_OFFLINE is set")
     address, headers = request(f"{ADDRESS}/api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true")
     try:
-        said = client.get_json(address, headers=headers)
+        said = client.get(address, headers=headers).json()
     except HttpError as refused:
         if refused.headers.get("X-Error-Code") == "RevisionNotFound" and path and revision != "main":
             inner = f"{revision}/{path}"
@@ -256,7 +256,7 @@ def complete(file: RemoteFile, repository: HubContents, client: Client) -> Remot
     if file.size is not None and (file.sha256 or file.size <= _MOST_IN_GIT):
         return file
     address, headers = request(url(repository.repo, repository.commit, file.path))
-    said = client.head(address, headers={**headers, "Accept-Encoding": "identity"}).headers
+    said = client.head(address, headers=headers).headers
     digest = said.get("X-Linked-Etag", "").strip('"')
     size = said.get("X-Linked-Size") or said.get("Content-Length") or ""
     return RemoteFile(
