@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+import yaml
 
 from aikit_nix.attest import envelope, policy, provenance, verdict
 from aikit_nix.base.errors import AikitError
@@ -87,6 +89,17 @@ def test_where_one_is_tampered_they_fail(release: Release) -> None:
     assert (
         f"1 of 2 rebuilds that the policy wants are about {release.digest}; others are about sha256:666" in done.stderr
     )
+
+
+def test_the_policies_for_others_are_about_our_statements() -> None:
+    (rego,), (kyverno,) = (docs.blocks("proof.md", "With other policy engines", each) for each in ("rego", "yaml"))
+    assert f'each.predicateType != "{verdict.REBUILD}"' in rego
+    said = yaml.safe_load(kyverno)["spec"]
+    types = {each["name"]: each["intoto"]["type"] for each in said["attestations"]}
+    assert types == {"rebuild": verdict.REBUILD, "summary": verdict.SUMMARY}
+    asked = " ".join(each["expression"] for each in said["validations"])
+    for kind, names in (("attestations", types), ("attestors", [each["name"] for each in said["attestors"]])):
+        assert set(re.findall(rf"\b{kind}\.(\w+)", asked)) == set(names)
 
 
 @pytest.mark.skipif(not shutil.which("conftest"), reason="conftest is not installed")

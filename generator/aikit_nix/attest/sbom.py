@@ -90,7 +90,7 @@ def _card(model: ModelMaterial) -> dict[str, Any]:
             "architectureFamily": _UNKNOWN,
             "modelArchitecture": (header.architecture if header else None) or _UNKNOWN,
             "task": "feature-extraction" if facts and facts.pooling else "text-generation" if facts else _UNKNOWN,
-            "datasets": [{"type": "dataset", "name": _UNKNOWN}],
+            "datasets": [{"type": "dataset", "name": _UNKNOWN, "classification": _UNKNOWN}],
         },
         "quantitativeAnalysis": {"performanceMetrics": [{"type": _UNKNOWN, "value": _UNKNOWN}]},
         "considerations": {"technicalLimitations": [_UNKNOWN], "useCases": [_UNKNOWN]},
@@ -197,7 +197,7 @@ def _model(model: ModelMaterial) -> Component:
     return Component(
         type=ComponentType.MACHINE_LEARNING_MODEL,
         name=posixpath.basename(model.path),
-        version=origin.revision if origin else None,
+        version=(origin.revision if origin else None) or f"sha256:{model.file.sha256}",
         bom_ref=f"model:{model.path}",
         supplier=_supplier(posixpath.dirname((origin.repository if origin else None) or "") or _UNKNOWN),
         hashes=hashes,
