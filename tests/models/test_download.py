@@ -151,11 +151,6 @@ def test_a_wrong_byte_is_named_and_only_that_file_thrown_away(server: FileServer
     assert server.count("/m") == 1
 
 
-def test_a_wrong_blake3_is_named(server: FileServer, tmp_path: Path) -> None:
-    assert "has the BLAKE3" in problem(one(server, tmp_path, blake3="0" * 64))
-    assert listed(tmp_path) == []
-
-
 def test_a_wrong_length_is_named(server: FileServer, tmp_path: Path) -> None:
     message = problem(one(server, tmp_path, size=len(DATA) + 1))
     assert f"has {len(DATA):,} bytes, and must have {len(DATA) + 1:,}" in message

@@ -107,7 +107,7 @@ class _Transfer:
 
     def _fetch(self, partial: Partial) -> Digests:
         download = self._download
-        if not download.is_checked or (download.size is not None and partial.size > download.size):
+        if not download.sha256 or (download.size is not None and partial.size > download.size):
             partial.cut(0)
         if partial.size and download.size is None:
             digests = hash_file(download.to, download.layer_of)

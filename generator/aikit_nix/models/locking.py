@@ -41,6 +41,7 @@ from aikit_nix.sources.names import first_shard, shards
 
 if TYPE_CHECKING:
     from aikit_nix.http.client import Client
+    from aikit_nix.registry.client import Repository
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -174,15 +175,6 @@ def _changes(old: Lock | None, new: Lock) -> list[Change]:
     return [Change(before.get(key), new.entries.get(key)) for key in keys if before.get(key) != new.entries.get(key)]
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """An entry on its way: local files are pinned at once, others when their sha256 is known."""
-
-    model: Model
-    origin: Origin
-    files: tuple[Remote, ...]
-
-
 def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path, as_is: Collection[str]) -> list[Entry]:
     """The entries of models. Each origin is asked once, several at a time."""
     from aikit_nix.http.client import Client
@@ -197,21 +189,16 @@ def _resolve_all(aikitfile: Aikitfile, models: Sequence[Model], folder: Path, as
         described = _together(repositories, lambda key, model: huggingface.describe(*key, client, _path(model)))
         resolver = _Resolver(listed, described, client, as_is)
         far = {index: model for index, model in enumerate(models) if not model.is_local}
-        drafts = _together(far, lambda _, model: resolver.draft(model))
+        found = _together(far, lambda _, model: resolver.resolve(model))
         here = collect(
             partial(_named, model, partial(_local, model, folder, listed, as_is=model.name.value in as_is))
             for model in models
             if model.is_local
         )
-        pins = fetch.learn([remote for draft in drafts.values() for remote in draft.files], client)
+        pins = fetch.learn([remote for _, remotes in found.values() for remote in remotes], client)
     entries = [
-        Entry(
-            draft.model.name.value,
-            draft.model.source.value.text,
-            draft.origin,
-            _sorted(pin for remote in draft.files for pin in pins[remote]),
-        )
-        for draft in drafts.values()
+        _entry(far[index], origin, (pin for remote in remotes for pin in pins[remote]))
+        for index, (origin, remotes) in found.items()
     ]
     return [*entries, *here]
 
@@ -246,101 +233,79 @@ class _Resolver:
     client: Client
     as_is: Collection[str]
 
-    def draft(self, model: Model) -> _Draft:
-        """Raises AikitError and RefusedError."""
-        found = self._draft(model)
-        as_is = model.name.value in self.as_is
-        for remote in found.files:
-            if judge.is_piece(remote.name) and not as_is:
+    def resolve(self, model: Model) -> tuple[Origin, list[Remote]]:
+        """What its origin is, and the files there. Raises AikitError and RefusedError."""
+        origin, files = self._files(model)
+        for remote in files:
+            if judge.is_piece(remote.name) and not remote.as_is:
                 judged(model, remote.name, lambda: judge.look(io.BytesIO(), remote.name))  # noqa: B023
-        return replace(found, files=tuple(replace(remote, as_is=as_is) for remote in found.files))
+        return origin, files
 
-    def _draft(self, model: Model) -> _Draft:
+    def _files(self, model: Model) -> tuple[Origin, list[Remote]]:
         source: Source = model.source.value
         origin = agreement.origin(source)
         match source:
             case Web():
-                return _Draft(model, origin, tuple(self._web(model, source)))
+                return origin, [self._web(model, source, path) for path in _completed(model, self.listed)]
             case HubFile() | HubRepository():
-                repository = self.described[source.repo, source.revision]
-                origin = replace(
-                    origin,
-                    revision=repository.commit,
-                    license=repository.license,
-                    base_models=repository.base_models,
-                )
-                return _Draft(model, origin, tuple(self._hub(model, source, repository)))
+                said = self.described[source.repo, source.revision]
+                origin = replace(origin, revision=said.commit, license=said.license, base_models=said.base_models)
+                return origin, [self._hub(model, said, *each) for each in self._chosen(model, source, said)]
             case Reference():
                 found = oci.describe(source, self.client)
                 if found.left_out:
-                    said = f"{' and '.join(found.left_out)} of {source.name} stay behind, as with AIKit: `config` can say it"
-                    console.report([Diagnostic(Severity.NOTE, "left-out", said, model.source.at)])
-                return _Draft(
-                    model, replace(origin, revision=found.digest), tuple(self._artifact(model, source, found))
-                )
+                    message = f"{' and '.join(found.left_out)} of {source.name} stay behind, as with AIKit: `config` can say it"
+                    console.report([Diagnostic(Severity.NOTE, "left-out", message, model.source.at)])
+                there = oci.repository(source, self.client)
+                return replace(origin, revision=found.digest), [self._blob(model, there, blob) for blob in found.blobs]
             case Local():
                 raise AssertionError("local files are hashed, not asked for")
             case _:
                 assert_never(source)
 
-    def _web(self, model: Model, source: Web) -> Iterator[Remote]:
-        for path in _completed(model, self.listed):
-            own = path == model.path
-            url = source.url if own else http.beside(source, posixpath.basename(path))
-            sha256 = model.sha256.value if own and model.sha256 else None
-            yield Remote(model, path, url, None, sha256, is_gguf=judge.expects_gguf(path))
+    def _web(self, model: Model, source: Web, path: str) -> Remote:
+        url = source.url if path == model.path else http.beside(source, posixpath.basename(path))
+        return self._remote(model, path, url, None, None)
 
-    def _hub(
-        self, model: Model, source: HubFile | HubRepository, repository: huggingface.HubContents
-    ) -> Iterator[Remote]:
-        for file in huggingface.chosen(source, repository):
+    def _chosen(
+        self, model: Model, source: HubFile | HubRepository, said: huggingface.HubContents
+    ) -> Iterator[tuple[str, huggingface.RemoteFile]]:
+        """Where each file lands, and the file."""
+        for file in huggingface.chosen(source, said):
             if isinstance(source, HubRepository):
-                places = [(f"{model.path}/{file.path}", file)]
-            else:
-                places = [(path, self._shard(repository, file, path)) for path in _completed(model, self.listed)]
-            for path, said in places:
-                each = huggingface.complete(said, repository, self.client)
-                if model.sha256 and path == model.path and each.sha256 and each.sha256 != model.sha256.value:
-                    raise error(
-                        f"the sha256 here is {model.sha256.value}, Hugging Face says {each.sha256}: correct it, or name"
-                        " the revision that you mean",
-                        model.sha256.at,
-                        "sha256-mismatch",
-                    )
-                url = huggingface.url(repository.repo, repository.commit, each.path)
-                own = model.sha256.value if model.sha256 and path == model.path else None
-                sha256 = each.sha256 or own
-                yield Remote(
-                    model, path, url, each.size, sha256, repository.is_private, is_gguf=judge.expects_gguf(path)
-                )
+                yield f"{model.path}/{file.path}", file
+                continue
+            for path in _completed(model, self.listed):
+                name = posixpath.join(posixpath.dirname(file.path), posixpath.basename(path))
+                if name not in said.files:
+                    raise RefusedError(f"is a model in parts, of which the repository lacks {posixpath.basename(path)}")
+                yield path, said.files[name]
 
-    def _shard(
-        self, repository: huggingface.HubContents, first: huggingface.RemoteFile, path: str
-    ) -> huggingface.RemoteFile:
-        name = posixpath.join(posixpath.dirname(first.path), posixpath.basename(path))
-        if name not in repository.files:
-            raise RefusedError(f"is a model in parts, of which the repository lacks {posixpath.basename(path)}")
-        return repository.files[name]
+    def _hub(self, model: Model, said: huggingface.HubContents, path: str, file: huggingface.RemoteFile) -> Remote:
+        each = huggingface.complete(file, said, self.client)
+        url = huggingface.url(said.repo, said.commit, each.path)
+        return self._remote(model, path, url, each.size, each.sha256, private=said.is_private)
 
-    def _artifact(self, model: Model, source: Reference, found: oci.Description) -> Iterator[Remote]:
-        there = oci.repository(source, self.client)
-        for blob in found.blobs:
-            if model.sha256 and blob.sha256 != model.sha256.value and len(found.blobs) == 1:
-                raise error(
-                    f"the sha256 here is {model.sha256.value}, the registry says {blob.sha256}: correct the one that is wrong",
-                    model.sha256.at,
-                    "sha256-mismatch",
-                )
-            yield Remote(
-                model,
-                f"{MODELS}/{blob.path}",
-                there.url(f"blobs/{blob.digest}"),
-                blob.size,
-                blob.sha256,
-                private=True,
-                is_archive=blob.is_archive,
-                is_gguf=blob.is_gguf,
+    def _blob(self, model: Model, there: Repository, blob: oci.ArtifactFile) -> Remote:
+        remote = self._remote(
+            model, f"{MODELS}/{blob.path}", there.url(f"blobs/{blob.digest}"), blob.size, blob.sha256, private=True
+        )
+        return replace(remote, is_archive=blob.is_archive, is_gguf=blob.is_gguf)
+
+    def _remote(
+        self, model: Model, path: str, url: str, size: int | None, said: str | None, *, private: bool = False
+    ) -> Remote:
+        """`said` is the SHA-256 by the origin. Raises AikitError where the aikitfile has another."""
+        own = model.sha256 if path == model.path else None
+        if own and said not in (None, own.value):
+            raise error(
+                f"the sha256 here is {own.value}, the origin says {said}: correct it, or name the revision that you mean",
+                own.at,
+                "sha256-mismatch",
             )
+        sha256 = said or (own.value if own else None)
+        as_is = model.name.value in self.as_is
+        return Remote(model, path, url, size, sha256, private, is_gguf=judge.expects_gguf(path), as_is=as_is)
 
 
 def _path(model: Model) -> str:
@@ -359,16 +324,16 @@ def _completed(model: Model, listed: set[str]) -> list[str]:
     return [path for path in paths if path == model.path or path not in listed]
 
 
-def _sorted(pins: Iterable[tuple[str, Pin]]) -> tuple[tuple[str, Pin], ...]:
-    return tuple(sorted(pins, key=lambda each: each[0]))
+def _entry(model: Model, origin: Origin, pins: Iterable[tuple[str, Pin]]) -> Entry:
+    return Entry(model.name.value, model.source.value.text, origin, tuple(sorted(pins, key=lambda each: each[0])))
 
 
 def _local(model: Model, folder: Path, listed: set[str], *, as_is: bool) -> Entry:
     there = project.local_files(model, folder)
     _completed(model, listed)
-    pins = _sorted(
+    pins = [
         (path, project.hash_local(model, path, file, as_is=as_is))
         for path, file in there
         if path == model.path or path not in listed
-    )
-    return Entry(model.name.value, model.source.value.text, agreement.origin(model.source.value), pins)
+    ]
+    return _entry(model, agreement.origin(model.source.value), pins)

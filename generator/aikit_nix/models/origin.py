@@ -30,28 +30,20 @@ class Download:
     name: str  # as messages call it
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # credentials
     size: int | None = None
-    sha256: str | None = None
-    blake3: str | None = None
+    sha256: str | None = None  # judges at the end whether all bytes are of the right file
     layer_of: Callable[[int], Frame] | None = None  # for a size: its layer's digest is wanted
     # for an answer 401 to these headers: others; none where there are no others
     renew: Callable[[HttpError, Mapping[str, str]], Mapping[str, str]] = lambda _, before: {}
     at: Position | None = None  # where the user named it
     hint: Callable[[HttpError], str] = lambda _: ""  # what to do about a refusal, put after the message
 
-    @property
-    def is_checked(self) -> bool:
-        """Whether a hash will show at the end that all bytes are of the right file."""
-        return bool(self.sha256 or self.blake3)
-
     def wrong(self, digests: Digests) -> HttpError | None:
         """What is wrong with a file of these digests."""
-        for what, found, wanted in (
-            ("sha256", digests.sha256, self.sha256),
-            ("BLAKE3", digests.blake3, self.blake3),
-        ):
-            if wanted and found != wanted:
-                return self.refusal(f"has the {what} {found}, and must have {wanted}: it is not the file that is meant")
-        return None
+        if self.sha256 in (None, digests.sha256):
+            return None
+        return self.refusal(
+            f"has the sha256 {digests.sha256}, and must have {self.sha256}: it is not the file that is meant"
+        )
 
     def refusal(self, why: str, *, again: bool = False) -> HttpError:
         """The error that the file at the address is not the one that is meant, or not whole (`again`)."""
@@ -147,7 +139,7 @@ class Reading:
             self._best = self._at
             self._backoff.progressed()
         self._backoff.failed(problem)
-        if not (self._download.is_checked or self.validator):
+        if not (self._download.sha256 or self.validator):
             self._at = 0
 
     def _changed(self) -> HttpError:
