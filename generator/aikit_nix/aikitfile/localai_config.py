@@ -8,7 +8,7 @@ texts have bounds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -127,12 +127,16 @@ class ConfigValue:
 
     def json(self) -> str:
         """A map as one line of JSON. A date is the text that it was written as; NaN and infinity are refused."""
-        if self.node.kind != "mapping":
-            raise self.wrong(Kind.MAP)
+        self.require_map()
         try:
             return json.dumps(goyaml.as_json(self.node, MOST_CHARACTERS), ensure_ascii=False)
         except goyaml.UnsaidError as problem:
             raise self.error(str(problem)) from None
+
+    def require_map(self) -> None:
+        """A map of anything."""
+        if self.node.kind != "mapping":
+            raise self.wrong(Kind.MAP)
 
     def pairs(self) -> list[tuple[Node, Node]]:
         """The keys and values of a map, with what `<<` merges into it; those that are null are none."""
@@ -143,28 +147,8 @@ class ConfigValue:
 
     def check(self) -> None:
         """Raise AikitError where LocalAI could not read the value."""
-        match KINDS.get(self.key):
-            case None:
-                pass
-            case Kind.INTEGER:
-                self.integer()
-            case Kind.NUMBER:
-                self.number()
-            case Kind.BOOLEAN:
-                self.boolean()
-            case Kind.TEXT:
-                self.text()
-            case Kind.TEXTS:
-                self.texts()
-            case Kind.TEXT_MAP:
-                self.text_map()
-            case Kind.NUMBERS:
-                self.numbers()
-            case Kind.NUMBER_MAP:
-                self.number_map()
-            case Kind.MAP:
-                if self.node.kind != "mapping":
-                    raise self.wrong(Kind.MAP)
+        if kind := KINDS.get(self.key):
+            _READERS[kind](self)
 
     def wrong(self, kind: Kind) -> AikitError:
         """The error that this is no value of that kind."""
@@ -173,6 +157,19 @@ class ConfigValue:
     def error(self, message: str) -> AikitError:
         """An error about this value."""
         return AikitError(_error(f"config: {self.key} {message}", self.at, "config-type"))
+
+
+_READERS: Mapping[Kind, Callable[[ConfigValue], object]] = {
+    Kind.INTEGER: ConfigValue.integer,
+    Kind.NUMBER: ConfigValue.number,
+    Kind.BOOLEAN: ConfigValue.boolean,
+    Kind.TEXT: ConfigValue.text,
+    Kind.TEXTS: ConfigValue.texts,
+    Kind.TEXT_MAP: ConfigValue.text_map,
+    Kind.NUMBERS: ConfigValue.numbers,
+    Kind.NUMBER_MAP: ConfigValue.number_map,
+    Kind.MAP: ConfigValue.require_map,
+}
 
 
 @dataclass(frozen=True)
