@@ -141,6 +141,30 @@ def test_what_a_killed_run_left_is_removed_and_what_another_writes_is_not(tmp_pa
     assert target.read_bytes() == b"again"
 
 
+def test_a_scratch_folder_goes_with_its_run_and_with_the_next_one_where_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    script = (
+        "import signal, sys, tempfile; from aikit_nix.base import files\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "with files.scratch() as folder:\n"
+        "    (folder / 'x').write_text('x'); print(folder, flush=True); signal.pause()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        os.utime(theirs, (1, 1))
+        with files.scratch() as mine:
+            assert sorted(tmp_path.iterdir()) == sorted([mine, theirs])
+        assert list(tmp_path.iterdir()) == [theirs]
+        other.kill()
+    (tmp_path / f"{files.SCRATCH}link").symlink_to(Path.home())
+    with files.scratch() as mine:
+        assert sorted(tmp_path.iterdir()) == sorted([mine, tmp_path / f"{files.SCRATCH}link"])
+    assert Path.home().is_dir()
+
+
 def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(_: int) -> None:
         raise KeyError

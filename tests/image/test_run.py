@@ -180,6 +180,6 @@ esac
 
 def test_what_the_server_says_steers_no_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A model's `general.name` is in its log."""
-    with run._log(str(tmp_path), quiet=False) as log:
+    with run._log(tmp_path, quiet=False) as log:
         subprocess.run(["printf", "name \\033]0;evil\\007 \\342\\200\\256\nlast"], stdout=log, check=True)
     assert capfd.readouterr() == ("", "name \\x1b]0;evil\\x07 \\u202e\nlast\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -275,16 +274,15 @@ def start(server: FileServer, folder: Path, size: int, sha256: str) -> subproces
 def test_kill_at_any_moment(server: FileServer, tmp_path: Path, known: bool) -> None:
     """AIKIT_KILLS says how often."""
     kills = int(os.environ.get("AIKIT_KILLS", "5"))
-    chance = random.Random()
     server.files["/n"] = DATA
     server.rate = 4 << 20
     arguments = (len(DATA), SHA256) if known else (0, "")
-    for _ in range(kills):
+    for kill in range(kills):
         seen = len(server.requests)
         process = start(server, tmp_path, *arguments)
         while len(server.requests) == seen and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(1.5 * kill / kills)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     server.rate = None

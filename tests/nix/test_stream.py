@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import shutil
 import subprocess
 import sys
@@ -53,7 +52,7 @@ def test_what_is_broken_off_leaves_nothing_in_the_store(tmp_path: Path, size: in
 
 KILLED = """
 import sys
-from aikit_nix.store_stream import StoreStream
+from aikit_nix.nix.stream import StoreStream
 stream = StoreStream(sys.argv[1])
 print(flush=True)
 while True:
@@ -65,11 +64,11 @@ while True:
 def test_a_killed_process_leaves_nothing_in_the_store(tmp_path: Path) -> None:
     """Nix takes the end of a connection for the end of the file, if it is not told otherwise."""
     name = "killed.gguf"
-    for _ in range(5):
+    for tenths in range(5):
         with subprocess.Popen([sys.executable, "-c", KILLED, name], stdout=subprocess.PIPE) as process:
             assert process.stdout
-            process.stdout.readline()
-            time.sleep(random.uniform(0, 0.5))
+            assert process.stdout.readline()
+            time.sleep(tenths / 10)
             process.kill()
     time.sleep(1)  # Nix cleans up
     assert left_in_store(name) == set()

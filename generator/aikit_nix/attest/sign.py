@@ -9,7 +9,6 @@ import hashlib
 import json
 import posixpath
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,8 +98,7 @@ def _signing(key: str, *, log: bool) -> Iterator[tuple[Path, list[str]]]:
     all, so that signing needs no network: a signing config and a trusted root with nothing in them.
     Source: protobuf-specs, sigstore_trustroot.proto.
     """
-    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as name:
-        folder = Path(name)
+    with files.scratch() as folder:
         services = ["--use-signing-config"]
         if not log:
             config, root = folder / "signing-config.json", folder / "trusted-root.json"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
@@ -15,6 +17,8 @@ from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, error
 
 TEMPORARY = ".aikit-nix-file-"  # how the names of files begin that are not written whole yet
+SCRATCH = "aikit-nix-scratch-"  # how the names of folders begin that are needed for a while
+_YOUNG = 60  # seconds, in which a new folder is locked for sure
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -107,7 +111,7 @@ def write_atomic(path: Path, data: bytes, mode: int | None = None) -> None:
 
 def write_whole(target: Path, data: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
     """The file has these bytes, or what it had before, even if the power fails. Raises OSError."""
-    _remove_left(target.parent)
+    _remove_left(target.parent, TEMPORARY)
     handle, temporary = _temporary(target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -136,17 +140,33 @@ def _temporary(folder: Path) -> tuple[int, Path]:
         os.close(handle)  # somebody took it for left between the two
 
 
-def _remove_left(folder: Path) -> None:
-    """Remove the files that killed runs left half-written: nobody has them locked."""
-    for left in folder.glob(f"{TEMPORARY}*"):
+def _remove_left(folder: Path, prefix: str) -> None:
+    """Remove what killed runs left behind, files and folders: nobody has them locked."""
+    for left in folder.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                if stat.S_ISREG(os.fstat(handle).st_mode):
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(handle)
+                if stat.S_ISREG(status.st_mode):
                     left.unlink()
+                elif stat.S_ISDIR(status.st_mode) and time.time() - status.st_mtime > _YOUNG:
+                    shutil.rmtree(left)
             finally:
                 os.close(handle)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for a while, where the system has such; it is locked, so that others can tell it from what a killed run left."""
+    _remove_left(Path(tempfile.gettempdir()), SCRATCH)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as name:
+        handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:

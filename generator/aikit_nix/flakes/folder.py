@@ -275,8 +275,8 @@ def staged(folder: Path) -> Iterator[nix.Flake]:
     pinned in the folder, too, where that can be written to. Raises AikitError for a flake that is behind its aikitfile.
     """
     refuse_stale(folder)
-    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch:
-        to = Path(scratch) / "flake"
+    with files.scratch() as scratch:
+        to = scratch / "flake"
         pinned = copy(folder, to).get("flake.lock")
         yield nix.Flake("path:.", to)
         lock = to / "flake.lock"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -187,13 +186,13 @@ def bring(bundle: Bundle, content: Unpacked, public_key: str | None = None) -> i
             code="signature",
         )
     options = ["--option", "extra-trusted-public-keys", public_key] if public_key else []
-    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch:
+    with files.scratch() as scratch:
         for name, text in content.cache.items():
-            (Path(scratch) / name).write_bytes(text)
-        (Path(scratch) / "nar").symlink_to(folder / "nar")
+            (scratch / name).write_bytes(text)
+        (scratch / "nar").symlink_to(folder / "nar")
         try:
             for some in nix.chunks(missing):
-                nix.run("copy", *options, "--from", f"file://{plain(Path(scratch))}", *some)
+                nix.run("copy", *options, "--from", f"file://{plain(scratch)}", *some)
         except AikitError as failed:
             still = set(nix.invalid(missing))
             lacking = [each for each in bundle.index.paths if each.path in still]

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from aikit_nix.base import console, process
+from aikit_nix.base import console, files, process
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.http.client import Client, Timeouts
 from aikit_nix.image import containers, find, load, rootfs, sandbox
@@ -59,11 +58,11 @@ def serve(
     if program != BUBBLEWRAP:
         engine = containers.choose(program, _ENGINES)
     image = find.layout_of(source)
-    with _terminated(), tempfile.TemporaryDirectory(prefix="aikit-nix-") as scratch, _log(scratch, quiet) as log:
+    with _terminated(), files.scratch() as scratch, _log(scratch, quiet) as log:
         if engine:
             started = _in_engine(image, source, engine, port, tuple(arguments), log)
         else:
-            started = _in_bubblewrap(image, Path(scratch), port, arguments, log)
+            started = _in_bubblewrap(image, scratch, port, arguments, log)
         with started as server:
             _wait(server, image, log, engine)
             yield server
@@ -84,10 +83,10 @@ def _terminated() -> Iterator[None]:
 
 
 @contextmanager
-def _log(scratch: str, quiet: bool) -> Iterator[IO[bytes]]:
+def _log(scratch: Path, quiet: bool) -> Iterator[IO[bytes]]:
     """Where the server's words go: into a file, or, escaped as all that is printed, to stderr."""
     if quiet:
-        with Path(scratch, "log").open("w+b") as file:
+        with (scratch / "log").open("w+b") as file:
             yield file
         return
     out, into = os.pipe()

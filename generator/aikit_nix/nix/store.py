@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -134,9 +133,9 @@ def _added(file: Path, name: str) -> Path:
     """`nix-store --add-fixed` names a store path by its file: another name goes through a copy of that name."""
     if file.name == name:
         return _add_fixed(file)
-    with tempfile.TemporaryDirectory(prefix="aikit-nix-") as folder:
-        shutil.copyfile(file, Path(folder) / name)
-        return _add_fixed(Path(folder) / name)
+    with files.scratch() as folder:
+        shutil.copyfile(file, folder / name)
+        return _add_fixed(folder / name)
 
 
 def _add_fixed(file: Path) -> Path:
