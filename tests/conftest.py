@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.base import data
-from aikit_nix.debian import mirror
 from aikit_nix.http import client as http
 from aikit_nix.nix import setup
 from nixpkgs import newer_nix, toolchain
@@ -168,16 +167,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[hugging_fac
 
 
 @pytest.fixture(scope="module")
-def library(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+def library(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Library:
     """The Nix library, to ask it for images on Debian's packages."""
     folder = tmp_path_factory.mktemp("library")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in mirror.build_environment().items():
-            patch.setenv(name, value)
-        shutil.copytree(data.NIX, folder / "nix")
-        if lock := debian_lock.usable(folder, print):
-            shutil.copy(lock, folder / "nix/packages/debian/lock.json")
-        yield Library(folder / "nix")
+    shutil.copytree(data.NIX, folder / "nix")
+    if lock := debian_lock.usable(folder, print):
+        shutil.copy(lock, folder / "nix/packages/debian/lock.json")
+    return Library(folder / "nix")
 
 
 @pytest.fixture(scope="session")

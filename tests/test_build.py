@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.debian import mirror
 from aikit_nix.nix import store
 from support import debian_lock, image
 from support.command import aikit_nix
@@ -19,8 +18,6 @@ from support.file_server import FileServer
 def test_from_an_aikitfile_to_an_image(
     tiny_model: Path, tmp_path: Path, files: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in mirror.build_environment().items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if lock := debian_lock.usable(tmp_path, print):
         monkeypatch.setenv("AIKIT_DEBIAN_LOCK", str(lock))

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.debian import mirror
 from aikit_nix.models import layer as model_layer
 from support import container, debian_lock, file_server, image, tiny_gguf
 from support.command import aikit_nix
@@ -78,8 +77,6 @@ def flake(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("end-to-end")
     shutil.copy(tiny_model, folder / "tiny.gguf")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in mirror.build_environment().items():
-            patch.setenv(name, value)
         if lock := debian_lock.usable(folder, print):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
         yield generate(folder)

@@ -84,7 +84,7 @@ def newer(folder: Folder, scratch: Path, name: str = "ca-certificates") -> None:
     """A fix in one of Debian's packages: on the mirror, and in the lock."""
     lock = json.loads((folder.path / "debian-lock.json").read_text())
     pinned = lock["architectures"]["amd64"]["packages"][name]
-    file = store.store_path(debian_lock.store_name(pinned["filename"]), pinned["sha256"])
+    file = store.store_path(store.name(pinned["filename"].rpartition("/")[2]), pinned["sha256"])
     if not file.exists():
         pytest.skip(f"{name} is not in the store")
     subprocess.run(["dpkg-deb", "-R", str(file), str(scratch / "deb")], check=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.debian import mirror
 from aikit_nix.image import layout
 from support import debian_lock, docs, fresh, ssh
 from support.command import aikit_nix
@@ -60,8 +59,6 @@ def setup(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
     (folder / "m.gguf").write_bytes(tiny_model.read_bytes() + os.urandom(MODEL))
     (folder / "aikitfile.yaml").write_text("apiVersion: v1alpha1\nmodels:\n  - name: m\n    source: m.gguf\n")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in mirror.build_environment().items():
-            patch.setenv(name, value)
         if lock := debian_lock.usable(folder, print):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
         for command in (

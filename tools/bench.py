@@ -27,7 +27,6 @@ import bench_localai
 import bench_push
 import bench_transfer
 import gemma
-from aikit_nix.debian import mirror
 from nixpkgs import toolchain
 from support import container, debian_lock, nix_env, tiny_gguf
 from support.image import unpack
@@ -228,7 +227,7 @@ def fastest(argv: list[str], times: int = 9) -> float:
 
 def main() -> None:
     """Run all benchmarks, or those named on the command line."""
-    os.environ.update(nix_env.environment() | mirror.build_environment())
+    os.environ.update(nix_env.environment())
     # an installed package has its bytecode, as its libraries have
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = sys.argv[1:]

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 
-from aikit_nix.debian import mirror
 from support import debian_lock, file_server, fresh, registry, tiny_gguf
 from support.command import aikit_nix, on_path
 
@@ -33,8 +32,6 @@ def origin(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     folder = tmp_path_factory.mktemp("ci") / "origin"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch, file_server.serve() as server:
-        for name, value in mirror.build_environment().items():
-            patch.setenv(name, value)
         if lock := debian_lock.usable(folder.parent, print):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
         server.files["/tiny.gguf"] = tiny_gguf.make(folder.parent / "tiny.gguf").read_bytes()

@@ -66,10 +66,6 @@ def test_no_flake_has_what_is_for_others() -> None:
     assert all((data.NIX / apart).exists() for apart in (*library._APART, *library._OF))
 
 
-def test_a_licence_travels_with_its_program() -> None:
-    assert {"packages/debian/seed/x86_64-linux.txt", "packages/debian/seed/COPYRIGHT.musl"} < set(library.files(DEBIAN))
-
-
 def test_the_files_are_the_librarys_own() -> None:
     for path, content in library.files(DEBIAN).items():
         assert (data.NIX / path).read_bytes() == content

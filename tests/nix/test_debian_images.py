@@ -36,15 +36,13 @@ def folder(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
     except AikitError as problem:
         pytest.skip(str(problem))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in mirror.build_environment().items():
-            patch.setenv(name, value)
         if path := debian_lock.usable(folder, print, None):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(path))
         lock = debian.DebianLock.read(path or debian.LOCK)
         if debian.missing(lock, mirrors):
             pytest.skip("no Debian mirror answers that has the pinned packages")
         for runtime in ("cuda", "vulkan"):
-            debian_lock.prefetch(lock, mirrors[0], runtime)
+            debian_lock.prefetch(lock, mirrors, runtime)
         yield folder
 
 

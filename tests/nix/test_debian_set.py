@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.debian import lock as debian
+from aikit_nix.debian import mirror
 from support.debian_set import DebianSet
 
 BACKENDS = {"avx": "sandybridge", "avx2": "haswell", "avx512": "skylakex"}
@@ -215,8 +216,11 @@ def test_a_rebuild_gives_the_same(debian_set: DebianSet, attribute: str) -> None
     debian_set.build(attribute, "--check")
 
 
-def test_a_newer_nix_builds_the_same(debian_set: DebianSet, newer_programs: Path, tmp_path: Path) -> None:
-    """From nothing, in a store of its own: Debian 13's Nix where the machine's is older."""
+def test_a_newer_nix_builds_the_same(
+    debian_set: DebianSet, newer_programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From nothing, in a store of its own, Nix itself fetching: Debian 13's where the machine's is older."""
+    monkeypatch.setenv(mirror.MIRROR, mirror.machine_mirror() or "")
     engine, root = debian_set.build("set.engine.package"), debian_set.build("set.engine.root")
     argv: list[str | Path] = [
         newer_programs / "nix-build",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix.debian import mirror
 from aikit_nix.nix import store
 from support.image import unpack
 from support.library import Library, digest, model, requisites
@@ -125,9 +126,10 @@ def test_a_second_build_gives_the_same(library: Library, tmp_path: Path, output:
 
 @pytest.mark.parametrize("which", ["the machine's", "a newer one"])
 def test_a_fresh_store_gets_the_same_image(
-    library: Library, tmp_path: Path, which: str, request: pytest.FixtureRequest
+    library: Library, tmp_path: Path, which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is in it before, .debs neither. The newer Nix is Debian 13's, where the machine's is older."""
+    """Nothing is in it before, .debs neither, which Nix itself fetches. The newer is Debian 13's, where the machine's is older."""
+    monkeypatch.setenv(mirror.MIRROR, mirror.machine_mirror() or "")
     program: str | Path = "nix-build"
     if which != "the machine's":
         program = request.getfixturevalue("newer_programs") / "nix-build"

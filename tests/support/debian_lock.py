@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import tempfile
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError
 from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.debian import archive
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian import mirror as debian_mirror
-from aikit_nix.nix import setup, store
+from aikit_nix.nix import command
 from support.file_server import FileServer
 
 
@@ -32,7 +30,7 @@ def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu"
         own = lock.architectures[ARCHITECTURES[f"{platform.machine()}-linux"]]
         gone = debian.missing(lock, mirrors, {*own.builders(), *own.image(runtime)} if runtime else None)
         if not gone:
-            prefetch(lock, mirrors[0])
+            prefetch(lock, mirrors)
             return None
         names = ", ".join(package.name for package in gone[:4]) + (", …" if len(gone) > 4 else "")
         say(f"{len(gone)} of the pinned Debian packages ({names}) are in neither the mirror nor the archive")
@@ -41,43 +39,29 @@ def usable(folder: Path, say: Callable[[str], None], runtime: str | None = "cpu"
         say(f"the pinned Debian packages are kept: {problem}")
         return None
     say(f"going on with the versions of {lock.date}: the image will differ from the pinned one")
-    prefetch(lock, mirrors[0])
+    prefetch(lock, mirrors)
     path = folder / "debian-lock.json"
     lock.write(path)
     return path
 
 
-def prefetch(lock: debian.DebianLock, mirror: str, runtime: str = "cpu") -> None:
-    """Put what a runtime's images need into the store of a Nix daemon, which cannot be told this machine's mirror.
+def prefetch(lock: debian.DebianLock, mirrors: Sequence[str], runtime: str = "cpu") -> None:
+    """Put what a runtime's images need, and what builds them, into the store, as `aikit-nix fetch` does.
 
-    A fixed output is found by its name and hash, whoever brought it. What the mirror lacks the archive will have.
+    Nix by itself knows only Debian's archive, which is slow and not everywhere. What no mirror has is left to it.
     """
-    if not setup.daemon():
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        architectures = lock.architectures.values()
-        tools = [each.packages[name] for each in architectures for name in each.tools]
-        for package in {*tools, *(package for each in architectures for package in each.image(runtime))}:
-            name = store_name(package.filename)
-            if store.store_path(name, package.sha256).exists():
-                continue
-            file = Path(scratch) / name
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{mirror}/{package.filename}") as response:
-                file.write_bytes(response.read())
-                process.run(["nix-store", "--add-fixed", "sha256", file])
+    each = lock.architectures.values()
+    packages = {package for one in each for package in (*one.builders(), *one.image(runtime))}
+    absent = set(command.invalid({str(package.store_path) for package in packages}))
+    with contextlib.suppress(AikitError), tempfile.TemporaryDirectory() as scratch:
+        archive.bring(mirrors, [package for package in packages if str(package.store_path) in absent], Path(scratch))
 
 
 def mirror_of_store(server: FileServer) -> dict[str, str]:
     """Let a file server have the .debs that this machine's store has, as a Debian mirror; the environment that names it."""
     lock = debian.DebianLock.read(Path(os.environ.get("AIKIT_DEBIAN_LOCK", debian.LOCK)))
     for architecture in lock.architectures.values():
-        for package in {*architecture.image("cpu"), *(architecture.packages[name] for name in architecture.tools)}:
-            path = store.store_path(store_name(package.filename), package.sha256)
-            if path.exists():
-                server.files["/" + package.filename] = path.read_bytes()
+        for package in {*architecture.image("cpu"), *architecture.builders()}:
+            if package.store_path.exists():
+                server.files["/" + package.filename] = package.store_path.read_bytes()
     return {debian_mirror.MIRROR: server.url}
-
-
-def store_name(filename: str) -> str:
-    """The name that nix/packages/debian/builder.nix gives a .deb: Nix allows fewer characters than Debian."""
-    return re.sub("[~:%]", "-", filename.rpartition("/")[2])

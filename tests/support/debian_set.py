@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,12 @@ class DebianSet:
         done = self.try_build(attribute, *options, runtime=runtime, system=system)
         assert done.returncode == 0, done.stderr[-4000:]
         return Path(done.stdout.split()[-1])
+
+    def value(self, expression: str) -> Any:
+        """What an expression of `set` is."""
+        set_ = f'import {self.folder} {{ system = "x86_64-linux"; runtime = "avx2"; }}'
+        argv = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", f"let set = {set_}; in {expression}"]
+        return json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
 
     def run(self, script: str, **env: str) -> subprocess.CompletedProcess[str]:
         """What a runCommand says on its error output."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.debian import mirror
 from support import debian_lock
 from support.command import aikit_nix
 
@@ -54,8 +53,6 @@ def build(flake: Path, output: str = "default") -> Path:
 
 def environment(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """What builds of Debian's packages need in the environment here; a lock that is made for it lies in `folder`."""
-    for name, value in mirror.build_environment().items():
-        patch.setenv(name, value)
     if lock := debian_lock.usable(folder, print):
         patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
 

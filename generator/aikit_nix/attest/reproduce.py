@@ -11,7 +11,6 @@ from aikit_nix.attest import envelope, verdict
 from aikit_nix.attest.envelope import Statement
 from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError, error
-from aikit_nix.debian import mirror
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes import inputs
 from aikit_nix.flakes.materials import Materials
@@ -46,8 +45,8 @@ def build_again(materials: Materials, system: str) -> int:
             wanted = nix.built_here(manifest)
         else:
             wanted = [nix.evaluate(flake, f"packages.{system}.engine.drvPath"), manifest]
-    process.run(["nix-store", "--realise", *wanted], env=mirror.build_environment())
-    process.run(["nix-store", "--realise", "--check", "--keep-going", *wanted], env=mirror.build_environment())
+    process.run(["nix-store", "--realise", *wanted])
+    process.run(["nix-store", "--realise", "--check", "--keep-going", *wanted])
     return len(wanted)
 
 

@@ -11,15 +11,7 @@ from urllib.parse import urlsplit
 
 from aikit_nix.base.errors import error
 
-MIRROR = "AIKIT_DEBIAN_MIRROR"  # read here and by the fetching derivations: URLs separated by blanks
-
-
-def build_environment() -> dict[str, str]:
-    """What `nix build` needs in its environment on this machine: its mirror, unless that is set already."""
-    if os.environ.get(MIRROR) is not None or (mirror := machine_mirror()) is None:
-        return {}
-    # The program that fetches speaks plain HTTP (the hashes make it safe), which Debian's mirrors do too.
-    return {MIRROR: re.sub(r"^https:", "http:", mirror)}
+MIRROR = "AIKIT_DEBIAN_MIRROR"  # URLs separated by blanks
 
 
 def machine_mirror(apt: Path = Path("/etc/apt")) -> str | None:

@@ -21,7 +21,6 @@ from aikit_nix import __version__
 from aikit_nix.base import console, files, process
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.redact import shown
-from aikit_nix.debian import mirror
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes import inputs as flake_inputs
 from aikit_nix.flakes import materials
@@ -102,7 +101,8 @@ def collect(found: Materials, system: str, *, built: bool) -> list[Item]:
     models = {str(each.store_file): each for each in found.models}
     made: list[str] = []
     if built:
-        process.run(["nix-store", "--realise", manifest], env=mirror.build_environment())
+        _bring(found.folder, {path: each for path, each in outside.items() if path not in models}, {})
+        process.run(["nix-store", "--realise", manifest])
         made = _built(manifest, outside)
         absent = set(nix.invalid(outside)) - models.keys()
         outside = {path: derivation for path, derivation in outside.items() if path not in absent}

@@ -11,17 +11,15 @@ from aikit_nix.debian.lock import SNAPSHOT, DebianLock
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes.write import DEBIAN_LOCK
 from aikit_nix.nix import command as nix
-from aikit_nix.nix import setup
 
 
 def build(folder: Path, attribute: str, *, out_link: Path | None = None) -> Path:
     """The store path of one of the packages of a folder's flake, built if it is not there. Raises AikitError."""
     with folders.staged(folder) as flake:
-        is_blind = (folder / DEBIAN_LOCK).is_file() and setup.daemon()
-        if is_blind and nix.invalid([nix.evaluate(flake, attribute)]):
+        if (folder / DEBIAN_LOCK).is_file() and nix.invalid([nix.evaluate(flake, attribute)]):
             outputs = nix.fixed_outputs(nix.evaluate(flake, f"{attribute}.drvPath"))
             _bring_debs(folder, nix.invalid(outputs))
-        return nix.build(flake, attribute, mirror.build_environment(), out_link=out_link)
+        return nix.build(flake, attribute, out_link=out_link)
 
 
 def bring(folder: Path) -> int:
@@ -33,12 +31,12 @@ def bring(folder: Path) -> int:
 def realise(folder: Path, outputs: Mapping[str, str]) -> int:
     """Bring outputs whose hash is known into the store, each with its derivation; the number of what was not there.
 
-    Debian's packages by our own means, as this user: a Nix daemon does not see which mirror is meant. The rest by Nix's.
+    Debian's packages by our own means, from this machine's mirrors: Nix knows only the archive behind them. The rest by Nix's.
     Raises AikitError.
     """
     missing = nix.invalid(outputs)
     for some in nix.chunks([outputs[path] for path in _bring_debs(folder, missing)]):
-        process.run(["nix-store", "--realise", *some], env=mirror.build_environment())
+        process.run(["nix-store", "--realise", *some])
     return len(missing)
 
 

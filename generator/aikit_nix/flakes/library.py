@@ -19,7 +19,6 @@ _APART = (
     "mk-image.nix",
     "nixos-module.nix",
     "overlay.nix",
-    "packages/debian/seed/build.sh",
     "packages/debian/seed/seed.c",
     "start/build.sh",
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from aikit_nix.base import data
 from aikit_nix.base.errors import error
-from aikit_nix.debian import mirror
 from aikit_nix.flakes import inputs, materials
 from aikit_nix.flakes.write import PLAN
 from aikit_nix.image import layout
@@ -53,7 +52,7 @@ def build(text: str, output: str) -> Path:
         return inputs.build(folder, output)
     if (folder / "flake.nix").is_file():
         # Somebody's own, of which Nix takes what it takes
-        return nix.build(nix.Flake(".", folder), output, mirror.build_environment())
+        return nix.build(nix.Flake(".", folder), output)
     if folder.is_dir():
         where = f", or name {folder / 'flake'}" if (folder / "flake" / PLAN).is_file() else ""
         raise error(
@@ -63,4 +62,4 @@ def build(text: str, output: str) -> Path:
         raise error(f"{text} is a file, and no flake: name the folder that `aikit-nix gen` wrote")
     if not re.match(r"[a-z][a-z0-9+.-]*:", text):
         raise error(f"{text} is not there: write the flake with `aikit-nix gen`, or name its folder with --flake")
-    return nix.build(nix.Flake(text), output, mirror.build_environment())
+    return nix.build(nix.Flake(text), output)

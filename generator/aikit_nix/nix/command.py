@@ -84,7 +84,7 @@ def evaluate(flake: Flake, attribute: str) -> str:
     return process.run([*_NIX, "eval", "--raw", f"{flake.reference}#{attribute}"], cwd=flake.folder).strip()
 
 
-def build(flake: Flake, attribute: str, env: Mapping[str, str] | None = None, *, out_link: Path | None = None) -> Path:
+def build(flake: Flake, attribute: str, *, out_link: Path | None = None) -> Path:
     """The store path of one of a flake's packages of this system, built if it is not there. Raises AikitError.
 
     Nix says on stderr what it does meanwhile; `out_link` keeps the result from being collected as garbage.
@@ -93,7 +93,7 @@ def build(flake: Flake, attribute: str, env: Mapping[str, str] | None = None, *,
     argv = [*_NIX, "build", "--json", f"{flake.reference}#{attribute}", *arguments]
     argv += ["--out-link", str(out_link.absolute())] if out_link else ["--no-link"]
     argv += ["--quiet"] if console.verbosity is Verbosity.QUIET else []
-    with process.start(argv, env=env, cwd=flake.folder) as nix:
+    with process.start(argv, cwd=flake.folder) as nix:
         assert nix.stdout  # noqa: S101 (a pipe, by start)
         said = nix.stdout.read()
         status = nix.wait()

@@ -5,12 +5,9 @@
 # buildSystem   the system whose programs are to run: `system` in the result, or x86-64 where there is no seed for it
 #
 # A sandbox starts empty, so programs come in three steps:
-#   seed     a small static program (seed/seed.c) that fetches a .deb from the first mirror that has it, and opens it;
-#            carried as text, which Nix's own builtin unpacks; its C library's licence is ./seed/COPYRIGHT.musl
+#   seed     a program of 1 KB (seed/seed.c) that opens a .deb; carried as text, which Nix's own builtin unpacks
 #   busybox  Debian's busybox-static: a shell, ar, tar, xz
 #   tools    Debian's Python and patchelf, each started by the glibc beside it
-# builtin:fetchurl could fetch the .debs, but neither reads the user's mirror from the environment nor falls back to
-# the snapshot archive when the mirror has dropped a file.
 {
   lock,
   architecture,
@@ -53,33 +50,56 @@ let
     }
   );
 
-  # One .deb. Its store path follows from its name and hash alone, so `nix-store --add-fixed sha256 FILE` also gives it.
-  deb =
-    name: package:
-    derivation (
-      local
-      // {
-        name = builtins.replaceStrings [ "~" ":" "%" ] [ "-" "-" "-" ] (baseNameOf package.filename);
-        builder = "${seed}/seed";
-        args = [ "fetch" ];
-        outputHashMode = "flat";
-        outputHashAlgo = "sha256";
-        outputHash = package.sha256;
-        inherit (package) sha256;
-        size = toString package.size;
-        package = "${name} ${package.version}";
-        path = package.filename;
-        # Where the files of a Debian archive stay for good.
-        mirrors = "http://snapshot.debian.org/archive/debian/${lock.snapshot}";
-        impureEnvVars = [
-          "AIKIT_DEBIAN_MIRROR"
-          "http_proxy"
-        ];
-        renew = "aikit-nix debian-lock, then aikit-nix gen --debian-lock debian-lock.json";
-      }
-    );
+  # A file by its hash, through Nix's own downloader.
+  fetchurl =
+    {
+      name,
+      url,
+      sha256,
+    }:
+    derivation {
+      inherit name url;
+      urls = [ url ];
+      system = "builtin";
+      builder = "builtin:fetchurl";
+      outputHashMode = "flat";
+      outputHashAlgo = "sha256";
+      outputHash = sha256;
+      unpack = false;
+      executable = false;
+      preferLocalBuild = true;
+      impureEnvVars = [
+        "http_proxy"
+        "https_proxy"
+        "ftp_proxy"
+        "all_proxy"
+        "no_proxy"
+      ];
+    };
 
-  debsOf = { packages, ... }: map (name: deb name packages.${name});
+  # Where a .deb comes from that `aikit-nix fetch` has not brought: the archive in which Debian's files stay for good, or
+  # with `--impure` the mirror that the environment names. By http, as the hash says what is right.
+  mirror =
+    let
+      named = builtins.match "[ \t\n]*([^ \t\n]+).*" (builtins.getEnv "AIKIT_DEBIAN_MIRROR");
+    in
+    if named == null then
+      "http://snapshot.debian.org/archive/debian/${lock.snapshot}"
+    else if builtins.match ".*@.*" (builtins.head named) != null then
+      throw "AIKIT_DEBIAN_MIRROR has a user or a password, which every user of this machine could read: name one that needs none"
+    else
+      builtins.head named;
+
+  # One .deb. Its store path follows from its name and hash alone, wherever it comes from.
+  deb =
+    package:
+    fetchurl {
+      name = builtins.replaceStrings [ "~" ":" "%" ] [ "-" "-" "-" ] (baseNameOf package.filename);
+      url = "${mirror}/${package.filename}";
+      inherit (package) sha256;
+    };
+
+  debsOf = { packages, ... }: map (name: deb packages.${name});
 
   busybox = unpacked "busybox" (
     derivation (
@@ -87,9 +107,11 @@ let
       // {
         name = "busybox.tar.xz";
         builder = "${seed}/seed";
-        args = [ "member" ];
-        archive = deb "busybox-static" pinned.packages.busybox-static;
-        member = "data.tar.xz";
+        args = [
+          (deb pinned.packages.busybox-static)
+          "data.tar.xz"
+          (placeholder "out")
+        ];
       }
     )
   );
@@ -227,6 +249,7 @@ in
 {
   inherit
     system
+    fetchurl
     debsOf
     shell
     runCommand

@@ -214,7 +214,7 @@ let
 
   pkgs = {
     inherit runCommand;
-    inherit (builder) writeText;
+    inherit (builder) fetchurl writeText;
     python3 = tools;
 
     stdenv = {
@@ -224,33 +224,6 @@ let
         canExecute = host: host.system == builder.system;
       };
     };
-
-    # A file by its hash, through Nix's own downloader.
-    fetchurl =
-      {
-        name,
-        url,
-        sha256,
-      }:
-      derivation {
-        inherit name url;
-        urls = [ url ];
-        system = "builtin";
-        builder = "builtin:fetchurl";
-        outputHashMode = "flat";
-        outputHashAlgo = "sha256";
-        outputHash = sha256;
-        unpack = false;
-        executable = false;
-        preferLocalBuild = true;
-        impureEnvVars = [
-          "http_proxy"
-          "https_proxy"
-          "ftp_proxy"
-          "all_proxy"
-          "no_proxy"
-        ];
-      };
 
     writeShellScript =
       name: text:

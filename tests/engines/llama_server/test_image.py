@@ -18,7 +18,6 @@ from typing import Any
 import openai
 import pytest
 
-from aikit_nix.debian import mirror
 from aikit_nix.engines.llama_server import settings
 from aikit_nix.engines.llama_server.chat_template import Prompt
 from aikit_nix.engines.llama_server.translation import BASE
@@ -33,8 +32,6 @@ HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 @pytest.fixture(scope="module", autouse=True)
 def packages(nix: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in mirror.build_environment().items():
-            patch.setenv(name, value)
         if lock := debian_lock.usable(tmp_path_factory.mktemp("lock"), print):
             patch.setenv("AIKIT_DEBIAN_LOCK", str(lock))
         yield
