@@ -171,6 +171,18 @@ def test_the_command_checks_and_renews(archive: Archive, tmp_path: Path) -> None
     assert "patchelf" not in done.stderr
 
 
+@pytest.mark.usefixtures("no_snapshot")
+def test_the_command_says_how_old_a_lock_is(archive: Archive, tmp_path: Path) -> None:
+    archive.publish(INDEX, date=datetime.now(UTC) - timedelta(days=3, hours=1))
+    lock = renew(archive)
+    lock.write(tmp_path / "lock.json")
+    offer(archive, lock)
+    done = aikit_nix("debian-lock", "--check", "-o", "lock.json", "--mirror", archive.mirror, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("all packages of lock.json can be had: ")
+    assert ", 3 days old" in done.stdout
+
+
 # --- The lock file
 
 

@@ -37,11 +37,20 @@ def debian_lock(check: bool, mirror: str | None, output: Path, allow_older: bool
         if gone := debian.missing(debian.DebianLock.read(pinned), mirrors):
             names = ", ".join(f"{package.name} {package.version}" for package in gone)
             raise error(f"no mirror has {names} of {pinned}: pin what there is now with `aikit-nix debian-lock`")
-        say(f"all packages of {pinned} can be had")
+        say(f"all packages of {pinned} can be had: {_age(pinned)}")
         return
     say(f"reading the index of {mirrors[0]}", err=True)
     lock, warnings = debian.renew(mirrors[0], debian.DebianLock.date_of(pinned), allow_older=allow_older)
     report(warnings)
     lock.write(output)
-    say(f"pinned {len(lock.packages())} packages of {lock.suite}, {lock.date}, in {output}")
+    say(f"pinned {len(lock.packages())} packages of {lock.suite} in {output}: {_age(output)}")
     say(f"next: aikit-nix gen --packages debian --debian-lock {shlex.quote(str(output))}")
+
+
+def _age(lock: Path) -> str:
+    from datetime import UTC, datetime
+
+    from aikit_nix.debian.lock import DebianLock
+
+    date = DebianLock.date_of(lock)
+    return f"the index is of {date:%Y-%m-%d}, {(datetime.now(UTC) - date).days} days old" if date else "undated"
