@@ -68,10 +68,17 @@ let
           config
           ;
         default = image.oci;
-        engine = image.engine.package;
+        engine = image.server;
       };
-      inherit (image) apps;
-      checks = image.checks;
+      apps = image.apps // {
+        default = image.apps.run;
+      };
+      inherit (image) checks;
+      formatter =
+        let
+          inherit (packagesFor default) pkgs;
+        in
+        pkgs.nixfmt-tree.override { nixfmtPackage = pkgs.nixfmt-rs; };
     };
 
   systems = builtins.mapAttrs perSystem plan.systems;
@@ -82,3 +89,5 @@ in
   apps = bySystem "apps";
   checks = bySystem "checks";
 }
+# Debian's packages have no formatter of Nix code.
+// (if nixpkgs == null then { } else { formatter = bySystem "formatter"; })

@@ -295,18 +295,36 @@ let
     target = "${model.file}";
   }) models;
 
+  # For `nix flake show` and `nix search`.
+  described =
+    what: package:
+    package
+    // {
+      meta = package.meta or { } // {
+        description = "${plan.image.name}:${tag}, ${engine.name} ${engine.version} for ${runtime}: ${what}";
+      };
+    };
+
   outputs = {
-    inherit engine manifest stream;
+    inherit engine;
 
     image = outputs.oci // outputs;
 
-    oci = layout true;
+    oci = described "the OCI layout" (layout true);
 
-    archive = pkgs.runCommand "${name}.tar" local "${stream} > $out";
+    manifest = described "the OCI layout without its models' bytes" manifest;
 
-    models = tree "models" { links = modelLinks; };
+    stream = described "a script that writes the archive for `docker load`" stream;
 
-    config = tree "config" { inherit (plan) files; };
+    archive = described "the archive for `docker load`" (
+      pkgs.runCommand "${name}.tar" local "${stream} > $out"
+    );
+
+    models = described "the models' files" (tree "models" { links = modelLinks; });
+
+    config = described "the texts of the aikitfile" (tree "config" { inherit (plan) files; });
+
+    server = described "the server" engine.package;
 
     apps = import ./apps.nix {
       inherit
@@ -327,17 +345,19 @@ let
         { };
 
     # Starts the server in the sandbox and asks it something.
-    serves = python "serves" ./serves.py {
-      inherit (engine) bin;
-      root = tree "image-root" {
-        inherit (engineTree) folders;
-        files = engineTree.files ++ plan.files;
-        links = engineTree.links ++ modelLinks;
-      };
-      args = plan.entrypoint ++ plan.cmd;
-      inherit (plan) probe;
-      env = environment;
-    };
+    serves = described "whether the server answers" (
+      python "serves" ./serves.py {
+        inherit (engine) bin;
+        root = tree "image-root" {
+          inherit (engineTree) folders;
+          files = engineTree.files ++ plan.files;
+          links = engineTree.links ++ modelLinks;
+        };
+        args = plan.entrypoint ++ plan.cmd;
+        inherit (plan) probe;
+        env = environment;
+      }
+    );
   };
 in
 outputs

@@ -80,14 +80,23 @@ def test_a_debian_flakes_files_are_enough(tmp_path: Path) -> None:
         argv = ["nix-instantiate", "--expr", f"({expression}).{output}.x86_64-linux"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    argv = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", f"({expression}).apps"]
-    shown = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
-    assert set(shown["x86_64-linux"]) == {"load", "push", "run"}
+    asked = "mapAttrs (_: app: app.meta.description) flake.apps.x86_64-linux"
+    asked += "// mapAttrs (_: package: package.meta.description) flake.packages.x86_64-linux"
+    argv = ["nix-instantiate", "--eval", "--strict", "--json", "--expr"]
+    argv += [f"with builtins; let flake = {expression}; in {asked}"]
+    said = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    assert {"load", "push", "run", "default", "oci", "manifest", "engine", "image-avx2"} < set(said)
+    version = json.loads((data.NIX / "packages/debian/lock.json").read_text())
+    version = version["architectures"]["amd64"]["packages"]["llama.cpp-tools"]["version"]
+    assert said["image-avx2"] == f"m:avx2, llama-server {version} for avx2: the OCI layout"
+    # `nix run`
+    argv[-1] = f"with ({expression}).apps.x86_64-linux; default == run"
+    assert json.loads(subprocess.run(argv, capture_output=True, check=True).stdout) is True
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_nixpkgs_flakes_files_are_enough(nixpkgs: Nixpkgs, tmp_path: Path, kind: str) -> None:
     folder = write(KINDS[kind], tmp_path / "aikit")
     attributes = [f"packages.{system}.{output}" for system in KINDS[kind].systems for output in ("default", "oci")]
-    attributes += ["packages.x86_64-linux.image-cuda", "checks.x86_64-linux.serves"]
+    attributes += ["packages.x86_64-linux.image-cuda", "checks.x86_64-linux.serves", "formatter.x86_64-linux"]
     assert len(nixpkgs.instantiate(NIXPKGS, *attributes, folder=str(folder))) == len(attributes)
