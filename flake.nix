@@ -58,7 +58,7 @@
           path = ./templates/starter;
           description = "An aikitfile to start from";
           welcomeText = ''
-            Edit `aikitfile.yaml`, then run `aikit-nix gen && nix build path:flake`.
+            Edit `aikitfile.yaml`, then run `aikit-nix build`.
           '';
         };
         nixos = {
@@ -170,6 +170,10 @@
             lib.concatMapStrings (image: builtins.unsafeDiscardStringContext "${image.drvPath}\n") images
           );
         package = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+        machine = import ./tests/nixpkgs/machine.nix {
+          inherit pkgs;
+          module = self.nixosModules.default;
+        };
         format = pkgs.runCommand "check-format" { nativeBuildInputs = [ pkgs.nixfmt-rs ]; } ''
           find ${nixFiles} -name '*.nix' -exec nixfmt --check {} +
           touch $out

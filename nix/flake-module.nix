@@ -20,7 +20,7 @@
         type = lib.types.attrsOf (lib.types.lazyAttrsOf lib.types.raw);
         default = { };
         description = "OCI images: the arguments of `lib.mkImage`, by the image's name.";
-        example = lib.literalExpression "{ tiny = { aikitfile = ./aikitfile.json; lock = ./aikit.lock; }; }";
+        example = lib.literalExpression "{ tiny = { aikitfile = ./aikitfile.json; lock = ./aikitfile.lock; }; }";
       };
       config = {
         packages = each (image: {

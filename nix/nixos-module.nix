@@ -25,8 +25,8 @@ in
   options.services.aikit = {
     enable = lib.mkEnableOption "a model of an aikit.lock, served by llama.cpp's server";
     lock = lib.mkOption {
-      type = lib.types.path;
-      description = "The aikit.lock that pins the model: `aikit-nix lock` writes it.";
+      type = lib.types.either lib.types.path lib.types.attrs;
+      description = "The aikit.lock that pins the model, or what it parses to: `aikit-nix lock` writes it.";
     };
     model = lib.mkOption {
       type = lib.types.str;

@@ -13,7 +13,7 @@
       systems = [ "x86_64-linux" ];
       perSystem.aikit.images.llama = {
         aikitfile = ./aikitfile.json;
-        lock = ./aikit.lock;
+        lock = ./aikitfile.lock;
       };
     };
 }

@@ -167,6 +167,32 @@ def test_the_template_for_nixos_serves_a_model(nixpkgs: Nixpkgs) -> None:
     assert unit["ports"] == [8080]
 
 
+def test_a_machine_can_be_tried(nixpkgs: Nixpkgs) -> None:
+    """As far as without a hypervisor: the test that boots it evaluates."""
+    (drv,) = nixpkgs.instantiate(
+        expression(
+            f"""
+            import {REPOSITORY}/tests/nixpkgs/machine.nix {{
+              inherit pkgs;
+              module = {{
+                imports = [
+                  aikit.nixosModules.default
+                  (nixpkgs + "/nixos/modules/tasks/filesystems/overlayfs.nix")
+                ];
+                # Some copies of nixpkgs have not all of NixOS.
+                _module.check = false;
+                disabledModules = [ "hardware/facter/virtualisation.nix" ];
+              }};
+            }}
+            """
+        )
+    )
+    assert drv.endswith("-vm-test-run-aikit.drv")
+    requisites = nixpkgs.run(["nix-store", "--query", "--requisites", drv])
+    assert "-unit-aikit.service.drv" in requisites
+    assert "-tiny.gguf.drv" in requisites
+
+
 def test_the_docs_machine_listens_on_a_socket(nixpkgs: Nixpkgs, tmp_path: Path) -> None:
     (example,) = re.findall(r"```nix\n(.*?)```", (REPOSITORY / "docs/library.md").read_text(), re.DOTALL)
     (tmp_path / "machine.nix").write_text(example)
