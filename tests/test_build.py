@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -50,3 +51,13 @@ def test_from_an_aikitfile_to_an_image(
     assert read.digest in (tmp_path / "manifest/blobs" / entry["digest"].replace(":", "/")).read_text()
     sha256 = json.loads((tmp_path / "aikit.lock").read_text())["models"][0]["files"][0]["sha256"]
     assert store.store_path("model.gguf", sha256).exists()
+
+
+@pytest.mark.usefixtures("nix")
+def test_nothing_is_downloaded_for_what_cannot_be_built(tmp_path: Path, files: FileServer) -> None:
+    files.files["/model.gguf"] = content = os.urandom(1000)
+    pinned = f"source: '{files.url}/model.gguf', sha256: {hashlib.sha256(content).hexdigest()}"
+    (tmp_path / "aikitfile.yaml").write_text(f"apiVersion: v1alpha1\nmodels: [{{name: m, {pinned}}}]\n")
+    done = aikit_nix("build", "--packages", "debian", "--engine", "localai", cwd=tmp_path)
+    assert (done.returncode, "Debian has no LocalAI" in done.stderr) == (1, True)
+    assert files.count("/model.gguf") == 0

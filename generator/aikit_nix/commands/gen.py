@@ -93,7 +93,7 @@ def build(
     """
     from aikit_nix.flakes import generate, inputs
     from aikit_nix.flakes.choices import Choices
-    from aikit_nix.models import locking
+    from aikit_nix.models import project
 
     done = generate.write(
         aikitfile,
@@ -103,10 +103,11 @@ def build(
         debian_lock=debian_lock,
         forget=forget,
         force=force,
-        bring=None if attribute == "manifest" else lambda pinned, lock: locking.bring(pinned, lock, jobs)[1],
         report=report,
     )
     say(*(line for line in done.lines() if not line.startswith("next: ")))
+    if attribute != "manifest":
+        generate.bring_models(project.read(aikitfile, lock_path=lock_path), flake, jobs)
     built = inputs.build(flake, attribute, out_link=out_link)
     say(f"built {out_link} -> {built}")
     if attribute == "default":

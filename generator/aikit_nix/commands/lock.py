@@ -104,25 +104,14 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     models' bytes is added to it.
     """
     from aikit_nix.flakes import generate, inputs
-    from aikit_nix.flakes.choices import Choices
     from aikit_nix.flakes.write import PLAN
-    from aikit_nix.models import fetch as fetcher
-    from aikit_nix.models import locking
     from aikit_nix.models import project as pipeline
 
     project = pipeline.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
     console.report(pipeline.links(project.aikitfile.models, project.folder))
-    added: list[Path] = []
-    pinned, local = pipeline.pin(project, added)
-    for file in [*added, *fetcher.add_local(local)]:
-        console.say(f"added {file} to the Nix store")
-    was_current = project.lock is not None and generate.made_from(flake, Path(project.lock.file))
-    count, has_changed = locking.bring(pinned, project.lock, jobs)
-    console.say(f"{_models(len(pinned.models))} in the Nix store, {count} of them new")
-    if has_changed and was_current:
-        generate.write(aikitfile, flake, Choices(), lock_path=lock_path)
-        console.say(f"wrote the flake in {flake.resolve()} anew, which knows it now")
+    models, count = generate.bring_models(project, flake, jobs)
+    console.say(f"{_models(models)} in the Nix store, {count} of them new")
     if not (flake / PLAN).is_file():
         console.say("next: aikit-nix gen, then aikit-nix fetch again for what the flake downloads")
         return

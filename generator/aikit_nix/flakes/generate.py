@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aikit_nix.aikitfile.types import Aikitfile, Model
-from aikit_nix.base import data, targets
+from aikit_nix.aikitfile.types import Model
+from aikit_nix.base import console, data, targets
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.flakes import ages, choices, costs, folder, plan
 from aikit_nix.flakes import write as flake
@@ -18,13 +18,12 @@ from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.folder import Written
 from aikit_nix.flakes.plan import Packages, Plan, SourceFile
 from aikit_nix.flakes.write import Files
-from aikit_nix.models import fetch
+from aikit_nix.models import fetch, locking
 from aikit_nix.models import project as pipeline
-from aikit_nix.models.lock import Lock
+from aikit_nix.models.project import Project
 from aikit_nix.nix import command as nix
 
 Report = Callable[[tuple[Diagnostic, ...]], object]
-Bring = Callable[[Aikitfile, Lock | None], bool]
 
 
 @dataclass(frozen=True)
@@ -79,20 +78,14 @@ def write(
     forget: bool = False,
     elsewhere: bool = False,
     force: bool = False,
-    bring: Bring | None = None,
     report: Report = lambda _: None,
 ) -> Generated:
-    """Write the flake of an aikitfile. Nothing is written where something is wrong: AikitError.
-
-    No network is used, unless `bring` does: it is given the pinned aikitfile and its lock, and says whether it changed the lock.
-    """
+    """Write the flake of an aikitfile. No network is used. Nothing is written where something is wrong: AikitError."""
     if not elsewhere:
         nix.ready()
     earlier = Choices() if forget else choices.read(output)
     added: list[Path] = []
-    made = _make(
-        aikitfile, output, chosen.over(earlier), lock_path, debian_lock, None if elsewhere else added, report, bring
-    )
+    made = _make(aikitfile, output, chosen.over(earlier), lock_path, debian_lock, None if elsewhere else added, report)
     if not elsewhere:
         nix.require(made.plan.packages.minimum_nix)
         report(nix.sandbox_warning())
@@ -165,7 +158,6 @@ def _make(
     debian_lock: Path | None,
     added: list[Path] | None,
     report: Report,
-    bring: Bring | None = None,
 ) -> _Made:
     """Raises AikitError. Local models are hashed, and `added` to the store where a list for them is given."""
     own_lock = output / flake.DEBIAN_LOCK
@@ -178,9 +170,6 @@ def _make(
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     pinned, local = pipeline.pin(project, added)
-    if bring and bring(pinned, project.lock):
-        project = pipeline.read(aikitfile, merged.read_as, lock_path)
-        pinned, local = pipeline.pin(project)
     pipeline.check_claims(project)
     planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, output)))
@@ -190,6 +179,28 @@ def _make(
     lock = flake.read_debian_lock(own) if own else None
     report(tuple(ages.notes(planned, own)))
     return _Made(project.path, flake.render(planned, merged, lock), planned, merged, tuple(local))
+
+
+def bring_models(project: Project, output: Path, jobs: int) -> tuple[int, int]:
+    """Bring a project's models into the Nix store, and what their bytes say into its lock and the flake in a folder that was
+    made from it; how many there are, and how many of them came. Raises AikitError.
+    """
+    added: list[Path] = []
+    pinned, local = pipeline.pin(project, added)
+    for file in [*added, *fetch.add_local(local)]:
+        console.say(f"added {file} to the Nix store")
+    was_current = project.lock is not None and made_from(output, Path(project.lock.file))
+    count, has_changed = locking.bring(pinned, project.lock, jobs)
+    if has_changed and was_current:
+        renew(project, output)
+    return len(pinned.models), count
+
+
+def renew(project: Project, output: Path) -> None:
+    """Write a flake anew, as it was chosen, from a lock that knows more now. Raises AikitError."""
+    assert project.lock  # noqa: S101 (it knows more)
+    write(project.path, output, Choices(), lock_path=Path(project.lock.file), elsewhere=True)
+    console.say(f"wrote the flake in {output.resolve()} anew, which knows it now", err=True)
 
 
 def made_from(output: Path, file: Path) -> bool:
@@ -223,7 +234,7 @@ def _missing(planned: Plan, output: Path, *, elsewhere: bool) -> int:
     return sum(package.size for package in needed if str(package.store_path) in lacking)
 
 
-def _sources(project: pipeline.Project, output: Path) -> Iterator[SourceFile]:
+def _sources(project: Project, output: Path) -> Iterator[SourceFile]:
     """The aikitfile and its lock, where they lie in a folder above the flake's, or in the same git repository."""
     there = output.resolve()
     root = next((parent for parent in (there, *there.parents) if (parent / ".git").exists()), None)

@@ -13,10 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from aikit_nix.aikitfile.types import Model, Pin
-from aikit_nix.base import console
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.flakes import folder, generate
-from aikit_nix.flakes.choices import Choices
 from aikit_nix.http.client import Client
 from aikit_nix.image import push
 from aikit_nix.image.push import Sending
@@ -100,8 +98,7 @@ class Supply:
             found[path] = replace(pin, blake3=known.blake3, layer=layer_of(path, known), gguf=gguf)
             seen.remember(path, replace(found[path], gguf=None))
         if locking.complete(lock, found):
-            generate.write(project.path, self._flake, Choices(), lock_path=Path(lock.file), elsewhere=True)
-            console.say(f"wrote the flake in {self._flake.resolve()} anew, which knows it now", err=True)
+            generate.renew(project, self._flake)
 
     def _origin(self, model: Model, pin: Pin) -> OriginReader | None:
         """None for what only `fetch` can bring: a file in an archive, one of unknown size."""
