@@ -21,10 +21,6 @@ _BUSY = re.compile(rb"SQLite database '.*' is busy")
 _BUSY_WAITS = (0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, where it is to stop us through all that has to be stopped, as Ctrl-C does."""
-
-
 def run(
     argv: Sequence[str | Path],
     *,

@@ -217,7 +217,7 @@ def run(arguments: tuple[str, ...], flake: str, program: str | None, port: int, 
         try:
             console.show(f"ready: {server.url}/v1 (Ctrl-C stops it)")
             status = server.process.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
             console.say("stopped", err=True)
             return
     raise error(f"the server ended with status {status}", code="server-ended")

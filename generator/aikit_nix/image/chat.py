@@ -10,7 +10,6 @@ from typing import Any
 
 from aikit_nix.base import console
 from aikit_nix.base.errors import error
-from aikit_nix.base.process import Terminated
 from aikit_nix.http.client import Client, Timeouts
 
 _PATIENCE = 1800.0  # seconds: a slow machine may take long to read a long conversation
@@ -39,9 +38,9 @@ def talk(url: str) -> None:
                     for part in parts:
                         messages[-1]["content"] += part
                         console.piece(part)
-            except KeyboardInterrupt as told:
+            except KeyboardInterrupt:
                 # A model without an end of its own goes on until its context is full.
-                if not terminal or isinstance(told, Terminated):
+                if not terminal:
                     raise
             console.piece("\n")
     if terminal:

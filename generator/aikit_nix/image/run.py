@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from aikit_nix.base import console, files, process
@@ -58,7 +56,7 @@ def serve(
     if program != BUBBLEWRAP:
         engine = containers.choose(program, _ENGINES)
     image = find.layout_of(source)
-    with _terminated(), files.scratch() as scratch, _log(scratch, quiet) as log:
+    with files.scratch() as scratch, _log(scratch, quiet) as log:
         if engine:
             started = _in_engine(image, source, engine, port, tuple(arguments), log)
         else:
@@ -66,20 +64,6 @@ def serve(
         with started as server:
             _wait(server, image, log, engine)
             yield server
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl-C does: through all that has to be stopped."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise process.Terminated
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
