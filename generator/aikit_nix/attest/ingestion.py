@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aikit_nix import __version__
-from aikit_nix.attest import provenance, sbom
+from aikit_nix.attest import provenance, purls
 from aikit_nix.flakes.materials import Materials, ModelMaterial
 
 PREDICATE_TYPE = "pkg:generic/aikit-nix#ingestion/v1"
@@ -26,7 +26,7 @@ def statements(materials: Materials) -> Iterator[dict[str, Any]]:
 
 
 def _predicate(model: ModelMaterial) -> dict[str, Any]:
-    origin, purl = model.origin, sbom.model_purl(model)
+    origin, purl = model.origin, purls.of_model(model)
     source: dict[str, Any] = {"kind": origin.kind if origin else "unknown"}
     source |= {"purl": str(purl)} if purl else {}
     source |= {"downloadLocation": model.url} if model.url else {}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aikit_nix import __version__
-from aikit_nix.attest import sbom
+from aikit_nix.attest import purls
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes.materials import Materials
 from aikit_nix.flakes.write import PLAN
@@ -71,7 +71,7 @@ def _dependencies(materials: Materials, system: str) -> Iterator[dict[str, Any]]
     for name, digest in materials.inputs.items():
         yield {"name": name, "digest": {"sha256": digest}}
     for model in materials.models:
-        purl = sbom.model_purl(model)
+        purl = purls.of_model(model)
         found: dict[str, Any] = {"name": model.path}
         if purl or model.url:
             found["uri"] = str(purl) if purl else model.url
@@ -90,7 +90,7 @@ def _dependencies(materials: Materials, system: str) -> Iterator[dict[str, Any]]
         for package in packages:
             yield {
                 "name": package.name,
-                "uri": str(sbom.deb_purl(package, architecture, materials.debian_suite)),
+                "uri": str(purls.of_deb(package, architecture, materials.debian_suite)),
                 "digest": {"sha256": package.sha256},
                 "downloadLocation": materials.deb_url(package),
                 "annotations": {"role": role},

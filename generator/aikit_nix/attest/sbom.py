@@ -15,23 +15,28 @@ import posixpath
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from cyclonedx.contrib.license.factories import LicenseFactory
+from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType, Pedigree
+from cyclonedx.model.contact import OrganizationalContact, OrganizationalEntity
+from cyclonedx.model.license import DisjunctiveLicense, LicenseAcknowledgement
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output.json import JsonV1Dot7
+from cyclonedx.spdx import is_supported_id
+from packageurl import PackageURL
 
 from aikit_nix import __version__
+from aikit_nix.attest import purls
 from aikit_nix.base import redact
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.debian import terms
+from aikit_nix.debian.index import Package
 from aikit_nix.debian.terms import Terms
 from aikit_nix.flakes.materials import Materials, ModelMaterial, Source
 from aikit_nix.sources import judge
-
-if TYPE_CHECKING:
-    from cyclonedx.model import Property
-    from cyclonedx.model.component import Component
-    from cyclonedx.model.contact import OrganizationalEntity
-    from packageurl import PackageURL
-
-    from aikit_nix.debian.index import Package
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 _UNKNOWN = "unknown"
@@ -41,11 +46,6 @@ _NAMESPACE = uuid.UUID("0b0f5a5e-6c44-5f0a-9d4c-2f6f0f5f7c1e")
 
 def cyclonedx(materials: Materials, system: str) -> str:
     """The bill of materials of a system's default image, as JSON. Raises AikitError."""
-    from cyclonedx.model.bom import Bom, BomMetaData
-    from cyclonedx.model.contact import OrganizationalContact
-    from cyclonedx.model.tool import ToolRepository
-    from cyclonedx.output.json import JsonV1Dot7
-
     root = _image(materials, system)
     parts = sorted(_parts(materials, system), key=lambda part: str(part.bom_ref.value))
     bom = Bom(
@@ -56,7 +56,9 @@ def cyclonedx(materials: Materials, system: str) -> str:
         metadata=BomMetaData(
             authors=[OrganizationalContact(name="aikit-nix, of what flake and lock say")],
             component=root,
-            tools=ToolRepository(components=[_tool()]),
+            tools=ToolRepository(
+                components=[Component(type=ComponentType.APPLICATION, name="aikit-nix", version=__version__)]
+            ),
             timestamp=datetime.fromtimestamp(1, UTC),  # the image's own
         ),
     )
@@ -98,48 +100,7 @@ def _card(model: ModelMaterial) -> dict[str, Any]:
     }
 
 
-def model_purl(model: ModelMaterial) -> PackageURL | None:
-    """`pkg:huggingface/NAMESPACE/REPOSITORY@COMMIT#FILE`, or pkg:oci; None for what has no place in a purl."""
-    from packageurl import PackageURL
-
-    origin = model.origin
-    if origin is None or not origin.repository or not origin.revision:
-        return None
-    if origin.kind == "huggingface":
-        return _on_hub(origin.repository, origin.revision)
-    name = posixpath.basename(origin.repository)
-    if origin.kind == "oci" and name:
-        return PackageURL("oci", None, name, origin.revision, {"repository_url": origin.repository})
-    return None
-
-
-def _on_hub(repository: str, revision: str | None = None) -> PackageURL | None:
-    """Case matters on Hugging Face, and the type's rules keep it but for the version."""
-    from packageurl import PackageURL
-
-    namespace, _, name = repository.rpartition("/")
-    if not name:
-        return None
-    return PackageURL("huggingface", namespace or None, name, revision.lower() if revision else None)
-
-
-def deb_purl(package: Package, architecture: str, suite: str) -> PackageURL:
-    """`pkg:deb/debian/NAME@VERSION?arch=…&distro=…`, as Syft and Debian's tracker write it."""
-    from packageurl import PackageURL
-
-    own = "all" if package.filename.endswith("_all.deb") else architecture
-    return PackageURL("deb", "debian", package.name, package.version, {"arch": own, "distro": f"debian-{suite}"})
-
-
-def _tool() -> Component:
-    from cyclonedx.model.component import Component, ComponentType
-
-    return Component(type=ComponentType.APPLICATION, name="aikit-nix", version=__version__)
-
-
 def _image(materials: Materials, system: str) -> Component:
-    from cyclonedx.model.component import Component, ComponentType
-
     name, _, tag = materials.reference(system).rpartition(":")
     return Component(
         type=ComponentType.CONTAINER,
@@ -177,11 +138,6 @@ def _parts(materials: Materials, system: str) -> Iterator[Component]:
 
 
 def _model(model: ModelMaterial) -> Component:
-    from cyclonedx.contrib.license.factories import LicenseFactory
-    from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
-    from cyclonedx.model.component import Component, ComponentType, Pedigree
-    from cyclonedx.model.license import LicenseAcknowledgement
-
     origin = model.origin
     hashes = [HashType(alg=HashAlgorithm.SHA_256, content=model.file.sha256)]
     if model.blake3:
@@ -190,7 +146,7 @@ def _model(model: ModelMaterial) -> Component:
         Component(
             type=ComponentType.MACHINE_LEARNING_MODEL,
             name=base,
-            purl=_on_hub(base),
+            purl=purls.on_hub(base),
         )
         for base in (origin.base_models if origin else ())
     ]
@@ -199,7 +155,9 @@ def _model(model: ModelMaterial) -> Component:
         name=posixpath.basename(model.path),
         version=(origin.revision if origin else None) or f"sha256:{model.file.sha256}",
         bom_ref=f"model:{model.path}",
-        supplier=_supplier(posixpath.dirname((origin.repository if origin else None) or "") or _UNKNOWN),
+        supplier=OrganizationalEntity(
+            name=posixpath.dirname((origin.repository if origin else None) or "") or _UNKNOWN
+        ),
         hashes=hashes,
         # What the origin says: nobody checked it
         licenses=[
@@ -207,7 +165,7 @@ def _model(model: ModelMaterial) -> Component:
         ]
         if origin and origin.license
         else None,
-        purl=model_purl(model),
+        purl=purls.of_model(model),
         external_references=(
             [ExternalReference(type=ExternalReferenceType.DISTRIBUTION, url=XsUri(model.url))] if model.url else None
         ),
@@ -227,12 +185,6 @@ def _model(model: ModelMaterial) -> Component:
 
 
 def _deb(package: Package, architecture: str, suite: str, said: Terms) -> Component:
-    from cyclonedx.contrib.license.factories import LicenseFactory
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.license import DisjunctiveLicense
-    from cyclonedx.spdx import is_supported_id
-
     names = [
         LicenseFactory().make_with_id(name) if is_supported_id(name) else DisjunctiveLicense(name=name)
         for name in said.licenses
@@ -242,26 +194,24 @@ def _deb(package: Package, architecture: str, suite: str, said: Terms) -> Compon
         name=package.name,
         version=package.version,
         bom_ref=f"deb:{package.name}",
-        supplier=_supplier("Debian"),
+        supplier=OrganizationalEntity(name="Debian"),
         publisher=said.maintainer,
         licenses=names or [DisjunctiveLicense(name=f"Debian: /usr/share/doc/{package.name}/copyright")],
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=package.sha256)],
-        purl=deb_purl(package, architecture, suite),
+        purl=purls.of_deb(package, architecture, suite),
         properties=_properties({"debian:component": package.component, "debian:filename": package.filename}),
     )
 
 
 def _source(source: Source) -> Component:
-    from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.component import Component, ComponentType
-    from packageurl import PackageURL
-
     return Component(
         type=ComponentType.APPLICATION,
         name=source.name,
         version=source.version,
         bom_ref=f"source:{source.name}",
-        supplier=_supplier((PackageURL.from_string(source.purl).namespace if source.purl else None) or _UNKNOWN),
+        supplier=OrganizationalEntity(
+            name=(PackageURL.from_string(source.purl).namespace if source.purl else None) or _UNKNOWN
+        ),
         purl=PackageURL.from_string(source.purl) if source.purl else None,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source.sha256)] if source.is_file else None,
         properties=_properties(
@@ -273,13 +223,5 @@ def _source(source: Source) -> Component:
     )
 
 
-def _supplier(name: str) -> OrganizationalEntity:
-    from cyclonedx.model.contact import OrganizationalEntity
-
-    return OrganizationalEntity(name=name)
-
-
 def _properties(values: dict[str, str | None]) -> list[Property]:
-    from cyclonedx.model import Property
-
     return [Property(name=name, value=str(value)) for name, value in values.items() if value]
