@@ -14,8 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,43 +52,91 @@ def write(new: Files, folder: Path, *, force: bool = False) -> Written:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with files.alone(folder):
-            _clean(folder)
-            present = _Present.of(folder)
-            foreign = present.foreign(folder)
-            if foreign and not force:
-                raise error(
-                    f"{foreign} was not written by aikit-nix: name another folder with --flake, or set it aside with --force",
-                    code="foreign-files",
-                )
-            with _temporary(folder) as scratch:
-                return _write(new, folder, scratch, present, force=force)
+            return _write(new, folder, force=force)
     except OSError as failed:
         raise error(f"cannot write the flake to {folder}: {files.reason(failed)} ({failed.filename})") from None
 
 
-@dataclass(frozen=True)
-class _Present:
-    """What a folder holds: whether there are parts of a flake, and whether they are as they were written."""
+def _write(new: Files, folder: Path, *, force: bool) -> Written:
+    aikit, nix_file, lock = (folder / name for name in (AIKIT, "flake.nix", "flake.lock"))
+    seals, left = flake.read_seals(folder), list(folder.glob(f"{_TEMPORARY}*"))
+    # A killed run had exchanged aikit/, perhaps, and not flake.nix yet, and set nothing aside: what it left tells
+    known = [seals, *map(flake.read_seals, left)]
+    is_ours = nix_file.is_file() and _is_sealed(nix_file, known)
+    had_aikit, had_flake = os.path.lexists(aikit), os.path.lexists(nix_file)
+    foreign = aikit if had_aikit and not seals else nix_file if had_flake and not (had_aikit or is_ours) else None
+    if foreign and not force:
+        raise error(
+            f"{foreign} was not written by aikit-nix: name another folder with --flake, or set it aside with --force",
+            code="foreign-files",
+        )
+    is_edited = had_aikit and (not seals or _is_edited(folder, seals))
+    replaces = not had_flake or is_ours or force
+    backups = []
+    for each in left:
+        if (said := flake.read_seals(each)) and _is_edited(each, said):
+            backups.append(_set_aside(each / AIKIT, aikit))
+        if said and (each / "flake.nix").exists() and not _is_sealed(each / "flake.nix", known):
+            backups.append(_set_aside(each / "flake.nix", nix_file))
+        _remove(each)
+    with _scratch(folder) as fresh:
+        for path, content in [*new.content.items(), *([("flake.lock", new.lock)] if new.lock else [])]:
+            (fresh / path).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / path).write_bytes(content)
+        places = [aikit, *([lock] if new.lock and not lock.exists() else []), *([nix_file] if replaces else [])]
+        aside = [*([aikit] if is_edited else []), *([nix_file] if replaces and had_flake and not is_ours else [])]
+        with ExitStack() as undo:
+            for place in places:
+                _exchange(fresh / place.name, place)
+                undo.callback(_exchange, place, fresh / place.name)
+            for place in aside:
+                backups.append(_set_aside(fresh / place.name, place))
+                undo.callback(backups[-1].rename, fresh / place.name)
+            undo.pop_all()
+    return Written(tuple(sorted(place.name for place in places)), tuple(backups), () if replaces else (nix_file,))
 
-    aikit: bool
-    aikit_is_ours: bool
-    aikit_is_edited: bool
-    flake: bool
-    flake_is_ours: bool
 
-    @classmethod
-    def of(cls, folder: Path) -> _Present:
-        seals = flake.read_seals(folder)
-        aikit, nix_file = folder / AIKIT, folder / "flake.nix"
-        edited = bool(seals) and _is_edited(folder, seals)
-        ours = nix_file.is_file() and flake.is_sealed("flake.nix", _bytes(nix_file), seals)
-        return cls(os.path.lexists(aikit), bool(seals), edited, os.path.lexists(nix_file), ours)
+def _is_sealed(nix_file: Path, known: Iterable[Mapping[str, str]]) -> bool:
+    return any(flake.is_sealed("flake.nix", _bytes(nix_file), seals) for seals in known)
 
-    def foreign(self, folder: Path) -> Path | None:
-        """What there is of others where no flake of ours is."""
-        if self.aikit and not self.aikit_is_ours:
-            return folder / AIKIT
-        return folder / "flake.nix" if self.flake and not self.aikit else None
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    scratch = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder))
+    try:
+        yield scratch
+    finally:
+        _remove(scratch)
+
+
+def _remove(scratch: Path) -> None:
+    """The seals first: what is left when this is broken off must not look edited."""
+    with suppress(OSError):
+        (scratch / flake.SEALS).unlink()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two paths change places, in one step where the file system can: renameat2(2). The other need not be there."""
+    if not os.path.lexists(other):
+        one.rename(other)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return
+    spare = one.with_name(f"{one.name}.spare")
+    other.rename(spare)
+    try:
+        one.rename(other)
+    except OSError:
+        spare.rename(other)
+        raise
+    spare.rename(one)
+
+
+def _set_aside(old: Path, path: Path) -> Path:
+    names = (path.with_name(path.name + "~" * count) for count in itertools.count(1))
+    return old.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def differences(wanted: Files, folder: Path) -> Iterator[str]:
@@ -136,100 +184,6 @@ def _bytes(path: Path) -> bytes:
         return files.read_bounded(path, _MAX_BYTES)
     except AikitError:
         return b""
-
-
-def _write(new: Files, folder: Path, scratch: Path, present: _Present, *, force: bool) -> Written:
-    fresh, old = scratch / "new", scratch / "old"
-    old.mkdir()
-    for path, content in new.content.items():
-        target = fresh / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    nix_file = folder / "flake.nix"
-    replaces = not present.flake or present.flake_is_ours or force or not present.aikit
-    if present.flake_is_ours:
-        # Until flake.nix is exchanged too: a run that ends in between must know it for ours again
-        (fresh / flake.SEALS).write_bytes(flake.with_former(new.content[flake.SEALS], _bytes(nix_file)))
-    with _undone_on_failure() as undo:
-        if present.aikit:
-            _exchange(fresh / AIKIT, folder / AIKIT)
-            undo.append(lambda: _exchange(fresh / AIKIT, folder / AIKIT))
-        else:
-            (fresh / AIKIT).rename(folder / AIKIT)
-            undo.append(lambda: (folder / AIKIT).rename(fresh / AIKIT))
-        wrote = [AIKIT]
-        if new.lock and not (folder / "flake.lock").exists():
-            (fresh / "flake.lock").write_bytes(new.lock)
-            (fresh / "flake.lock").rename(folder / "flake.lock")
-            undo.append(lambda: (folder / "flake.lock").unlink())
-            wrote.append("flake.lock")
-        if replaces:
-            if present.flake:
-                os.link(nix_file, old / "flake.nix", follow_symlinks=False)
-                undo.append(lambda: (old / "flake.nix").replace(nix_file))
-            (fresh / "flake.nix").replace(nix_file)
-            wrote.append("flake.nix")
-        if present.flake_is_ours:
-            (fresh / "seals.json").write_bytes(new.content[flake.SEALS])
-            (fresh / "seals.json").replace(folder / flake.SEALS)
-    backups = []
-    if present.aikit and (present.aikit_is_edited or not present.aikit_is_ours):
-        backups.append(_set_aside(fresh / AIKIT, folder / AIKIT))
-    if replaces and present.flake and not present.flake_is_ours:
-        backups.append(_set_aside(old / "flake.nix", nix_file))
-    return Written(tuple(sorted(wrote)), tuple(backups), () if replaces else (nix_file,))
-
-
-@contextmanager
-def _undone_on_failure() -> Iterator[list[Callable[[], object]]]:
-    """Steps that are undone, the last first, when one of them fails."""
-    done: list[Callable[[], object]] = []
-    try:
-        yield done
-    except BaseException:
-        for step in reversed(done):
-            with suppress(OSError):
-                step()
-        raise
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Let two paths change places, in one step where the file system can: renameat2(2)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return
-    spare = one.with_name(f"{one.name}.spare")
-    one.rename(spare)
-    try:
-        other.rename(one)
-        try:
-            spare.rename(other)
-        except OSError:
-            one.rename(other)
-            raise
-    except OSError:
-        spare.rename(one)
-        raise
-
-
-def _set_aside(old: Path, path: Path) -> Path:
-    names = (path.with_name(path.name + "~" * count) for count in itertools.count(1))
-    return old.rename(next(name for name in names if not os.path.lexists(name)))
-
-
-def _clean(folder: Path) -> None:
-    """Remove what killed runs left."""
-    for left in folder.glob(f"{_TEMPORARY}*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-@contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    scratch = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 # --- What Nix sees

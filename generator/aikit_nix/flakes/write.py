@@ -20,7 +20,6 @@ from aikit_nix.flakes.plan import Packages, Plan
 AIKIT = "aikit"
 PLAN = f"{AIKIT}/plan.json"
 SEALS = f"{AIKIT}/seals.json"
-_FORMER = " (former)"
 _MAX_SEALS = 1 << 20
 DEBIAN_LOCK = f"{AIKIT}/packages/debian/lock.json"
 # What a flake reference may hold here: it is the one value that stands in Nix code.
@@ -63,12 +62,7 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
 
 def is_sealed(path: str, text: bytes, seals: Mapping[str, str]) -> bool:
     """Whether a file is as it was written: white space does not count, which formatters change."""
-    return _seal(text) in (seals.get(path), seals.get(path + _FORMER))
-
-
-def with_former(seals: bytes, text: bytes) -> bytes:
-    """Seals that also know the flake.nix that is about to be replaced."""
-    return json.dumps({**json.loads(seals), f"flake.nix{_FORMER}": _seal(text)}).encode()
+    return _seal(text) == seals.get(path)
 
 
 def read_seals(folder: Path) -> Mapping[str, str]:
