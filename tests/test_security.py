@@ -73,6 +73,12 @@ PROMISES = {
         "models/test_seen.py::test_a_download_is_compared_as_it_comes",
         "models/test_seen.py::test_a_layer_that_the_registry_has_is_not_pushed_for_another",
     ),
+    "What stands beside an image in a registry": (
+        "attest/test_policy.py::test_statements_beside_the_image_count",
+        "attest/test_policy.py::test_nobody_counts_twice_or_unsigned",
+        "attest/test_sign.py::test_two_builders_with_one_digest_pass_and_a_tampered_one_fails",
+        "attest/test_reproduce.py::test_a_witness_is_heard_only_with_its_own_key",
+    ),
     "Tokens and logins go to the Hugging Face": (
         "sources/test_huggingface_token.py::test_a_gated_model_with_the_users_token",
         "registry/test_client.py::test_a_login_is_sent_to_no_address_that_is_unsafe_or_none",

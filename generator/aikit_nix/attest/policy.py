@@ -117,16 +117,15 @@ def broken(
 
 def _licenses(about: Mapping[str, Any]) -> list[object]:
     models = about.get("models")
-    known = isinstance(models, list) and all(isinstance(each, dict) for each in models)
-    return [each.get("license") or "not known" for each in models] if known and models is not None else ["not known"]
+    if not isinstance(models, list) or not all(isinstance(each, dict) for each in models):
+        return ["not known"]
+    return [each.get("license") or "not known" for each in models]
 
 
 def _signed(policy: Policy, statements: Iterable[Statement], kind: str) -> list[tuple[set[bytes], Statement]]:
     """The statements of a kind that somebody of the policy signed, with the keys that did."""
-    found = []
-    for each in statements:
-        if each.predicate_type == kind:
-            found.append(({_encoded(key) for key in policy.signers.values() if each.is_signed_by(key)}, each))
+    said = [each for each in statements if each.predicate_type == kind]
+    found = [({_encoded(key) for key in policy.signers.values() if each.is_signed_by(key)}, each) for each in said]
     return [(keys, each) for keys, each in found if keys]
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.attest import envelope, reproduce, verdict
 from aikit_nix.attest import policy as policies
-from aikit_nix.attest.envelope import Statement
 from aikit_nix.attest.policy import Policy
 from aikit_nix.base import console, files, hashing, strict_json, tar
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
@@ -75,7 +74,11 @@ def judge(
     if policy:
         own = verdict.about(materials, materials.system(system)) if materials and not report.differences else None
         statements = [*map(envelope.read, evidence), *envelope.beside(found)]
-        _enforce(policy, digest, statements, own, report)
+        reasons = list(policies.broken(policy, digest, statements, own))
+        for reason in reasons:
+            report.differs(f"policy: {reason}")
+        if not reasons:
+            report.same(f"policy sha256:{policy.digest}")
     levels = [verdict.EQUAL] * bool(folder) + [verdict.BY_POLICY] * bool(policy)
     return verdict.summary(
         name, digest, levels, passed=not report.differences, policy=policy.digest if policy else None
@@ -301,16 +304,6 @@ _FORMS = {
     *(f"{_DOCKER}.distribution.manifest.v2+json", f"{_DOCKER}.container.image.v1+json"),
     *(f"{_DOCKER}.image.rootfs.diff.tar", f"{_DOCKER}.image.rootfs.diff.tar.gzip"),
 }
-
-
-def _enforce(
-    policy: Policy, digest: str, statements: list[Statement], own: Mapping[str, Any] | None, report: Report
-) -> None:
-    if reasons := list(policies.broken(policy, digest, statements, own)):
-        for reason in reasons:
-            report.differs(f"policy: {reason}")
-    else:
-        report.same(f"policy sha256:{policy.digest}")
 
 
 # --- This machine's store
