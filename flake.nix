@@ -25,6 +25,7 @@
           python.cyclonedx-python-lib
           python.httpx2
           python.jinja2
+          python.msgspec
           python.pyyaml
           python.rich
           python.ruamel-yaml

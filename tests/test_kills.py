@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from aikit_nix.base import process
-from aikit_nix.models import entry as entries
+from aikit_nix.base import process, typed_json
 from aikit_nix.models import lock
+from aikit_nix.models.entry import File
 from aikit_nix.nix import store
 from support import tiny_gguf
 from support.file_server import FileServer
@@ -72,7 +72,7 @@ class Project:
                 assert file.read_bytes() in self.models.values()
             if file.suffix == ".pins":
                 for value in json.loads(file.read_bytes())["files"]:
-                    path, pin = entries.file_from_json(value)
+                    path, pin = typed_json.convert(value, File).pinned()
                     assert pin.sha256 == digest(self.models[path.removeprefix("/models/")])
 
 

@@ -102,7 +102,7 @@ PROMISES = {
     ),
     "Tars and JSON from elsewhere are read strictly": (
         "base/test_tar.py::test_what_readers_understand_differently_is_refused",
-        "base/test_strict_json.py::test_a_key_that_is_there_twice_is_refused",
+        "base/test_typed_json.py::test_a_key_that_is_there_twice_is_refused",
         "test_reader_properties.py::test_a_tar_that_is_read_is_read_alike",
         "attest/test_verify.py::test_json_that_readers_understand_differently_is_refused",
         "attest/test_verify.py::test_a_forged_archive_is_refused",

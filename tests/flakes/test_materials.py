@@ -16,6 +16,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.image import kubernetes, modelpack
+from aikit_nix.models import lock
 from support import recipes
 
 FILES = {
@@ -61,6 +62,17 @@ def test_whatever_is_read_ends_in_an_error_or_a_result(tmp_path: Path, packages:
             refused += 1
         file.write_text(before)
     assert 20 < refused < 300
+
+
+@pytest.mark.parametrize("packages", list(Packages))
+def test_what_is_read_back_is_written_byte_for_byte(tmp_path: Path, packages: Packages) -> None:
+    recipes.write(tmp_path, packages=packages)
+    found = materials.read(tmp_path)
+    assert found.plan.to_json() == (tmp_path / "aikit/plan.json").read_text()
+    assert found.lock_file
+    assert lock.parse(found.lock_file.read_bytes(), "l").to_json() == found.lock_file.read_text()
+    if found.debian_lock:
+        assert found.debian_lock.to_json() == (tmp_path / "aikit/packages/debian/lock.json").read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aikit_nix.aikitfile.types import LayerPin, Pin
-from aikit_nix.models import entry
+from aikit_nix.base import typed_json
+from aikit_nix.models.entry import File
 from aikit_nix.models.layer import layer_size
 from aikit_nix.sources.gguf import Facts, Shape
 
@@ -23,11 +24,15 @@ FULL = Pin(
 )
 
 
+def again(path: str, pin: Pin) -> tuple[str, Pin]:
+    return typed_json.decode(typed_json.pack(File.of(path, pin)), File).pinned()
+
+
 def test_a_file_is_the_same_after_json() -> None:
     for pin in (FULL, Pin("1" * 64, 0)):
-        assert entry.file_from_json(entry.file_to_json(PATH, pin)) == (PATH, pin)
+        assert again(PATH, pin) == (PATH, pin)
 
 
 def test_a_layer_by_version_1_of_its_rule_is_left_out_of_account() -> None:
     old = replace(FULL, layer=LayerPin(f"sha256:{'3' * 64}", 1024 + 512 + 1024))
-    assert entry.file_from_json(entry.file_to_json(PATH, old)) == (PATH, replace(FULL, layer=None))
+    assert again(PATH, old) == (PATH, replace(FULL, layer=None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -45,6 +46,86 @@ def test_what_is_written_is_read_again_in_one_order() -> None:
     assert Lock.of("l", reversed(entries)).to_json() == text
 
 
+WHOLE = """\
+{
+  "version": 1,
+  "models": [
+    {
+      "name": "m",
+      "source": "oci://h.example/a:1",
+      "origin": {
+        "kind": "oci",
+        "repository": "h.example/a",
+        "revision": "sha256:SHA4",
+        "license": "mit",
+        "baseModels": [
+          "up/base"
+        ]
+      },
+      "files": [
+        {
+          "path": "/models/a",
+          "url": "https://h.example/v2/a/blobs/sha256:SHA1",
+          "size": 7,
+          "sha256": "SHA1"
+        },
+        {
+          "path": "/models/b",
+          "url": "https://h.example/v2/a/blobs/sha256:SHA5",
+          "private": true,
+          "member": "b",
+          "size": 7,
+          "sha256": "SHA1",
+          "blake3": "SHA2",
+          "layer": {
+            "digest": "sha256:SHA3",
+            "size": 5632
+          },
+          "gguf": {
+            "chatTemplate": true,
+            "contextLength": 4096,
+            "pooling": 1,
+            "memory": {
+              "keys": 1,
+              "values": 2,
+              "window_keys": 4
+            },
+            "role": "projector"
+          },
+          "asIs": true
+        }
+      ]
+    },
+    {
+      "name": "é",
+      "source": "a/m.gguf",
+      "origin": {
+        "kind": "local"
+      },
+      "files": [
+        {
+          "path": "/models/m.gguf",
+          "size": 0,
+          "sha256": "SHA1",
+          "gguf": {
+            "chatTemplate": false
+          }
+        }
+      ]
+    }
+  ]
+}
+"""
+
+
+def test_a_lock_of_before_is_written_byte_for_byte(tmp_path: Path) -> None:
+    """Whoever has one under version control sees no change in it."""
+    text = re.sub(r"SHA(\d)", lambda found: found[1] * 64, WHOLE)
+    read = lock.parse(text.encode(), "aikit.lock")
+    assert read.to_json() == text
+    assert lock.parse(text.replace('"size": 7', '"size": 7, "more": [1]').encode(), "aikit.lock") == read
+
+
 def test_what_bytes_say_is_filled_in_where_they_are_the_same_bytes() -> None:
     bare = Lock.of("l", [entry("a", Pin(SHA, 7))])
     seen = Pin(SHA, 7, "2" * 64, FULL.layer, "https://elsewhere.example/m")
@@ -81,7 +162,7 @@ MODEL = '{"name": "m", "source": "m.gguf", "files": [%s]}'
         ('{"version": 1, "models": [%s]}' % (MODEL % GOOD.replace('"size": 1', '"url": "file:///etc", "size": 1')), "is no URL"),
         ('{"version": 1, "models": [%s]}' % (MODEL % GOOD.replace("1" * 64, "A" * 64)), "is not 64 lower-case hex digits"),
         ('{"version": 1, "models": [%s]}' % (MODEL % GOOD.replace('"size": 1', '"gguf": 7, "size": 1')), "is no aikit.lock"),
-        ('{"version": 1, "models": [%s]}' % (MODEL % GOOD.replace('"size": 1', '"gguf": {"pooling": -1}, "size": 1')), "are no numbers"),
+        ('{"version": 1, "models": [%s]}' % (MODEL % GOOD.replace('"size": 1', '"gguf": {"pooling": -1}, "size": 1')), "gguf.pooling is no number"),
         ('{"version": 1, "models": [%s]}' % (MODEL.replace('"m.gguf"', r'"\ud800"') % GOOD), "holds the character U+D800"),
         ('{"version": 1, "models": [%s]}' % (MODEL.replace('"files"', '"origin": {"kind": "local", "baseModels": "ns/repo"}, "files"') % GOOD), "is no list"),
     ],

@@ -10,7 +10,8 @@ import gguf as reference
 import pytest
 
 from aikit_nix.aikitfile.types import Pin
-from aikit_nix.models import entry
+from aikit_nix.base import typed_json
+from aikit_nix.models.entry import File
 from aikit_nix.sources import gguf
 
 
@@ -89,7 +90,7 @@ def test_what_aikit_lock_could_not_hold_is_no_number(kind: int, code: str, numbe
     header = gguf.read(io.BytesIO(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + body))
     assert header.context_length == (number if code == "I" else None)
     pin = Pin("0" * 64, size=0, gguf=header.facts)
-    assert entry.file_from_json(entry.file_to_json("/models/a", pin)) == ("/models/a", pin)
+    assert typed_json.decode(typed_json.pack(File.of("/models/a", pin)), File).pinned() == ("/models/a", pin)
 
 
 def test_what_is_empty_or_of_another_type_says_nothing() -> None:

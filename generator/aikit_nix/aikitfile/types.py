@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from aikit_nix.base.errors import Located, Position
 from aikit_nix.base.targets import Runtime
+from aikit_nix.base.typed_json import Digest, Size
 from aikit_nix.sources import MODELS, Local, Source, several
 from aikit_nix.sources.gguf import Facts
 
@@ -39,8 +40,8 @@ class PromptTemplate:
 class LayerPin:
     """A layer of the image: the digest (`sha256:…`) and the size in bytes of its uncompressed tar."""
 
-    digest: str
-    size: int
+    digest: Digest
+    size: Size
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ is for cosign. Source: https://github.com/secure-systems-lab/dsse/blob/master/pr
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 from aikit_nix.attest.provenance import MEDIA_TYPE, STATEMENT_TYPE
-from aikit_nix.base import files, strict_json
+from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.image.blobs import Opened
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 MAX_BYTES = 16 << 20
-_MOST_SIGNATURES = 100
 
 
 @dataclass(frozen=True)
@@ -94,27 +94,28 @@ def beside(image: Opened) -> Iterator[Statement]:
             yield _parse(data, image.where)
 
 
+class _Signature(Struct):
+    sig: bytes
+
+
+class _Envelope(Struct, rename="camel"):
+    payload: bytes
+    payload_type: Literal["application/vnd.in-toto+json"]
+    signatures: Annotated[tuple[_Signature, ...], Meta(max_length=100)]
+
+
 def _parse(data: bytes, where: str) -> Statement:
-    try:
-        return _statement(data, where)
-    except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        what = " ".join(str(bad).split())[:200]
-        raise error(f"{where} is no in-toto statement, plain or signed ({what})", code="statement") from None
-
-
-def _statement(data: bytes, where: str) -> Statement:
-    value = strict_json.parse(data)
-    envelope = value.get("dsseEnvelope", value)
-    payload, signatures = data, tuple[bytes, ...]()
-    if "payload" in envelope:
-        if envelope["payloadType"] != MEDIA_TYPE:
-            raise ValueError(f"its payload is {envelope['payloadType']!r}")
-        payload = base64.b64decode(envelope["payload"], validate=True)
-        signatures = tuple(base64.b64decode(each["sig"], validate=True) for each in envelope["signatures"])
-    content = strict_json.parse(payload)
-    if content["_type"] != STATEMENT_TYPE or len(signatures) > _MOST_SIGNATURES:
-        raise ValueError(f"it is {content['_type']!r}, of {len(signatures)} signatures")
-    return Statement(where, content, payload, signatures)
+    with typed_json.refusing(f"{where} is no in-toto statement, plain or signed", code="statement"):
+        value = typed_json.decode(data, dict[str, Any])
+        value = typed_json.convert(value.get("dsseEnvelope", value), dict[str, Any])
+        payload, signatures = data, tuple[bytes, ...]()
+        if "payload" in value:
+            envelope = typed_json.convert(value, _Envelope)
+            payload, signatures = envelope.payload, tuple(each.sig for each in envelope.signatures)
+        content = typed_json.decode(payload, dict[str, Any])
+        if content.get("_type") != STATEMENT_TYPE:
+            raise ValueError(f"it is {content.get('_type')!r}")
+        return Statement(where, content, payload, signatures)
 
 
 def public_key(path: Path) -> PublicKeyTypes:

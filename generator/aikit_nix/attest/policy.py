@@ -18,11 +18,13 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+from msgspec import Meta, Struct
 
 from aikit_nix.attest import envelope, verdict
 from aikit_nix.attest.envelope import Statement
-from aikit_nix.base import files
+from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import error
 from aikit_nix.base.redact import shown
 
@@ -32,59 +34,46 @@ if TYPE_CHECKING:
 _MAX_BYTES = 1 << 20
 
 
+_Count: TypeAlias = Annotated[int, Meta(ge=1, lt=1000)]
+_Names: TypeAlias = Annotated[tuple[str, ...], Meta(min_length=1)]
+
+
+class Require(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is required; of lists, None is whatever there is."""
+
+    rebuilds: _Count = 0
+    summaries: _Count = 0
+    licenses: _Names | None = None
+    runtimes: _Names | None = None
+
+
+class _Said(Struct, forbid_unknown_fields=True):
+    require: Require = Require()
+    signers: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True)
 class Policy:
-    """What is required; `digest` is the SHA-256 (hex) of the file. Of lists, None is whatever there is."""
+    """A policy, with its signers' keys; `digest` is the SHA-256 (hex) of the file."""
 
     digest: str
     signers: Mapping[str, PublicKeyTypes]
-    rebuilds: int = 0
-    summaries: int = 0
-    licenses: tuple[str, ...] | None = None
-    runtimes: tuple[str, ...] | None = None
+    require: Require
 
 
 def read(path: Path) -> Policy:
     """The policy in a file. Raises AikitError, also for what it does not know: a misspelt requirement would require nothing."""
     data = files.read_bounded(path, _MAX_BYTES)
-    try:
-        value = tomllib.loads(data.decode())
-        wanted = value.get("require", {})
-        if unknown := [*(value.keys() - {"signers", "require"}), *(wanted.keys() - _KINDS.keys())]:
-            raise ValueError(f"{min(unknown)!r} is not known")
-        if not wanted:
+    with typed_json.refusing(f"{path} is no policy, or makes no sense", code="policy"):
+        said = typed_json.convert(tomllib.loads(data.decode()), _Said)
+        if said.require == Require():
             raise ValueError("it requires nothing")
-        for name, each in wanted.items():
-            if not _KINDS[name](each):
-                raise ValueError(f"{name} = {each!r} makes no sense")
-        signers = {str(name): path.parent / str(file) for name, file in value.get("signers", {}).items()}
-    except (ValueError, TypeError, AttributeError) as bad:
-        what = " ".join(str(bad).split())[:200]
-        raise error(f"{path} is no policy ({what})", code="policy") from None
-    keys = {name: envelope.public_key(file) for name, file in signers.items()}
+    keys = {name: envelope.public_key(path.parent / file) for name, file in said.signers.items()}
     most = len({_encoded(key) for key in keys.values()})
-    for name in ("rebuilds", "summaries"):
-        if wanted.get(name, 0) > most:
-            raise error(f"{path} wants {wanted[name]} {name}, and names {most} keys that could sign one", code="policy")
-    return Policy(
-        hashlib.sha256(data).hexdigest(),
-        keys,
-        wanted.get("rebuilds", 0),
-        wanted.get("summaries", 0),
-        tuple(wanted["licenses"]) if "licenses" in wanted else None,
-        tuple(wanted["runtimes"]) if "runtimes" in wanted else None,
-    )
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 1 <= value < 1000
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
-
-
-_KINDS = {"rebuilds": _is_count, "summaries": _is_count, "licenses": _is_list, "runtimes": _is_list}
+    for name, wanted in (("rebuilds", said.require.rebuilds), ("summaries", said.require.summaries)):
+        if wanted > most:
+            raise error(f"{path} wants {wanted} {name}, and names {most} keys that could sign one", code="policy")
+    return Policy(hashlib.sha256(data).hexdigest(), keys, said.require)
 
 
 def broken(
@@ -101,12 +90,12 @@ def broken(
         for signers, each in _signed(policy, statements, verdict.SUMMARY)
         if each.predicate.get("verificationResult") == "PASSED"
     ]
-    yield from _too_few(policy.rebuilds, "rebuilds", digest, rebuilds)
-    yield from _too_few(policy.summaries, "verification summaries", digest, summaries)
+    yield from _too_few(policy.require.rebuilds, "rebuilds", digest, rebuilds)
+    yield from _too_few(policy.require.summaries, "verification summaries", digest, summaries)
     said = [own] if own else [each.predicate for _, each in rebuilds if each.is_about(digest)]
     for wanted, what, values in (
-        (policy.runtimes, "runtime", lambda each: [each.get("runtime")]),
-        (policy.licenses, "licence of a model", _licenses),
+        (policy.require.runtimes, "runtime", lambda each: [each.get("runtime")]),
+        (policy.require.licenses, "licence of a model", _licenses),
     ):
         if wanted is not None:
             if not said:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from aikit_nix import __version__
 from aikit_nix.attest import envelope, verdict
 from aikit_nix.attest.envelope import Statement
-from aikit_nix.base import process
-from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base import process, typed_json
+from aikit_nix.base.errors import error
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes import inputs
 from aikit_nix.flakes.materials import Materials
@@ -93,22 +95,27 @@ def compared(materials: Materials, witnesses: Iterable[tuple[Path, Path]], *, un
 
 def read(path: Path) -> Statement:
     """Another builder's statement. Raises AikitError."""
-    try:
-        statement = envelope.read(path)
-        found = statement.predicate
-        if found["formatVersion"] != VERSION:
-            raise ValueError(f"it has the format {found['formatVersion']}, this aikit-nix reads {VERSION}")
-        inputs, layers = found["inputs"], found["image"]["layers"]
-        if not isinstance(inputs, dict) or not all(isinstance(layer, dict) and "digest" in layer for layer in layers):
-            raise ValueError("its inputs or its layers are none")
-        if statement.predicate_type != verdict.REBUILD or not isinstance(found["unseen"], list):
-            raise ValueError("it is of another type")
-        return statement
-    except AikitError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as bad:
-        what = " ".join(str(bad).split())[:200]
-        raise error(f"{path} is no statement of `aikit-nix reproduce` ({what})", code="statement") from None
+    statement = envelope.read(path)
+    wrong = f"{path} is no statement of `aikit-nix reproduce`: it is of another type"
+    with typed_json.refusing(wrong, code="statement"):
+        if statement.predicate_type != verdict.REBUILD:
+            raise ValueError(statement.predicate_type)
+        typed_json.versioned(statement.predicate, _Rebuild, VERSION)
+    return statement
+
+
+class _Layer(Struct):
+    digest: str
+
+
+class _Image(Struct):
+    layers: tuple[_Layer, ...]
+
+
+class _Rebuild(Struct):
+    inputs: Mapping[str, Any]
+    unseen: tuple[str, ...]
+    image: _Image
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.attest import envelope, reproduce, verdict
 from aikit_nix.attest import policy as policies
 from aikit_nix.attest.policy import Policy
-from aikit_nix.base import console, files, hashing, strict_json, tar
+from aikit_nix.base import console, files, hashing, tar, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes.materials import Materials
@@ -67,7 +67,7 @@ def judge(
 ) -> dict[str, Any]:
     """Check an image of a name, and that it fulfils a policy; the verdict, as a statement. Raises AikitError."""
     # Builders that a policy believes say what follows from a flake, too
-    by_builders = policy and policy.rebuilds and materials is None
+    by_builders = policy and policy.require.rebuilds and materials is None
     folder = None if by_builders else wanted(found.image, materials, system, report)
     image(found, materials, folder, report)
     digest = found.image.digest or (folder and layout.read_layout(folder).digest) or ""
@@ -256,7 +256,7 @@ def _compare_index(folder: Path, wanted: Path, report: Report) -> None:
     for name in ("index.json", "oci-layout"):
         texts = [files.read_bounded(each / name, layout.LIMIT) for each in (folder, wanted)]
         try:
-            theirs, ours = map(strict_json.parse, texts)
+            theirs, ours = map(typed_json.parse, texts)
         except ValueError as bad:
             report.differs(f"{name}: {bad}")
             continue
@@ -283,7 +283,7 @@ def _beyond(value: Any, wanted: Any, place: str) -> Iterator[str]:
 
 def _is_another_form(found: Image, wanted: Image) -> bool:
     """Whether a registry's manifest says nothing but how the layers are packed: Docker's form, or with gzip."""
-    theirs, ours = strict_json.parse(found.manifest), strict_json.parse(wanted.manifest)
+    theirs, ours = typed_json.parse(found.manifest), typed_json.parse(wanted.manifest)
     descriptors = [theirs["config"], *theirs["layers"]]
     return (
         theirs.get("schemaVersion") == ours["schemaVersion"]

@@ -11,9 +11,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from aikit_nix.aikitfile.reader import short
 from aikit_nix.base.errors import error
+from aikit_nix.base.typed_json import Sha256, convert, form
 from aikit_nix.nix import store
 
 
@@ -113,18 +117,18 @@ def relations(field: str) -> Iterator[tuple[Relation, ...]]:
         yield tuple(alternatives)
 
 
-_LARGEST = 1 << 34  # bytes of a .deb
+_DEB = r"pool/(main|contrib|non-free)/(?!.*\.\.)[A-Za-z0-9_/.+~:-]+\.deb"
 
 
 @dataclass(frozen=True)
 class Package:
     """A package as the index describes it: `size` in bytes, `filename` relative to the archive's root."""
 
-    name: str
-    version: str
-    filename: str
-    sha256: str
-    size: int
+    name: Annotated[str, form("[a-z0-9][a-z0-9+.-]*", "no name of a package")]
+    version: Annotated[str, form(_VERSION, "no version")]
+    filename: Annotated[str, form(_DEB, "no .deb of the archive's pool")]
+    sha256: Sha256
+    size: Annotated[int, Meta(gt=0, lt=1 << 34)]
     depends: str = ""
     provides: str = ""
 
@@ -148,35 +152,15 @@ class Package:
         }
 
     @classmethod
-    def parse(cls, fields: dict[str, str]) -> Package:
+    def parse(cls, fields: Mapping[str, str]) -> Package:
+        """A package of an index. Raises AikitError."""
+        depends = ", ".join(filter(None, (fields.get("pre-depends"), fields.get("depends"))))
+        own = {"name": fields.get("package"), "sha256": fields.get("sha256", "").lower(), "depends": depends}
         try:
-            package = cls(
-                fields["package"],
-                fields["version"],
-                fields["filename"],
-                fields["sha256"].lower(),
-                int(fields["size"]),
-                ", ".join(filter(None, (fields.get("pre-depends"), fields.get("depends")))),
-                fields.get("provides", ""),
-            )
-        except (KeyError, ValueError) as problem:
-            raise error(_unreadable(fields, f"{type(problem).__name__} {problem}")) from None
-        if not (
-            re.fullmatch(r"[a-z0-9][a-z0-9+.-]*", package.name)
-            and re.fullmatch(_VERSION, package.version)
-            and re.fullmatch(r"[0-9a-f]{64}", package.sha256)
-            and re.fullmatch(r"pool/(main|contrib|non-free)/[\w/.+~:-]+\.deb", package.filename, re.ASCII)
-            and ".." not in package.filename
-            and 0 < package.size < _LARGEST
-        ):
-            raise error(_unreadable(fields, "a field is malformed"))
-        return package
-
-
-def _unreadable(fields: Mapping[str, str], why: str) -> str:
-    return (
-        f"Debian's index has a package that cannot be read: {short(fields.get('package', '(no name)'))}: {short(why)}"
-    )
+            return convert({**fields, **own}, cls, strict=False)
+        except ValueError as problem:
+            name = short(fields.get("package", "(no name)"))
+            raise error(f"Debian's index has a package that cannot be read: {name}: {problem}") from None
 
 
 def closure(roots: Iterable[str], left_out: frozenset[str], index: Mapping[str, Package]) -> list[str]:

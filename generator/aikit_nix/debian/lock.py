@@ -6,17 +6,18 @@ named here, the rest follows from their dependencies, since sonames and versions
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from aikit_nix.base import data
+from msgspec import Struct
+
+from aikit_nix.base import data, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.files import read_bounded, write_atomic
 from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.base.typed_json import form
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,6 +80,23 @@ _LEFT_OUT_OF_TOOLS = frozenset(
 # --- The lock
 
 
+class _Architecture(Struct):
+    engine: tuple[str, ...]
+    accelerators: Mapping[str, tuple[str, ...]]
+    tools: tuple[str, ...]
+    packages: Mapping[str, Mapping[str, Any]]
+
+
+class _Dated(Struct):
+    date: str
+
+
+class _Content(_Dated):
+    suite: Annotated[str, form("[a-z-]+", "no suite")]
+    snapshot: Annotated[str, form(r"[0-9]{8}T[0-9]{6}Z", "no time of the snapshot archive")]
+    architectures: Mapping[str, _Architecture]
+
+
 @dataclass(frozen=True)
 class Architecture:
     """The pinned .debs of one architecture, by name; each is in one or more of the groups.
@@ -92,16 +110,12 @@ class Architecture:
     packages: Mapping[str, Package]
 
     @classmethod
-    def parse(cls, content: Mapping[str, Any]) -> Architecture:
-        """Raises ValueError, KeyError, TypeError, AttributeError or AikitError."""
+    def of(cls, content: _Architecture) -> Architecture:
+        """Of what the lock says. Raises ValueError."""
         from aikit_nix.debian.index import Package
 
-        packages = {
-            name: Package.parse({"package": name, **{key: str(value) for key, value in entry.items()}})
-            for name, entry in content["packages"].items()
-        }
-        accelerators = {runtime: tuple(map(str, names)) for runtime, names in content["accelerators"].items()}
-        found = cls(tuple(map(str, content["engine"])), accelerators, tuple(map(str, content["tools"])), packages)
+        packages = {name: typed_json.convert({**deb, "name": name}, Package) for name, deb in content.packages.items()}
+        found = cls(content.engine, content.accelerators, content.tools, packages)
         if not all(name in packages for group in found.groups() for name in group):
             raise ValueError("it lacks packages that it names")
         return found
@@ -138,22 +152,12 @@ class DebianLock:
     @classmethod
     def read(cls, file: Path) -> DebianLock:
         """Raises AikitError when the file is no lock."""
-        text = read_bounded(file, _MOST_BYTES)
-        try:
-            return cls.parse(text)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AikitError) as exception:
-            raise error(
-                f"{file} is no lock of Debian packages ({exception}): write one with `aikit-nix debian-lock`"
-            ) from None
-
-    @classmethod
-    def parse(cls, text: bytes) -> DebianLock:
-        content = json.loads(text)
-        architectures = {name: Architecture.parse(content["architectures"][name]) for name in ARCHITECTURES.values()}
-        found = cls(content["suite"], content["date"], content["snapshot"], architectures)
-        if not re.fullmatch(r"[a-z-]+", found.suite) or not re.fullmatch(r"\d{8}T\d{6}Z", found.snapshot):
-            raise ValueError("its suite or its snapshot is none")
-        return found
+        with typed_json.refusing(f"{file} is no lock of Debian packages", "write one with `aikit-nix debian-lock`"):
+            content = typed_json.decode(read_bounded(file, _MOST_BYTES), _Content)
+            if lacks := set(ARCHITECTURES.values()) - content.architectures.keys():
+                raise ValueError(f"it lacks {min(lacks)}")
+            architectures = {name: Architecture.of(content.architectures[name]) for name in ARCHITECTURES.values()}
+        return cls(content.suite, content.date, content.snapshot, architectures)
 
     @staticmethod
     def date_of(file: Path) -> datetime | None:
@@ -161,8 +165,8 @@ class DebianLock:
         from datetime import datetime
 
         try:
-            date = datetime.fromisoformat(json.loads(read_bounded(file, _MOST_BYTES))["date"])
-        except (AikitError, ValueError, KeyError, TypeError, RecursionError):
+            date = datetime.fromisoformat(typed_json.decode(read_bounded(file, _MOST_BYTES), _Dated).date)
+        except (AikitError, ValueError):
             return None
         return date if date.tzinfo else None
 
@@ -178,7 +182,7 @@ class DebianLock:
             "snapshot": self.snapshot,
             "architectures": {name: each.to_json() for name, each in self.architectures.items()},
         }
-        return json.dumps(content, indent=2) + "\n"
+        return typed_json.encode(content, ascii_only=True)
 
     def write(self, file: Path) -> None:
         """All or nothing. Raises AikitError."""

@@ -8,19 +8,22 @@ bundle with its hash, and is what a key signs.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Struct
 
 from aikit_nix import __version__
-from aikit_nix.base import console, files, process
+from aikit_nix.base import console, files, process, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.redact import shown
+from aikit_nix.base.typed_json import Sha256, Size, form
 from aikit_nix.flakes import folder as folders
 from aikit_nix.flakes import inputs as flake_inputs
 from aikit_nix.flakes import materials
@@ -50,14 +53,13 @@ class PathKind(StrEnum):
     BUILT = "built"
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(Struct, frozen=True, rename="camel"):
     """One store path: its NAR's hash (`sha256:` and Nix' base 32) and size in bytes; `license` as its origin says it."""
 
-    path: str
+    path: Annotated[str, form(STORE_PATH.pattern, "no store path")]
     kind: PathKind
-    narHash: str  # noqa: N815 (a JSON name)
-    narSize: int  # noqa: N815 (a JSON name)
+    nar_hash: str
+    nar_size: Size
     license: str | None = None
 
     @property
@@ -78,11 +80,11 @@ class Index:
     image: str
     system: str
     paths: tuple[Item, ...]
-    files: Mapping[str, str]
+    files: Mapping[str, Sha256]
 
     def to_json(self) -> bytes:
-        own = {"formatVersion": VERSION, "generator": f"aikit-nix {__version__}", **asdict(self)}
-        return (json.dumps(own, indent=2) + "\n").encode()
+        own = {"formatVersion": VERSION, "generator": f"aikit-nix {__version__}", **vars(self)}
+        return typed_json.encode(own, ascii_only=True).encode()
 
 
 # --- What there is to bundle
@@ -184,7 +186,7 @@ def _fill(
     new = [item for item in items if not _has(folder, item)]
     for item in new:
         (folder / item.narinfo).unlink(missing_ok=True)
-    copied = sum(item.narSize for item in new)
+    copied = sum(item.nar_size for item in new)
     console.say(f"copying {len(new)} of {len(items)} store paths, {console.size(copied)}", err=True)
     copy(items, cache, scratch=scratch, key=key)
     index = Index(found.reference(system), system, tuple(items), dict(_cached(folder, items)) | own)
@@ -202,7 +204,7 @@ def _has(folder: Path, item: Item) -> bool:
         said = narinfo(files.read_bounded(folder / item.narinfo, NARINFO_BYTES))
     except (AikitError, ValueError):
         return False
-    return (said["StorePath"], said["NarHash"], said["NarSize"]) == (item.path, item.narHash, str(item.narSize))
+    return (said["StorePath"], said["NarHash"], said["NarSize"]) == (item.path, item.nar_hash, str(item.nar_size))
 
 
 def _cached(folder: Path, items: Sequence[Item]) -> Iterator[tuple[str, str]]:
@@ -296,8 +298,8 @@ def table(items: Sequence[Item]) -> Iterator[str]:
     """How much there is of what, and which licences travel with it."""
     for kind in PathKind:
         if some := [item for item in items if item.kind is kind]:
-            yield f"{kind.value:15} {len(some):6} {console.size(sum(item.narSize for item in some)):>10}"
-    yield f"{'together':15} {len(items):6} {console.size(sum(item.narSize for item in items)):>10}"
+            yield f"{kind.value:15} {len(some):6} {console.size(sum(item.nar_size for item in some)):>10}"
+    yield f"{'together':15} {len(items):6} {console.size(sum(item.nar_size for item in items)):>10}"
     for text, count in sorted(Counter(map(_license, items)).items()):
         if text:
             yield f"licence: {text}" + (f" ({count})" if count > 1 else "")

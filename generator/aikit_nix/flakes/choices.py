@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, structs
+
 from aikit_nix.aikitfile.escapes import Escapes
 from aikit_nix.aikitfile.types import Runtime
-from aikit_nix.base import files
-from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base import files, typed_json
 from aikit_nix.flakes.plan import Engine, Options, Packages
 
 FILE = "aikit/choices.json"
 _MAX_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Choices:
+class Choices(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Options of `gen`, as they were given; None for what was not."""
 
     packages: str | None = None
@@ -39,10 +37,8 @@ class Choices:
 
         What only fits the earlier package set goes with it.
         """
-        merged = {
-            field.name: getattr(earlier, field.name) if getattr(self, field.name) is None else getattr(self, field.name)
-            for field in fields(Choices)
-        }
+        merged = structs.asdict(earlier)
+        merged |= {name: value for name, value in structs.asdict(self).items() if value is not None}
         if self.packages and self.packages != (earlier.packages or Packages.NIXPKGS):
             for name in ("engine", "nixpkgs", "debian_lock"):
                 merged[name] = getattr(self, name)
@@ -77,11 +73,11 @@ class Choices:
         return words
 
     def _given(self) -> Mapping[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return {name: value for name, value in structs.asdict(self).items() if value not in (None, ())}
 
     def to_json(self) -> str:
         """The same choices give the same bytes."""
-        return json.dumps(self._given(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return typed_json.encode(self._given(), is_sorted=True)
 
 
 _OPTIONS = {"cuda_capabilities": "--cuda-capability", "drop_settings": "--drop-settings"}
@@ -93,29 +89,7 @@ def read(folder: Path) -> Choices:
     if not path.exists():
         return Choices()
     mend = "put it back from version control, or give `gen` its options anew with --forget"
-    try:
-        content = json.loads(files.read_bounded(path, _MAX_BYTES))
-        for name, value in content.items():
-            _check(name, value)
-        if "cuda_capabilities" in content:
-            content["cuda_capabilities"] = tuple(content["cuda_capabilities"])
-        choices = Choices(**content)
-        choices.options()
-        _ = choices.read_as
-    except AikitError:
-        raise
-    except (ValueError, TypeError, AttributeError, RecursionError) as bad:
-        raise error(f"{path} holds no choices ({' '.join(str(bad).split())[:200]}): {mend}", code="choices") from None
-    return choices
-
-
-def _check(name: str, value: Any) -> None:
-    """Raises ValueError for what `to_json` never writes: nobody looks at the types again."""
-    if name not in {field.name for field in fields(Choices)}:
-        raise ValueError(f"{name!r} is not known here")
-    if name == "cuda_capabilities":
-        fits = isinstance(value, list) and all(isinstance(each, str) for each in value)
-    else:
-        fits = isinstance(value, bool if name in ("debian_lock", "drop_settings") else str)
-    if not fits:
-        raise ValueError(f"{name} has a value of another type")
+    with typed_json.refusing(f"{path} holds no choices", mend, "choices"):
+        found = typed_json.decode(files.read_bounded(path, _MAX_BYTES), Choices)
+        _ = found.options(), found.read_as
+    return found

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
-import json
 import os
 import shutil
 import tempfile
@@ -19,9 +18,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from aikit_nix.base import files, strict_json
+from msgspec import Struct
+
+from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.flakes import write as flake
+from aikit_nix.flakes.plan import SourceFile
 from aikit_nix.flakes.write import AIKIT, Files
 from aikit_nix.nix import command as nix
 
@@ -161,10 +163,10 @@ def differences(wanted: Files, folder: Path) -> Iterator[str]:
 def _origins(lock: bytes) -> object:
     """Where a flake.lock takes its inputs from, whatever their revisions."""
     try:
-        nodes = strict_json.parse(lock)["nodes"]
+        nodes = typed_json.decode(lock, flake.FlakeLock).nodes
         places = ("type", "owner", "repo", "url", "dir", "host")
-        return {name: [node.get("locked", {}).get(place) for place in places] for name, node in nodes.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return {name: [node.locked.get(place) for place in places] for name, node in nodes.items()}
+    except ValueError:
         return None
 
 
@@ -252,7 +254,11 @@ def refuse_stale(folder: Path) -> None:
 def made_from(folder: Path) -> list[tuple[str, str]]:
     """What the flake in a folder was made from: paths relative to it, and their SHA-256; nothing where it does not say."""
     try:
-        sources = json.loads(files.read_bounded(folder / flake.PLAN, _MAX_PLAN))["sources"]
-        return [(str(source["path"]), str(source["sha256"])) for source in sources]
-    except (AikitError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        plan = typed_json.decode(files.read_bounded(folder / flake.PLAN, _MAX_PLAN), _Sources)
+    except (AikitError, OSError, ValueError):
         return []
+    return [(source.path, source.sha256) for source in plan.sources]
+
+
+class _Sources(Struct):
+    sources: tuple[SourceFile, ...]

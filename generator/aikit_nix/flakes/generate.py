@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import structs
+
 from aikit_nix.aikitfile.types import Model
 from aikit_nix.base import console, data, targets
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
@@ -132,7 +134,7 @@ def check(
     be recorded: they count where `debian_lock` names them.
     """
     earlier = choices.read(output)
-    merged = replace(chosen.over(earlier), debian_lock=None)
+    merged = structs.replace(chosen.over(earlier), debian_lock=None)
     made = _make(aikitfile, output, merged, lock_path, debian_lock, None, report)
     if differs := [Diagnostic(Severity.ERROR, "differs", each) for each in folder.differences(made.files, output)]:
         raise AikitError(*differs)
@@ -163,7 +165,7 @@ def _make(
     own_lock = output / flake.DEBIAN_LOCK
     if debian_lock is None and merged.debian_lock and own_lock.is_file():
         debian_lock = own_lock
-    merged = replace(merged, debian_lock=True if debian_lock and merged.packages == Packages.DEBIAN else None)
+    merged = structs.replace(merged, debian_lock=True if debian_lock and merged.packages == Packages.DEBIAN else None)
     if merged.input and merged.debian_lock:
         raise error("--input takes the Debian packages' lock from that flake: leave --debian-lock out")
     project = pipeline.read(aikitfile, merged.read_as, lock_path)
@@ -213,7 +215,7 @@ def _kept(earlier: Choices, merged: Choices, chosen: Choices) -> Choices:
     """The earlier choices that were not made anew, and are in use."""
     names = [
         name
-        for name in earlier.__dataclass_fields__
+        for name in earlier.__struct_fields__
         if getattr(chosen, name) is None and getattr(merged, name) == getattr(earlier, name)
     ]
     return Choices(**{name: getattr(earlier, name) for name in names})

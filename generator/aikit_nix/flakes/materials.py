@@ -8,38 +8,29 @@ from __future__ import annotations
 import base64
 import hashlib
 import platform
-import re
 from collections.abc import Callable, Mapping, Set
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
-from aikit_nix.aikitfile.types import LayerPin, Pin
-from aikit_nix.base import files, strict_json
+from msgspec import Struct, field
+
+from aikit_nix.aikitfile.types import Pin
+from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.base.typed_json import Sri
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian.index import Package
-from aikit_nix.engines.memory import Memory
 from aikit_nix.flakes.folder import own_files
-from aikit_nix.flakes.plan import (
-    FORMAT_VERSION,
-    Engine,
-    ImageName,
-    ModelFile,
-    Packages,
-    Plan,
-    Platform,
-    SourceFile,
-    TextFile,
-)
-from aikit_nix.flakes.write import DEBIAN_LOCK, PLAN
+from aikit_nix.flakes.plan import FORMAT_VERSION, Engine, ModelFile, Packages, Plan
+from aikit_nix.flakes.write import DEBIAN_LOCK, PLAN, FlakeLock, Node
 from aikit_nix.models import lock, seen
 from aikit_nix.models.entry import Entry, Origin
 from aikit_nix.models.lock import Lock
 from aikit_nix.nix import store
-from aikit_nix.sources import MODELS
 from aikit_nix.sources.gguf import Facts
 
 T = TypeVar("T")
@@ -197,47 +188,64 @@ class Materials:
         return [*([self.nixpkgs] if self.nixpkgs else []), *self.pinned]
 
 
-def _pinned(plan: Plan, pins: Mapping[str, Any]) -> tuple[Source, ...]:
+class _Pin(Struct, frozen=True):
+    """An entry of pins.json, as far as it is asked for here."""
+
+    hash: Sri
+    tag: str = ""
+    rev: str = ""
+    version: str = ""
+    date: str | None = None
+
+
+class _Pins(Struct, frozen=True, kw_only=True):
+    localai: _Pin
+    llama: _Pin = field(name="llama-cpp")
+    stablediffusion: _Pin
+
+
+def _pinned(plan: Plan, content: bytes) -> tuple[Source, ...]:
     """Of pins.json what the plan's engine is compiled from."""
     if plan.engine is not Engine.LOCALAI:
         return ()
-    server, llama = pins["localai"], pins["llama-cpp"]
+    pins = typed_json.decode(content, _Pins)
+    tag, rev, version = pins.localai.tag, pins.llama.rev, pins.stablediffusion.version
+    server, name = "pkg:github/mudler/LocalAI", "stable-diffusion-cpp-python"
     found = [
-        Source(
-            "LocalAI",
-            str(server["tag"]),
-            f"pkg:github/mudler/LocalAI@{server['tag']}",
-            _hex(server["hash"]),
-            date=str(server["date"]),
-        ),
-        Source("llama.cpp", str(llama["rev"]), f"pkg:github/ggml-org/llama.cpp@{llama['rev']}", _hex(llama["hash"])),
+        Source("LocalAI", tag, f"{server}@{tag}", _hex(pins.localai.hash), date=pins.localai.date),
+        Source("llama.cpp", rev, f"pkg:github/ggml-org/llama.cpp@{rev}", _hex(pins.llama.hash)),
     ]
     if "stablediffusion" in plan.backends:
-        pin, name = pins["stablediffusion"], "stable-diffusion-cpp-python"
-        version = str(pin["version"])
-        found.append(Source(name, version, f"pkg:pypi/{name}@{version}", _hex(pin["hash"]), is_file=True))
+        sha256 = _hex(pins.stablediffusion.hash)
+        found.append(Source(name, version, f"pkg:pypi/{name}@{version}", sha256, is_file=True))
     return tuple(found)
 
 
-def _nixpkgs(flake_lock: Mapping[str, Any]) -> Source | None:
+def _nixpkgs(content: bytes) -> Source | None:
     """nixpkgs as flake.lock has it, of whatever type: a revision on GitHub has a purl."""
-    root = flake_lock["nodes"][flake_lock["root"]]
-    if "nixpkgs" not in root.get("inputs", {}):
+    lock = typed_json.decode(content, FlakeLock)
+    node = lock.nodes.get(lock.root, Node()).inputs.get("nixpkgs")
+    if node is None:
         return None
-    locked = flake_lock["nodes"][root["inputs"]["nixpkgs"]]["locked"]
-    revision = str(locked.get("rev", ""))
+    locked = typed_json.convert(lock.nodes.get(str(node), Node()).locked, _Locked)
     purl = None
-    if locked.get("type") == "github":
-        owner, name, commit = (quote(str(each), safe="") for each in (locked["owner"], locked["repo"], revision))
+    if locked.type == "github":
+        owner, name, commit = (quote(each, safe="") for each in (locked.owner, locked.repo, locked.rev))
         purl = f"pkg:github/{owner}/{name}@{commit}"
-    return Source("nixpkgs", revision, purl, _hex(locked["narHash"]))
+    return Source("nixpkgs", locked.rev, purl, _hex(locked.nar_hash))
 
 
-def _hex(text: str) -> str:
-    """The hex digits of Nix' way to write a SHA-256: `sha256-` and base64. Raises ValueError, and others for other types."""
-    if len(text) != len("sha256-") + 44:
-        raise ValueError(f"{text[:80]!r} is no SHA-256")
-    return base64.b64decode(text.removeprefix("sha256-"), validate=True).hex()
+class _Locked(Struct, rename="camel", kw_only=True):
+    type: str = ""
+    owner: str = ""
+    repo: str = ""
+    rev: str = ""
+    nar_hash: Sri
+
+
+def _hex(text: Sri) -> str:
+    """The hex digits of Nix' way to write a SHA-256: `sha256-` and base64."""
+    return base64.b64decode(text.removeprefix("sha256-")).hex()
 
 
 def read_if_there(folder: Path, lock_path: Path | None = None) -> Materials | None:
@@ -253,13 +261,12 @@ def architecture(materials: Materials | None = None, system: str | None = None) 
 
 def read(folder: Path, lock_path: Path | None = None) -> Materials:
     """The materials in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
-    content = {name: _read(folder / name) for name in (PLAN, DEBIAN_LOCK, _PINS, _FLAKE_LOCK)}
-    if content[PLAN] is None:
+    plan = _parsed(folder / PLAN, _plan)
+    if plan is None:
         is_layout = (folder / "oci-layout").is_file()
         what = "is an OCI layout, and no flake" if is_layout else "holds no flake of aikit-nix"
         what = what if folder.exists() else "is not there"
         raise error(f"{folder} {what}: run `aikit-nix gen`, or name the flake's folder with --flake")
-    plan = _parsed(folder / PLAN, content[PLAN], _plan)
     places = (folder / lock.NAME, folder.resolve().parent / lock.NAME)
     path = lock_path or next((place for place in places if place.exists()), None)
     found = lock.read(path) if path else None
@@ -273,69 +280,26 @@ def read(folder: Path, lock_path: Path | None = None) -> Materials:
         {name: hashlib.sha256(content).hexdigest() for name, content in own_files(folder)},
         path,
         hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
-        debian.DebianLock.read(folder / DEBIAN_LOCK) if content[DEBIAN_LOCK] else None,
-        _parsed(folder / _PINS, content[_PINS], lambda pins: _pinned(plan, pins)) or (),
-        _parsed(folder / _FLAKE_LOCK, content[_FLAKE_LOCK], _nixpkgs),
+        debian.DebianLock.read(folder / DEBIAN_LOCK) if (folder / DEBIAN_LOCK).exists() else None,
+        _parsed(folder / _PINS, partial(_pinned, plan)) or (),
+        _parsed(folder / _FLAKE_LOCK, _nixpkgs),
     )
 
 
-def _read(path: Path) -> bytes | None:
-    return files.read_bounded(path, _MAX_BYTES) if path.exists() else None
-
-
-def _parsed(path: Path, content: bytes | None, parse: Callable[[Any], T]) -> T:
+def _parsed(path: Path, parse: Callable[[bytes], T]) -> T | None:
     """What a file says; None where it is not there."""
-    if content is None:
-        return None  # type: ignore[return-value]
-    try:
-        return parse(strict_json.parse(content))
-    except AikitError:
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as bad:
-        what = " ".join(str(bad).split())[:200]
-        raise error(f"{path} is not what aikit-nix writes ({what}): run `aikit-nix gen` again") from None
+    if not path.exists():
+        return None
+    with typed_json.refusing(f"{path} is not what aikit-nix writes", "run `aikit-nix gen` again"):
+        return parse(files.read_bounded(path, _MAX_BYTES))
 
 
-def _plan(value: Mapping[str, Any]) -> Plan:
-    if value["formatVersion"] != FORMAT_VERSION:
-        raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {FORMAT_VERSION}")
-    own = {field.name: value[field.name] for field in fields(Plan) if field.name in value or field.default is MISSING}
-    if not value["systems"].keys() & ARCHITECTURES.keys():
+def _plan(content: bytes) -> Plan:
+    plan = typed_json.versioned(typed_json.parse(content), Plan, FORMAT_VERSION)
+    systems = {name: each for name, each in plan.systems.items() if name in ARCHITECTURES}
+    if not systems:
         raise ValueError("it is for no system")
-    return Plan(
-        **own
-        | {
-            "image": ImageName(
-                str(value["image"]["name"]),
-                str(value["image"]["tag"]) if value["image"]["tag"] is not None else None,
-                {str(key): str(label) for key, label in value["image"]["labels"].items()},
-            ),
-            "backends": tuple(map(str, value["backends"])),
-            "entrypoint": tuple(map(str, value["entrypoint"])),
-            "cmd": tuple(map(str, value["cmd"])),
-            "env": {str(key): str(each) for key, each in value["env"].items()},
-            "packages": Packages(value["packages"]),
-            "engine": Engine(value["engine"]),
-            "systems": {
-                name: Platform(str(each["default"]), tuple(map(str, each["runtimes"])))
-                for name, each in value["systems"].items()
-                if name in ARCHITECTURES
-            },
-            "models": tuple(_model_file(each) for each in value["models"]),
-            "files": tuple(TextFile(str(each["path"]), str(each["text"])) for each in value["files"]),
-            "probe": tuple(map(str, value["probe"])),
-            "memory": Memory(int(memory["request"]), int(memory["limit"])) if (memory := value.get("memory")) else None,
-            "sources": tuple(SourceFile(each["path"], each["sha256"]) for each in value.get("sources", ())),
-        }
-    )
-
-
-def _model_file(value: Mapping[str, Any]) -> ModelFile:
-    known = {field.name: value[field.name] for field in fields(ModelFile)}
-    layer = LayerPin(str(value["layer"]["digest"]), int(value["layer"]["size"])) if value["layer"] else None
-    if not re.fullmatch(r"[0-9a-f]{64}", known["sha256"]) or not str(known["path"]).startswith(f"{MODELS}/"):
-        raise ValueError(f"the model {str(known['path'])[:80]!r} has no sha256, or lies elsewhere")
-    return ModelFile(**known | {"layer": layer, "size": None if known["size"] is None else int(known["size"])})
+    return replace(plan, systems=systems)
 
 
 def _by_name(package: Package) -> str:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Annotated, TypeAlias
 
 from aikit_nix import __version__, engines
 from aikit_nix.aikitfile.types import Aikitfile, Backend, LayerPin, Model, Pin, Runtime
+from aikit_nix.base import typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity, error
+from aikit_nix.base.typed_json import Sha256, Size, form
 from aikit_nix.engines import CONFIG_PATH
 from aikit_nix.engines import Engine as Engine
 from aikit_nix.engines.memory import Memory
 from aikit_nix.nix import command as nix
 from aikit_nix.nix import store
+from aikit_nix.sources import MODELS
 from aikit_nix.sources.gguf import Facts
 
 FORMAT_VERSION = 2
@@ -57,6 +61,9 @@ class Platform:
     runtimes: tuple[str, ...]
 
 
+ModelPath: TypeAlias = Annotated[str, form(f"{MODELS}/.*", f"not below {MODELS}")]
+
+
 @dataclass(frozen=True)
 class ModelFile:
     """A model file: where it lands in the image, its name in the Nix store, its sha256 in hex, its size in bytes.
@@ -65,11 +72,11 @@ class ModelFile:
     gets there. `size` (bytes) and `layer` are None where nobody has seen the bytes yet: Nix then works them out.
     """
 
-    path: str
+    path: ModelPath
     name: str
     url: str | None
-    sha256: str
-    size: int | None = None
+    sha256: Sha256
+    size: Size | None = None
     layer: LayerPin | None = None
     fetch: str | None = None
 
@@ -129,7 +136,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The same plan gives the same bytes."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return typed_json.encode(self, is_sorted=True)
 
 
 def make(

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from aikit_nix.base import files, strict_json
+from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.redact import shown
 from aikit_nix.flakes.bundle import (
@@ -24,7 +23,6 @@ from aikit_nix.flakes.bundle import (
     MAX_BYTES,
     NARINFO_BYTES,
     SIGNATURE,
-    STORE_PATH,
     VERSION,
     Index,
     Item,
@@ -66,19 +64,12 @@ def read(folder: Path, public_key: str | None = None) -> Bundle:
     file = folder / INDEX
     data = files.read_bounded(file, MAX_BYTES, ": that is no bundle of `aikit-nix bundle`, or it was not finished")
     signer = _signer(folder, data, public_key)
-    try:
-        value = strict_json.parse(data)
-        if value["formatVersion"] != VERSION:
-            raise ValueError(f"it has the format {value['formatVersion']}, this aikit-nix reads {VERSION}")
-        named = {str(name): _digest(digest) for name, digest in value["files"].items()}
-        if unfit := [name for name in named if not (_NAMES.fullmatch(name) or _is_flakes(name))]:
+    with typed_json.refusing(f"{file} is damaged", "bring the bundle again", "bundle"):
+        index = typed_json.versioned(typed_json.parse(data), Index, VERSION)
+        if unfit := [name for name in index.files if not (_NAMES.fullmatch(name) or _is_flakes(name))]:
             raise ValueError(f"{shown(unfit[0])!r} is no file of a bundle")
-        index = Index(str(value["image"]), str(value["system"]), tuple(map(_item, value["paths"])), named)
-        if lacks := {CACHE, *(item.narinfo for item in index.paths)} - named.keys():
+        if lacks := {CACHE, *(item.narinfo for item in index.paths)} - index.files.keys():
             raise ValueError(f"it names no {min(lacks)}")
-    except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        what = " ".join(str(bad).split())[:200]
-        raise error(f"{file} is damaged ({what}): bring the bundle again", code="bundle") from None
     return Bundle(folder, index, signer)
 
 
@@ -95,19 +86,6 @@ def _signer(folder: Path, data: bytes, public_key: str | None) -> str | None:
 
 def _is_flakes(name: str) -> bool:
     return name.startswith(f"{FLAKE}/") and is_own(name)
-
-
-def _digest(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError(f"{value!r} is no sha256")
-    return value
-
-
-def _item(value: Mapping[str, Any]) -> Item:
-    item = Item(**{field.name: value[field.name] for field in fields(Item)} | {"kind": PathKind(value["kind"])})
-    if not isinstance(item.path, str) or not STORE_PATH.fullmatch(item.path):
-        raise ValueError(f"{item.path!r} is no store path")
-    return item
 
 
 def content(bundle: Bundle) -> Unpacked:
@@ -151,7 +129,7 @@ def _damaged(name: str, problem: object) -> Diagnostic:
 def _described(bundle: Bundle, item: Item, content: bytes) -> bytes:
     """What Nix is told of a store path, of what the cache says. Raises ValueError and OSError."""
     said = narinfo(content)
-    if (said["StorePath"], said["NarHash"], said["NarSize"]) != (item.path, item.narHash, str(item.narSize)):
+    if (said["StorePath"], said["NarHash"], said["NarSize"]) != (item.path, item.nar_hash, str(item.nar_size)):
         raise ValueError(f"{item.narinfo} says otherwise than the index")
     if said["URL"] not in bundle.index.files:
         raise ValueError(f"the index does not name {said['URL']}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from aikit_nix.base import data, files
+from msgspec import Struct
+
+from aikit_nix.base import data, files, typed_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.base.redact import secret_key
 from aikit_nix.flakes import library
@@ -25,6 +27,21 @@ DEBIAN_LOCK = f"{AIKIT}/packages/debian/lock.json"
 # What a flake reference may hold here: it is the one value that stands in Nix code.
 _FLAKE_REF = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9/._~+:@?=&%-]+")
 _PASSWORD = re.compile(r"//[^/@]*:[^/@]*@|https?://[^/@]*@", re.IGNORECASE)
+
+
+class Node(Struct):
+    """What Nix' flake.lock says of an input, or of the flake itself (its `root`)."""
+
+    inputs: Mapping[str, Any] = {}
+    locked: Mapping[str, Any] = {}
+    original: Mapping[str, Any] = {}
+
+
+class FlakeLock(Struct):
+    """Nix' flake.lock."""
+
+    nodes: Mapping[str, Node]
+    root: str
 
 
 @dataclass(frozen=True)
@@ -68,16 +85,13 @@ def is_sealed(path: str, text: bytes, seals: Mapping[str, str]) -> bool:
 def read_seals(folder: Path) -> Mapping[str, str]:
     """What the files of the flake in a folder were when they were written; nothing where no flake of ours is."""
     try:
-        seals = json.loads(files.read_bounded(folder / SEALS, _MAX_SEALS))
-    except (AikitError, ValueError, RecursionError):
+        return typed_json.decode(files.read_bounded(folder / SEALS, _MAX_SEALS), dict[str, str])
+    except (AikitError, ValueError):
         return {}
-    if not isinstance(seals, dict) or not all(isinstance(value, str) for value in seals.values()):
-        return {}
-    return seals
 
 
 def _seals(content: Mapping[str, bytes]) -> bytes:
-    return (json.dumps({path: _seal(text) for path, text in sorted(content.items())}, indent=2) + "\n").encode()
+    return typed_json.encode({path: _seal(text) for path, text in sorted(content.items())}).encode()
 
 
 def _seal(text: bytes) -> str:
@@ -86,7 +100,7 @@ def _seal(text: bytes) -> str:
 
 def _pinned_reference(lock: bytes) -> str:
     """The branch: the revision stands in flake.lock, where `nix flake update` moves it."""
-    original = json.loads(lock)["nodes"]["nixpkgs"]["original"]
+    original = typed_json.decode(lock, FlakeLock).nodes["nixpkgs"].original
     return f"github:{original['owner']}/{original['repo']}/{original['ref']}"
 
 

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
-from aikit_nix.base import console, files, strict_json, tar
+from msgspec import Struct
+
+from aikit_nix.base import console, files, tar, typed_json
 from aikit_nix.base.errors import error
 from aikit_nix.base.tar import Member, MemberKind
 from aikit_nix.image import layout
-from aikit_nix.image.layout import Image
+from aikit_nix.image.layout import Image, Listed
 
 _BLOCK = 1 << 20
 # Weights hardly shrink: what unpacks to more than this is a bomb.
@@ -43,24 +45,33 @@ class DockerArchive:
             raise error(f"cannot read {self.file}: {files.reason(failed)}", code="unreadable") from None
 
 
+class _Listed(Struct, rename="pascal", forbid_unknown_fields=True):
+    """An image of the archive's manifest.json."""
+
+    config: str
+    layers: tuple[str, ...]
+    repo_tags: tuple[str, ...] | None = None
+    parent: Any = None
+    layer_sources: Any = None
+
+
 @contextmanager
 def opened(file: Path) -> Iterator[DockerArchive]:
     """The archive, packed with gzip or not at all; a packed one is unpacked once. Raises AikitError."""
     with _stream(file) as stream:
         try:
-            members = {posixpath.normpath(each.name): each for each in tar.TarReader(stream, seeks=True)}
-            found = _read(file, stream, members)
+            with layout.refusing(str(file)):
+                members = {posixpath.normpath(each.name): each for each in tar.TarReader(stream, seeks=True)}
+                found = _read(file, stream, members)
         except OSError as failed:
             raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-        except (ValueError, KeyError, TypeError, AttributeError) as bad:
-            raise layout.no_image(str(file), bad) from None
         yield found
 
 
 @contextmanager
 def _stream(file: Path) -> Iterator[IO[bytes]]:
     try:
-        with files.open_regular(file) as stream:
+        with files.open_regular(file) as stream, layout.refusing(str(file)):
             if (packed := tar.unpacked(stream)) is stream:
                 yield stream
                 return
@@ -74,12 +85,10 @@ def _stream(file: Path) -> Iterator[IO[bytes]]:
                 yield plain
     except OSError as failed:
         raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
-    except ValueError as bad:
-        raise layout.no_image(str(file), bad) from None
 
 
 def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> DockerArchive:
-    """Raises ValueError, KeyError and others where it holds no image that every reader finds."""
+    """Raises ValueError where it holds no image that every reader finds."""
 
     def content(name: str) -> bytes:
         member = _followed(members, name)
@@ -87,21 +96,18 @@ def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Docke
             raise ValueError(f"{name} has {console.size(member.size)}")
         return os.pread(stream.fileno(), member.size, member.start)
 
-    images = strict_json.parse(content("manifest.json"))
+    images = typed_json.decode(content("manifest.json"), tuple[_Listed, ...])
     if len(images) != 1:
         raise error(f"{file} holds {len(images)} images, and one is expected", code="image")
-    if unknown := images[0].keys() - layout.ARCHIVE_KEYS:
-        raise ValueError(f"its manifest.json says {min(unknown)[:80]!r}, which means nothing")
-    config = content(images[0]["Config"])
-    layers = tuple(_followed(members, name) for name in images[0]["Layers"])
-    diff_ids = strict_json.parse(config)["rootfs"]["diff_ids"]
+    config = content(images[0].config)
+    layers = tuple(_followed(members, name) for name in images[0].layers)
+    described = layout.configuration(config)
     listed = [
-        {"digest": digest, "size": layer.size, "mediaType": layout.LAYER}
-        for digest, layer in zip(diff_ids, layers, strict=True)
+        Listed(digest=digest, size=layer.size, media_type=layout.LAYER)
+        for digest, layer in zip(described.rootfs.diff_ids, layers, strict=True)
     ]
-    described, found = layout.configuration(config, listed)
-    names = tuple(str(name) for name in images[0].get("RepoTags") or ())
-    image = Image(b"", None, layout.digest_of(config), len(config), described, found, names)
+    said, found = typed_json.parse(config), described.layers(listed)
+    image = Image(b"", None, layout.digest_of(config), len(config), said, found, images[0].repo_tags or ())
     if "index.json" in members:  # docker's newer ones are an OCI layout too, which others read first
         also = layout.read_from(content, str(file))
         if (also.config_digest, also.diff_ids) != (image.config_digest, image.diff_ids):
@@ -110,11 +116,11 @@ def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Docke
 
 
 def _followed(members: Mapping[str, Member], name: str) -> Member:
-    member = members[posixpath.normpath(name)]
-    if member.kind is MemberKind.LINK:  # docker save links equal layers to each other
-        member = members[posixpath.normpath(posixpath.join(posixpath.dirname(name), member.link))]
-    elif member.kind is MemberKind.HARD_LINK:
-        member = members[posixpath.normpath(member.link)]
-    if member.kind is not MemberKind.FILE:
+    member = members.get(posixpath.normpath(name))
+    if member and member.kind is MemberKind.LINK:  # docker save links equal layers to each other
+        member = members.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), member.link)))
+    elif member and member.kind is MemberKind.HARD_LINK:
+        member = members.get(posixpath.normpath(member.link))
+    if member is None or member.kind is not MemberKind.FILE:
         raise ValueError(f"{name} is no file")
     return member

@@ -6,16 +6,20 @@ Both may come from anywhere, so nothing in them is believed: sizes are bounded, 
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from aikit_nix.base import files, strict_json
-from aikit_nix.base.errors import AikitError, error
+from msgspec import Struct
+
+from aikit_nix.base import files, typed_json
+from aikit_nix.base.errors import error
+from aikit_nix.base.typed_json import Digest, Size
 from aikit_nix.nix import store
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -25,13 +29,16 @@ MODELS_LABEL = "aikit-nix.models"  # JSON: path in the image -> "sha256:…"
 _MODEL_LAYER = "model layer: "  # as nix/image/layout.py calls them in the image's history
 _STORE_PATHS = re.compile(r"/nix/store/[0-9a-z]{32}-([0-9A-Za-z+._?=-]+)")
 # What means something in an index, a manifest, a descriptor, a configuration (OCI image specification, Docker's before it).
-_KEYS = (
+_SAID = (
     *("schemaVersion", "mediaType", "artifactType", "manifests", "config", "layers", "subject", "annotations"),
     *("digest", "size", "urls", "data", "platform", "architecture", "os", "variant", "rootfs", "diff_ids", "history"),
     *("Entrypoint", "Cmd", "Env", "User", "WorkingDir", "Labels", "Volumes", "ExposedPorts", "Healthcheck", "Shell"),
     *("StopSignal", "OnBuild", "ArgsEscaped"),
 )
-ARCHIVE_KEYS = {"Config", "Layers", "RepoTags", "Parent", "LayerSources"}  # of a docker-archive's list
+_KEYS = {key.casefold(): key for key in _SAID}
+Word: TypeAlias = Annotated[str, typed_json.form(r"[^\0]*", "no text without a NUL")]
+Words: TypeAlias = tuple[Word, ...] | None
+T = TypeVar("T")
 LIMIT = 32 << 20  # bytes of a manifest, a configuration, a list
 
 
@@ -83,11 +90,12 @@ class Image:
     @property
     def run(self) -> Mapping[str, Any]:
         """How it is run: Entrypoint, Cmd, Env, User, Labels …"""
-        return _mapping(self.config.get("config"))
+        run: Mapping[str, Any] | None = self.config.get("config")
+        return run or {}
 
     @property
     def labels(self) -> dict[str, str]:
-        return {str(key): str(value) for key, value in _mapping(self.run.get("Labels")).items()}
+        return {str(key): str(value) for key, value in (self.run.get("Labels") or {}).items()}
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
@@ -117,12 +125,13 @@ class Image:
     def models(self) -> dict[str, str]:
         """The models' sha256 (hex) by their path in the image."""
         try:
-            said = json.loads(self.labels.get(MODELS_LABEL, "{}"))
-            found = {str(path): str(digest) for path, digest in said.items()}
-        except (ValueError, AttributeError, RecursionError):
+            found = typed_json.decode(self.labels.get(MODELS_LABEL, "{}").encode(), dict[str, Any])
+        except ValueError:
             return {}
         return {
-            path: digest.removeprefix("sha256:") for path, digest in sorted(found.items()) if DIGEST.fullmatch(digest)
+            path: str(digest).removeprefix("sha256:")
+            for path, digest in sorted(found.items())
+            if DIGEST.fullmatch(str(digest))
         }
 
     def blob(self, digest: str) -> Path | None:
@@ -136,6 +145,73 @@ class Image:
         return store.store_path(store.name(posixpath.basename(path)), sha256) if sha256 else None
 
 
+class Described(Struct, frozen=True, rename="camel", kw_only=True):
+    """How an index or a manifest names a blob."""
+
+    digest: Digest
+    size: Size
+    annotations: Mapping[str, str] | None = None
+
+
+class Listed(Described, frozen=True, rename="camel", kw_only=True):
+    """How a manifest names a layer."""
+
+    media_type: str
+
+
+class _Manifest(Struct):
+    config: Described
+    layers: tuple[Listed, ...]
+
+
+class _Index(Struct):
+    manifests: tuple[Described, ...]
+
+
+class _Rootfs(Struct):
+    diff_ids: tuple[Digest, ...]
+
+
+class _Step(Struct):
+    created_by: str | None = None
+    empty_layer: bool | None = None
+
+
+class _Healthcheck(Struct):
+    Test: Words = None
+
+
+class _Run(Struct):
+    """How it is run, as the OCI image specification has it and a program can be told."""
+
+    Entrypoint: Words = None
+    Cmd: Words = None
+    Env: Words = None
+    User: Word | None = None
+    WorkingDir: Word | None = None
+    Labels: Mapping[str, Any] | None = None
+    Healthcheck: _Healthcheck | None = None
+
+
+class Configuration(Struct):
+    """An image's configuration, as far as it has to be understood."""
+
+    rootfs: _Rootfs
+    history: tuple[_Step, ...] | None = None
+    config: _Run | None = None
+
+    def layers(self, listed: Sequence[Listed]) -> tuple[Layer, ...]:
+        """The layers, which a manifest lists. Raises ValueError."""
+        diff_ids = self.rootfs.diff_ids
+        if len(diff_ids) != len(listed):
+            raise ValueError(f"it has {len(listed)} layers, and its configuration knows {len(diff_ids)}")
+        said = [step.created_by or "" for step in self.history or () if not step.empty_layer]
+        return tuple(
+            Layer(layer.digest, layer.size, layer.media_type, diff_id, created_by)
+            for layer, diff_id, created_by in zip(listed, diff_ids, chain(said, repeat("")), strict=False)
+        )
+
+
 def short(name: str) -> str:
     """A name as docker writes it."""
     return name.removeprefix("docker.io/").removeprefix("library/")
@@ -143,23 +219,14 @@ def short(name: str) -> str:
 
 def make(manifest: bytes, config: bytes, names: Iterable[str], where: str) -> Image:
     """The image of a manifest and its configuration. Raises AikitError where they are none."""
-    try:
-        content = strict_json.parse(manifest)
-        described = content["config"]
-        for each in (content, described, *content["layers"]):
-            spelt(each)
-        if (digest_of(config), len(config)) != (described["digest"], described["size"]):
+    with refusing(where):
+        content = _manifest(manifest)
+        if (digest_of(config), len(config)) != (content.config.digest, content.config.size):
             raise error(f"{where}: the configuration has another digest or size than the manifest says", code="image")
-        return Image(
-            manifest,
-            digest_of(manifest),
-            _digest(described["digest"]),
-            len(config),
-            *configuration(config, content["layers"]),
-            tuple(names),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        raise no_image(where, bad) from None
+        described = configuration(config)
+        layers = described.layers(content.layers)
+        said = typed_json.parse(config)
+        return Image(manifest, digest_of(manifest), content.config.digest, len(config), said, layers, tuple(names))
 
 
 def is_layout(folder: Path) -> bool:
@@ -179,29 +246,22 @@ def read_layout(folder: Path) -> Image:
 def read_from(content: Callable[[str], bytes], where: str) -> Image:
     """The one image of an OCI layout, whose small files `content` gives by their names in it. Raises AikitError."""
 
-    def blob(described: Mapping[str, Any]) -> bytes:
-        spelt(described)
-        digest = _digest(described["digest"])
-        data = content(f"blobs/{digest.replace(':', '/')}")
-        if digest_of(data) != digest or len(data) != described["size"]:
-            raise error(
-                f"{where}: blobs/{digest.replace(':', '/')} has other bytes than its digest and size say", code="image"
-            )
+    def blob(described: Described) -> bytes:
+        name = f"blobs/{described.digest.replace(':', '/')}"
+        data = content(name)
+        if digest_of(data) != described.digest or len(data) != described.size:
+            raise error(f"{where}: {name} has other bytes than its digest and size say", code="image")
         return data
 
     index = content("index.json")
-    try:
-        listed = strict_json.parse(index)
-        spelt(listed)
-        if len(listed["manifests"]) != 1:
-            raise error(f"{where} holds {len(listed['manifests'])} images, and one is expected", code="image")
-        entry = listed["manifests"][0]
-        notes = _mapping(entry.get("annotations"))
-        names = [str(notes[key]) for key in ("io.containerd.image.name",) if key in notes]
-        manifest = blob(entry)
-        return make(manifest, blob(strict_json.parse(manifest)["config"]), names, where)
-    except (ValueError, KeyError, TypeError, AttributeError) as bad:
-        raise no_image(where, bad) from None
+    with refusing(where):
+        listed = _read(index, _Index, lambda said: (said, *said["manifests"])).manifests
+        if len(listed) != 1:
+            raise error(f"{where} holds {len(listed)} images, and one is expected", code="image")
+        name = (listed[0].annotations or {}).get("io.containerd.image.name")
+        manifest = blob(listed[0])
+        config = blob(_manifest(manifest).config)
+    return make(manifest, config, [name] if name else [], where)
 
 
 def blob_path(folder: Path, digest: str) -> Path:
@@ -214,74 +274,25 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def configuration(config: bytes, listed: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], tuple[Layer, ...]]:
-    """A configuration, and the layers as a manifest lists them. Raises ValueError, KeyError, TypeError."""
-    content = strict_json.parse(config)
-    if not isinstance(content, dict):
-        raise TypeError("its configuration is no object")
-    for each in (content, content["rootfs"], content.get("config") or {}):
-        spelt(each)
-    _check_run(content.get("config"))
-    diff_ids = content["rootfs"]["diff_ids"]
-    if len(diff_ids) != len(listed):
-        raise ValueError(f"it has {len(listed)} layers, and its configuration knows {len(diff_ids)}")
-    said = [str(step.get("created_by", "")) for step in content.get("history") or () if not step.get("empty_layer")]
-    said += [""] * (len(listed) - len(said))
-    layers = tuple(
-        Layer(_digest(layer["digest"]), _positive(layer["size"]), str(layer["mediaType"]), _digest(diff_id), created_by)
-        for layer, diff_id, created_by in zip(listed, diff_ids, said[: len(listed)], strict=True)
-    )
-    return content, layers
+def _manifest(manifest: bytes) -> _Manifest:
+    return _read(manifest, _Manifest, lambda said: (said, said["config"], *said["layers"]))
 
 
-def spelt(value: Mapping[str, Any], keys: Iterable[str] = _KEYS) -> None:
-    """Raises ValueError for a key that Go's JSON, which folds the case, takes for one of those that mean something."""
-    meant = {key.casefold(): key for key in keys}
-    for key in value:
-        if (known := meant.get(key.casefold(), key)) != key:
+def configuration(config: bytes) -> Configuration:
+    """What a configuration says. Raises ValueError."""
+    return _read(config, Configuration, lambda said: (said, said["rootfs"], said.get("config") or {}))
+
+
+def _read(data: bytes, kind: type[T], opened: Callable[[Any], Iterable[Mapping[str, Any]]]) -> T:
+    """Raises ValueError, also for a key that Go's JSON, which folds the case, takes for one of those that mean something."""
+    content = typed_json.parse(data)
+    found = typed_json.convert(content, kind)
+    for key in (key for value in opened(content) for key in value):
+        if (known := _KEYS.get(key.casefold(), key)) != key:
             raise ValueError(f"it says {key[:80]!r}, which some readers take for {known!r}")
+    return found
 
 
-def _check_run(run: object) -> None:
-    """Raises ValueError for what is not as the OCI image specification has it, or no program could be told."""
-    if run is None:
-        return
-    if not isinstance(run, dict):
-        raise ValueError("its `config` is no object")
-    for key in ("Labels", "Healthcheck"):
-        if not isinstance(run.get(key) or {}, dict):
-            raise ValueError(f"its {key} is no object")
-    lists = {key: run.get(key) for key in ("Entrypoint", "Cmd", "Env")}
-    lists["Healthcheck"] = (run.get("Healthcheck") or {}).get("Test")
-    for key, words in lists.items():
-        if not (words is None or (isinstance(words, list) and all(map(_is_word, words)))):
-            raise ValueError(f"its {key} is no list of texts")
-    for key in ("User", "WorkingDir"):
-        if not (run.get(key) is None or _is_word(run[key])):
-            raise ValueError(f"its {key} is no text")
-
-
-def _is_word(value: object) -> bool:
-    return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
-
-
-def no_image(where: str, bad: BaseException) -> AikitError:
+def refusing(where: str) -> AbstractContextManager[None]:
     """What is said of something that is no image."""
-    lacks = f"it lacks {bad}" if isinstance(bad, KeyError) else " ".join(str(bad).split())[:200]
-    return error(f"{where} is no image that can be read ({lacks})", code="image")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _digest(value: object) -> str:
-    if not isinstance(value, str) or not DIGEST.fullmatch(value):
-        raise ValueError(f"{str(value)[:80]!r} is no sha256 digest")
-    return value
-
-
-def _positive(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise ValueError(f"{str(value)[:80]!r} is no size")
-    return value
+    return typed_json.refusing(f"{where} is no image that can be read", code="image")

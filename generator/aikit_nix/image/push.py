@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from aikit_nix.aikitfile.types import LayerPin, Pin
-from aikit_nix.base import console, files
+from aikit_nix.base import console, files, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.http.client import Client, Timeouts
 from aikit_nix.image import layout
@@ -291,12 +291,8 @@ def _sources(target: Reference, wanted: set[str], named: Sequence[str]) -> dict[
 
 def _memory() -> dict[str, dict[str, list[str]]]:
     """Registry -> repository, the latest last -> digests."""
-    with suppress(AikitError, ValueError, TypeError, AttributeError, RecursionError):
-        said = json.loads(files.read_bounded(_memory_file(), _MEMORY))
-        return {
-            str(registry): {str(name): [str(digest) for digest in digests] for name, digests in repositories.items()}
-            for registry, repositories in said.items()
-        }
+    with suppress(AikitError, ValueError):
+        return typed_json.decode(files.read_bounded(_memory_file(), _MEMORY), dict[str, dict[str, list[str]]])
     return {}
 
 
@@ -308,7 +304,7 @@ def _remember(target: Reference, digests: list[str]) -> None:
     for oldest in list(known)[:-_REPOSITORIES]:
         del known[oldest]
     with suppress(AikitError):  # it was pushed, with or without a memory of it
-        files.write_atomic(_memory_file(), json.dumps(memory).encode())
+        files.write_atomic(_memory_file(), typed_json.pack(memory))
 
 
 def _memory_file() -> Path:

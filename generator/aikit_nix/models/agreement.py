@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import replace
 from typing import assert_never
 from urllib.parse import urlsplit
+
+from msgspec import structs
 
 from aikit_nix import sources
 from aikit_nix.aikitfile.types import Pin
@@ -44,7 +45,7 @@ def require(entry: Entry) -> None:
 
 def _require(entry: Entry, source: Source) -> None:
     said = entry.origin
-    if replace(said, revision=None, license=None, base_models=()) != origin(source):
+    if structs.replace(said, revision=None, license=None, base_models=()) != origin(source):
         named = f"{said.kind} {said.repository or ''}".rstrip()
         raise ValueError(f"`{entry.name}` comes from {entry.source}, and the origin says {named}")
     wanted = str(getattr(source, "revision", None) or getattr(source, "reference", ""))

@@ -7,7 +7,6 @@ disk never has it twice.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
-from aikit_nix.base import console, files
+from aikit_nix.base import console, files, typed_json
 from aikit_nix.base.errors import AikitError, collect
+from aikit_nix.models.entry import File
 from aikit_nix.models.remote import Pins, Remote, frame_of, judged, key_of, pin_of
 from aikit_nix.nix import store
 from aikit_nix.sources import HubFile, HubRepository, Reference, head, huggingface, judge, oci
@@ -142,31 +144,33 @@ def _tidy(key: str) -> None:
             left.discard()
 
 
+class _Note(Struct):
+    """What was learned of a file, and what its server called its version."""
+
+    validator: str
+    files: tuple[File, ...]
+
+
 def _note(key: str) -> Path:
     return folder() / f"{key}.pins"
 
 
 def _keep(remote: Remote, pins: Pins, validator: str) -> None:
     """Write down what was learned of a file: if other files fail, or the power does, it is not downloaded again."""
-    from aikit_nix.models import entry
-
-    note = {"validator": validator, "files": [entry.file_to_json(path, pin) for path, pin in pins]}
+    note = _Note(validator, tuple(File.of(path, pin) for path, pin in pins))
     with suppress(OSError):  # nobody needs it
-        files.write_whole(_note(remote.key), json.dumps(note).encode())
+        files.write_whole(_note(remote.key), typed_json.pack(note))
 
 
 def _kept(remote: Remote) -> tuple[str, Pins] | None:
-    """What was learned of a file (and what its server called its version), if the store still has it."""
-    from aikit_nix.models import entry
-
+    """What was learned of a file, and its version, if the store still has it."""
     try:
-        note = json.loads(_note(remote.key).read_bytes())
-        pins = tuple(map(entry.file_from_json, note["files"]))
-        validator = str(note["validator"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        note = typed_json.decode(_note(remote.key).read_bytes(), _Note)
+    except (OSError, ValueError):
         return None
+    pins = tuple(file.pinned() for file in note.files)
     there = store.present((posixpath.basename(path), pin.sha256) for path, pin in pins)
-    return (validator, pins) if all(there) else None
+    return (note.validator, pins) if all(there) else None
 
 
 class Origins:

@@ -6,23 +6,32 @@ files that the source stands for, where each lands in the image, and what the or
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
-from aikit_nix.base import files
+from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.models import agreement, entry
-from aikit_nix.models.entry import Entry
+from aikit_nix.models import agreement
+from aikit_nix.models.entry import Block, Entry
 
 VERSION = 1
 NAME = "aikit.lock"
 _MAX_BYTES = 64 * 1024 * 1024
+
+
+class _Version(Struct, frozen=True):
+    version: Annotated[int, Meta(ge=VERSION)]
+
+
+class _Content(_Version, frozen=True):
+    models: tuple[Block, ...]
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,7 @@ class Lock:
 
     def to_json(self) -> str:
         """The same pins give the same bytes."""
-        models = [self.entries[key].to_json() for key in sorted(self.entries)]
-        return json.dumps({"version": VERSION, "models": models}, indent=2, ensure_ascii=False) + "\n"
+        return typed_json.encode(_Content(VERSION, tuple(Block.of(self.entries[key]) for key in sorted(self.entries))))
 
     def files(self) -> list[tuple[str, Pin]]:
         """All files, as (path in the image, pin)."""
@@ -99,24 +107,17 @@ def parse(data: bytes, file: str) -> Lock:
         raise error(
             f"{file} has conflict markers of a merge in it: take either side, then run `aikit-nix lock`", code="lock"
         )
-    try:
-        content = json.loads(data)
-        version = content["version"]
-        if isinstance(version, int) and version > VERSION:
+    with typed_json.refusing(f"{file} is no aikit.lock", mend, "lock"):
+        content = typed_json.parse(data)
+        version = typed_json.convert(content, _Version).version
+        if version > VERSION:
             raise error(
                 f"{file} is of version {version}, from a newer aikit-nix: upgrade this one ({VERSION})", code="lock"
             )
-        if type(version) is not int or version != VERSION:
-            raise ValueError(f"version {version!r} is not known")
-        return Lock.of(file, map(_entry, content["models"]))
-    except AikitError:
-        raise
-    except RecursionError:
-        raise error(f"{file} is no aikit.lock (it nests too deep): {mend}", code="lock") from None
-    except KeyError as lacks:
-        raise error(f"{file} is no aikit.lock (it lacks {lacks}): {mend}", code="lock") from None
-    except (ValueError, TypeError, AttributeError) as bad:
-        raise error(f"{file} is no aikit.lock ({' '.join(str(bad).split())[:200]}): {mend}", code="lock") from None
+        found = Lock.of(file, (block.entry() for block in typed_json.convert(content, _Content).models))
+        for each in found.entries.values():
+            agreement.require(each)
+    return found
 
 
 def apply(aikitfile: Aikitfile, lock: Lock | None) -> tuple[Aikitfile, list[Diagnostic]]:
@@ -176,9 +177,3 @@ def unpinned(models: Iterable[Model]) -> AikitError | None:
     last = problems[-1]
     problems[-1] = replace(last, message=f"{last.message}: pin {count} with `aikit-nix lock`")
     return AikitError(*problems)
-
-
-def _entry(value: Mapping[str, Any]) -> Entry:
-    found = entry.from_json(value)
-    agreement.require(found)
-    return found

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
+from msgspec import structs
+
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, collect, error
@@ -249,7 +251,9 @@ class _Resolver:
                 return origin, [self._web(model, source, path) for path in _completed(model, self.listed)]
             case HubFile() | HubRepository():
                 said = self.described[source.repo, source.revision]
-                origin = replace(origin, revision=said.commit, license=said.license, base_models=said.base_models)
+                origin = structs.replace(
+                    origin, revision=said.commit, license=said.license, base_models=said.base_models
+                )
                 return origin, [self._hub(model, said, *each) for each in self._chosen(model, source, said)]
             case Reference():
                 found = oci.describe(source, self.client)
@@ -257,7 +261,9 @@ class _Resolver:
                     message = f"{' and '.join(found.left_out)} of {source.name} stay behind, as with AIKit: `config` can say it"
                     console.report([Diagnostic(Severity.NOTE, "left-out", message, model.source.at)])
                 there = oci.repository(source, self.client)
-                return replace(origin, revision=found.digest), [self._blob(model, there, blob) for blob in found.blobs]
+                return structs.replace(origin, revision=found.digest), [
+                    self._blob(model, there, blob) for blob in found.blobs
+                ]
             case Local():
                 raise AssertionError("local files are hashed, not asked for")
             case _:

@@ -8,21 +8,21 @@ of this machine has, as long as it is the same file, beside it in digests.
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from aikit_nix.aikitfile.types import Pin
-from aikit_nix.base import console, files, hashing
+from aikit_nix.base import console, files, hashing, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.hashing import Digests
-from aikit_nix.models import entry
+from aikit_nix.models.entry import File
 from aikit_nix.models.remote import frame_of, layer_of
 from aikit_nix.nix import store
 from aikit_nix.sources import judge
@@ -51,15 +51,14 @@ def remember(path: str, pin: Pin) -> None:
         with suppress(OSError):  # nobody needs it
             file = _file(path, pin.sha256)
             file.parent.mkdir(parents=True, exist_ok=True)
-            files.write_whole(file, json.dumps(entry.file_to_json(path, pin)).encode())
+            files.write_whole(file, typed_json.pack(File.of(path, pin)))
 
 
 def recall(path: str, pin: Pin) -> Pin | None:
     """What was derived here of the bytes with a pin's SHA-256; None where they never were seen as that path."""
     try:
-        value = json.loads(files.read_bounded(_file(path, pin.sha256), _MAX_BYTES))
-        found, known = entry.file_from_json(value)
-    except (AikitError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found, known = typed_json.decode(files.read_bounded(_file(path, pin.sha256), _MAX_BYTES), File).pinned()
+    except (AikitError, ValueError):
         return None
     return known if (found, known.sha256) == (path, pin.sha256) and known.layer else None
 
@@ -98,7 +97,7 @@ def compare(claims: Iterable[tuple[str, Pin]], known: Mapping[str, Pin], where: 
 def _headers(claimed: Facts | None, own: Facts | None) -> tuple[Facts | None, Facts | None]:
     """What can be compared of two: an older lock, or what an older version remembers, has no shape."""
     if claimed and own and not (claimed.shape and own.shape):
-        return replace(claimed, shape=None), replace(own, shape=None)
+        return structs.replace(claimed, shape=None), structs.replace(own, shape=None)
     return claimed, own
 
 

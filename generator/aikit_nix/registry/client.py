@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
-from aikit_nix.base import redact, strict_json
+from aikit_nix.base import redact, typed_json
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.http.client import Answer, Backoff, Client, HttpError, Trouble
 from aikit_nix.http.proxies import is_loopback
@@ -122,12 +122,8 @@ class Repository:
             raise error(
                 f"{self}: the manifest {reference} has the digest {digest}, not {redact.shown(wanted)}", code="registry"
             )
-        try:
-            content = strict_json.parse(answer.body)
-        except ValueError:
-            content = None
-        if not isinstance(content, dict):
-            raise error(f"{self}: {reference} is no manifest", code="registry")
+        with typed_json.refusing(f"{self}: {reference} is no manifest", code="registry"):
+            content = typed_json.decode(answer.body, dict[str, Any])
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         return Manifest(str(content.get("mediaType") or media_type), digest, answer.body, content)
 

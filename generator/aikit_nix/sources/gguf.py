@@ -12,7 +12,9 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol, TypeAlias
+
+from msgspec import Meta, Struct, field, structs
 
 from aikit_nix.sources.role import Role, role_of
 
@@ -69,7 +71,9 @@ _REPACKED = (2, 10, 12, 20, 39)
 
 
 # What aikit.lock holds: JSON's numbers are exact up to here.
-MOST = 1 << 53
+_MOST = 1 << 53
+Number: TypeAlias = Annotated[int, Meta(ge=0, lt=_MOST)]
+U32: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
 
 class NotGgufError(ValueError):
@@ -84,8 +88,7 @@ class Readable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(Struct, frozen=True, omit_defaults=True):
     """What a model's memory follows from (engines/memory.py).
 
     `keys` and `values` are the numbers that one token of the context has in the cache, in all layers together;
@@ -93,25 +96,24 @@ class Shape:
     of one token in a batch, `repacked` the bytes of weights that stand in memory twice.
     """
 
-    keys: int = 0
-    values: int = 0
-    window: int = 0
-    window_keys: int = 0
-    window_values: int = 0
-    buffers: int = 0
-    tokens: int = 0
-    merges: int = 0
-    repacked: int = 0
+    keys: Number = 0
+    values: Number = 0
+    window: Number = 0
+    window_keys: Number = 0
+    window_values: Number = 0
+    buffers: Number = 0
+    tokens: Number = 0
+    merges: Number = 0
+    repacked: Number = 0
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Struct, frozen=True, rename="camel", omit_defaults=True):
     """What of a GGUF's header the image depends on. `context_length` counts tokens; None where the header says nothing."""
 
-    chat_template: bool = False
-    context_length: int | None = None
-    pooling: int | None = None
-    shape: Shape | None = None
+    chat_template: bool = field(default_factory=bool)  # so aikit.lock always has it
+    context_length: U32 | None = None
+    pooling: U32 | None = None
+    shape: Shape | None = field(default=None, name="memory")
     role: Role = Role.MODEL
 
 
@@ -209,7 +211,7 @@ def _shape(architecture: str | None, found: Mapping[str, object], repacked: int)
         _int(found.get("tokenizer.ggml.merges")) or 0,
         repacked,
     )
-    return shape if max(vars(shape).values()) < MOST else None
+    return shape if max(structs.astuple(shape)) < _MOST else None
 
 
 @dataclass(frozen=True)

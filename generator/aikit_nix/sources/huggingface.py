@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from aikit_nix.base import files
+from msgspec import Meta, Struct
+
+from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import AikitError, RefusedError, error
 from aikit_nix.base.redact import blank
 from aikit_nix.sources.names import file_name, relative_path, unprintable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aikit_nix.http.client import Client, HttpError
 
 ADDRESS = "https://huggingface.co"
@@ -195,31 +196,34 @@ def describe(repo: str, revision: str, client: Client, path: str = "") -> HubCon
                     f"{repo} on Hugging Face has no branch, tag or commit {revision!r}, but a folder: write {url(repo, 'main', inner)}"
                 ) from None
         raise _refused(repo, revision, refused) from None
-    try:
-        return _repository(repo, said)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise error(
-            f"{repo} on Hugging Face is described in a way that cannot be read: is {blank(endpoint())} Hugging Face?"
-        ) from None
+    with typed_json.refusing(
+        f"{repo} on Hugging Face is described in a way that cannot be read", f"is {blank(endpoint())} Hugging Face?"
+    ):
+        found = typed_json.convert(said, _Said)
+    remote = (RemoteFile(each.rfilename, each.size, each.lfs.sha256 if each.lfs else None) for each in found.siblings)
+    private, card = bool(found.gated or found.private), found.cardData or {}
+    there = {file.path: file for file in remote}
+    return HubContents(repo, found.sha, there, private, _text(card.get("license")), _texts(card.get("base_model")))
 
 
-def _repository(repo: str, said: Mapping[str, Any]) -> HubContents:
-    """Raises ValueError, KeyError, TypeError and AttributeError for a description that is none."""
-    commit = str(said["sha"])
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise ValueError
-    files = {}
-    for sibling in said["siblings"]:
-        path, lfs = str(sibling["rfilename"]), sibling.get("lfs")
-        sha256 = str(lfs["sha256"]) if lfs else None
-        size = sibling.get("size")
-        known = size is None or (type(size) is int and 0 <= size < 1 << 50)
-        if (sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256)) or not known:
-            raise ValueError
-        files[path] = RemoteFile(path, size, sha256)
-    card = said.get("cardData") or {}
-    is_private = bool(said.get("gated") or said.get("private"))
-    return HubContents(repo, commit, files, is_private, _text(card.get("license")), _texts(card.get("base_model")))
+class _Lfs(Struct):
+    sha256: typed_json.Sha256
+
+
+class _Sibling(Struct):
+    rfilename: str
+    size: Annotated[int, Meta(ge=0, lt=1 << 50)] | None = None
+    lfs: _Lfs | None = None
+
+
+class _Said(Struct):
+    """What Hugging Face says of a repository."""
+
+    sha: Annotated[str, typed_json.form("[0-9a-f]{40}", "no commit")]
+    siblings: tuple[_Sibling, ...]
+    gated: Any = None
+    private: Any = None
+    cardData: Mapping[str, Any] | None = None  # noqa: N815 (a JSON name)
 
 
 def _refused(repo: str, revision: str, refused: HttpError) -> AikitError:

@@ -6,8 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+from msgspec import Meta, Struct
+
+from aikit_nix.base import typed_json
 from aikit_nix.base.errors import RefusedError
 from aikit_nix.registry import reference
 from aikit_nix.registry.reference import DIGEST, Reference
@@ -70,7 +73,7 @@ KINDS = (
     MediaKind(r"application/vnd\.docker\.ai\.license"),
     MediaKind(r"application/vnd\.(cncf\.model|cnai\.model|kitops\.modelkit)\.dataset\..*", text="a dataset"),
 )
-_MAX_LAYERS = 1000
+_PLATFORM = ("linux", "amd64")
 
 
 @dataclass(frozen=True)
@@ -111,20 +114,18 @@ def describe(source: Reference, client: Client) -> Description:
     manifest = there.manifest(source.reference)
     if manifest.is_index:
         manifest = there.manifest(_only_manifest(manifest.content))
-    layers = manifest.content.get("layers")
-    if (
-        not isinstance(layers, list)
-        or not all(isinstance(layer, dict) for layer in layers)
-        or len(layers) > _MAX_LAYERS
-    ):
-        raise RefusedError("is no artifact: its manifest has no list of layers")
+    try:
+        layers = typed_json.convert(manifest.content.get("layers"), _Layers)
+    except ValueError:
+        raise RefusedError("is no artifact: its manifest has no list of layers") from None
     blobs = tuple(_files(source, layers))
-    if not blobs and any(str(layer.get("mediaType")) == _TENSORS for layer in layers):
+    if not blobs and any(layer.media_type == _TENSORS for layer in layers):
         raise RefusedError(
             "holds tensors for Ollama's own engine, no GGUF: choose another tag, or a GGUF from Hugging Face"
         )
     if not blobs:
-        kind = manifest.content.get("artifactType") or _mapping(manifest.content.get("config")).get("mediaType")
+        config = manifest.content.get("config")
+        kind = manifest.content.get("artifactType") or (isinstance(config, dict) and config.get("mediaType"))
         raise RefusedError(f"holds no file of a model (it is {str(kind)[:100]!r}): is it a container image?")
     paths = [blob.path for blob in blobs if not blob.is_archive]
     if len(set(paths)) < len(paths):
@@ -133,68 +134,71 @@ def describe(source: Reference, client: Client) -> Description:
     return Description(manifest.digest, blobs, tuple(dict.fromkeys(_left_out(layers))))
 
 
+class _Layer(Struct, rename="camel"):
+    media_type: str = ""
+    digest: Any = None
+    size: Any = None
+    annotations: Mapping[str, Any] | None = None
+    platform: Mapping[str, Any] | None = None  # in an index
+
+    @property
+    def kind(self) -> MediaKind | None:
+        """What the media type says that it is."""
+        return next((kind for kind in KINDS if re.fullmatch(kind.pattern, self.media_type)), None)
+
+    @property
+    def path(self) -> object:
+        """The path of its file."""
+        if self.media_type.startswith(_OLLAMA):
+            return None  # whatever a copy is called: AIKit names the model by its repository
+        notes = self.annotations or {}
+        return next((notes[name] for name in _PATHS if name in notes), None)
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is a tar of files."""
+        return (self.annotations or {}).get(_UNPACK) == "true" or bool(_ARCHIVE.fullmatch(self.media_type))
+
+
+_Layers: TypeAlias = Annotated[tuple[_Layer, ...], Meta(max_length=1000)]
+
+
 def _only_manifest(index: Mapping[str, Any]) -> str:
     """The digest of an index's manifest; of several, the one for linux/amd64: a model is the same on all."""
-    listed = index.get("manifests")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    real = [entry for entry in entries if _platform(entry)[0] != "unknown"] or entries
+    try:
+        entries = typed_json.convert(index.get("manifests"), tuple[_Layer, ...])
+    except ValueError:
+        entries = ()
+    real = [entry for entry in entries if (entry.platform or {}).get("os") != "unknown"] or entries
     if len(real) > 1:
-        real = [entry for entry in real if _platform(entry) == ("linux", "amd64")]
-    if len(real) != 1 or not DIGEST.fullmatch(str(real[0].get("digest"))):
+        real = [each for each in real if (p := each.platform or {}) and (p["os"], p["architecture"]) == _PLATFORM]
+    if len(real) != 1 or not DIGEST.fullmatch(str(real[0].digest)):
         raise RefusedError("is an index of several artifacts: name one by its digest")
-    return str(real[0]["digest"])
+    return str(real[0].digest)
 
 
-def _platform(entry: Mapping[str, Any]) -> tuple[object, object]:
-    platform = _mapping(entry.get("platform"))
-    return platform.get("os"), platform.get("architecture")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _kind(layer: Mapping[str, Any]) -> MediaKind | None:
-    media_type = str(layer.get("mediaType"))
-    return next((kind for kind in KINDS if re.fullmatch(kind.pattern, media_type)), None)
-
-
-def _files(source: Reference, layers: Sequence[Mapping[str, Any]]) -> Iterator[ArtifactFile]:
-    kinds = [_kind(layer) for layer in layers]
+def _files(source: Reference, layers: Sequence[_Layer]) -> Iterator[ArtifactFile]:
+    kinds = [layer.kind for layer in layers]
     seen: Counter[MediaKind] = Counter()
     for kind, layer in zip(kinds, layers, strict=True):
-        path = _path(layer)
-        media_type = str(layer.get("mediaType"))
-        is_archive = _is_archive(layer)
+        path, is_archive = layer.path, layer.is_archive
         if kind and not kind.name:
             continue
         if kind and not path:
             seen[kind] += 1
             path = _numbered(kind, source.file, seen[kind], kinds.count(kind))
         if path or is_archive:
-            is_gguf = not is_archive and (media_type == f"{_OLLAMA}model" or str(path).lower().endswith(".gguf"))
+            is_gguf = not is_archive and (layer.media_type == f"{_OLLAMA}model" or str(path).lower().endswith(".gguf"))
             yield _blob(relative_path(str(path or source.file)), layer, is_archive=is_archive, is_gguf=is_gguf)
 
 
-def _left_out(layers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _left_out(layers: Sequence[_Layer]) -> Iterator[str]:
     for layer in layers:
-        kind = _kind(layer)
+        kind = layer.kind
         if kind and kind.text:
             yield kind.text
-        elif not kind and not _path(layer) and not _is_archive(layer):
-            yield f"a layer without a name ({str(layer.get('mediaType'))[:100]})"
-
-
-def _path(layer: Mapping[str, Any]) -> object:
-    if str(layer.get("mediaType")).startswith(_OLLAMA):
-        return None  # whatever a copy is called: AIKit names the model by its repository
-    notes = _mapping(layer.get("annotations"))
-    return next((notes[name] for name in _PATHS if name in notes), None)
-
-
-def _is_archive(layer: Mapping[str, Any]) -> bool:
-    unpacked = _mapping(layer.get("annotations")).get(_UNPACK) == "true"
-    return unpacked or bool(_ARCHIVE.fullmatch(str(layer.get("mediaType"))))
+        elif not kind and not layer.path and not layer.is_archive:
+            yield f"a layer without a name ({layer.media_type[:100]})"
 
 
 def _numbered(kind: MediaKind, name: str, number: int, count: int) -> str:
@@ -208,8 +212,8 @@ def _numbered(kind: MediaKind, name: str, number: int, count: int) -> str:
     return f"{path.removesuffix('.' + suffix)}-{number}.{suffix}"
 
 
-def _blob(path: str, layer: Mapping[str, Any], *, is_archive: bool = False, is_gguf: bool = False) -> ArtifactFile:
-    digest, size = layer.get("digest"), layer.get("size")
+def _blob(path: str, layer: _Layer, *, is_archive: bool = False, is_gguf: bool = False) -> ArtifactFile:
+    digest, size = layer.digest, layer.size
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise RefusedError(f"has a layer whose digest is no sha256: {str(digest)[:80]!r}")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import pytest
+from msgspec import structs
 
 from aikit_nix.aikitfile.parser import parse
 from aikit_nix.aikitfile.types import Pin
@@ -29,7 +30,7 @@ def launch(config: str = "", names: tuple[str, ...] = ("a.gguf",), facts: Facts 
     parsed, _ = parse((text + config).encode(), "aikitfile.yaml")
     models = tuple(dataclasses.replace(model, pin=Pin("0" * 64, SIZE)) for model in parsed.models)
     headers: Mapping[str, Facts] = {
-        model.path: dataclasses.replace(facts, role=ROLES.get(model.path, Role.MODEL)) for model in models if facts
+        model.path: structs.replace(facts, role=ROLES.get(model.path, Role.MODEL)) for model in models if facts
     }
     return llama_server.launch(dataclasses.replace(parsed, models=models), headers)
 
