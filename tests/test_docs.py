@@ -34,11 +34,12 @@ def test_the_manifests_are_yaml_of_their_kinds() -> None:
         yaml.safe_load(text)
         for text in re.findall(r"```yaml\n(.*?)```", (DOCS / "kubernetes.md").read_text(), re.DOTALL)
     ]
-    assert [each["kind"] for each in found] == ["Pod", "InferenceService", "Workspace"]
-    assert kubernetes.problems(found[0]) == []
-    (container,) = found[0]["spec"]["containers"]
+    assert [each["kind"] for each in found] == ["PodMonitor", "ScaledObject", "Pod", "InferenceService", "Workspace"]
+    pod = found[2]
+    assert kubernetes.problems(pod) == []
+    (container,) = pod["spec"]["containers"]
     # What the Pod Security Standard `restricted` asks for
-    assert found[0]["spec"]["securityContext"] == {
+    assert pod["spec"]["securityContext"] == {
         "runAsNonRoot": True,
         "runAsUser": 65532,
         "seccompProfile": {"type": "RuntimeDefault"},
