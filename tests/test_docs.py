@@ -1,7 +1,8 @@
-"""What docs/proof.md and docs/kubernetes.md show: commands that there are, and manifests that are whole."""
+"""What the docs show: commands that there are, manifests that are whole, and the engines' differences as recorded."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from aikit_nix.cli import cli
-from support import kubernetes
+from support import answers, kubernetes
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = ["proof.md", "kubernetes.md"]
@@ -45,3 +46,9 @@ def test_the_manifests_are_yaml_of_their_kinds() -> None:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_the_engines_differ_as_it_was_recorded() -> None:
+    page = answers.PAGE.read_text()
+    assert answers.page(json.loads(answers.RECORD.read_text()), page) == page
+    assert page.count("\n| ") > 10

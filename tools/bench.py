@@ -89,7 +89,7 @@ def image(folder: Path) -> Iterator[Result]:
 def speed(folder: Path) -> Iterator[Result]:
     """Tokens a second of each runtime that this machine can run, on the demo's model if it is there."""
     model = folder / "speed.gguf"
-    if cached := demo_model():
+    if cached := gemma.cached():
         shutil.copyfile(cached, model)
     else:
         tiny_gguf.make(model)
@@ -112,7 +112,7 @@ def speed(folder: Path) -> Iterator[Result]:
 def clients(folder: Path) -> Iterator[Result]:
     """1, 4 and 16 clients at once of the demo's model if it is there, else of a tiny one."""
     model = folder / "m.gguf"
-    if cached := demo_model():
+    if cached := gemma.cached():
         shutil.copyfile(cached, model)
     else:
         tiny_gguf.make(model)
@@ -124,7 +124,7 @@ def clients(folder: Path) -> Iterator[Result]:
 def localai(folder: Path) -> Iterator[Result]:
     """LocalAI compiled from source, where NIXPKGS names a nixpkgs checkout (a first run takes an hour)."""
     try:
-        for number in bench_localai.measure(folder, demo_model()):
+        for number in bench_localai.measure(folder, gemma.cached()):
             yield Result(*number)
     except toolchain.UnavailableError as reason:
         sys.stderr.write(f"localai is not measured: {reason}\n")
@@ -175,12 +175,6 @@ def made(flake: Path, output: str, ends: tuple[str, ...]) -> list[str]:
 
 
 BENCHMARKS = (gen, check, image, transfer, bundle, push, speed, clients, debian_images, localai)
-
-
-def demo_model() -> Path | None:
-    """The model of `make demo`, if it was downloaded."""
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix/demo" / gemma.FILE
-    return cached if gemma.is_complete(cached) else None
 
 
 def generate(folder: Path, model: str) -> Path:

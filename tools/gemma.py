@@ -35,6 +35,12 @@ def is_complete(path: Path) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
 
 
+def cached() -> Path | None:
+    """Where the demo put the model, if it is there."""
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aikit-nix/demo" / FILE
+    return path if is_complete(path) else None
+
+
 def terms_file(path: Path) -> Path:
     """Where `fetch` puts the terms that come with the model."""
     return path.with_name("GEMMA_TERMS.html")
