@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aikit_nix.nix import setup
 from nixpkgs import newer_nix
@@ -105,6 +106,12 @@ class Nixpkgs:
         if done.returncode:
             raise NixError(f"`{argv[0]}` failed with status {done.returncode}:\n{done.stderr[-4000:]}")
         return done.stdout
+
+    def derivation(self, drv: str) -> Mapping[str, Any]:
+        """What a derivation says; newer Nix wraps it."""
+        shown = json.loads(self.run(["nix", "derivation", "show", drv]))
+        (content,) = shown.get("derivations", shown).values()
+        return dict(content)
 
     def _succeeds(self, *argv: str) -> bool:
         done = subprocess.run(argv, env={**os.environ, **self.env}, capture_output=True, check=False)
