@@ -102,7 +102,12 @@ def test_unpack_refuses(content: bytes, diff_ids: list[str] | None, message: str
 
 
 def an_image(runtime: str) -> image.Image:
-    labels = {"aikit-nix.packages": "debian", "aikit-nix.engine": "llama-server", "aikit-nix.runtime": runtime}
+    labels = {
+        "aikit-nix.packages": "debian",
+        "aikit-nix.engine": "llama-server",
+        "aikit-nix.engine.version": "1.2 (2020-02-02)",
+        "aikit-nix.runtime": runtime,
+    }
     return image.Image("", {"architecture": "amd64", "config": {"Labels": labels}}, (), ())
 
 
@@ -116,14 +121,14 @@ def test_what_was_tried_is_written_when_it_is_asked_for(tmp_path: Path, monkeypa
     for seen in (tried.Seen.ANSWERED, tried.Seen.STARTED):  # the second start of the day was not asked anything
         tried.record(an_image("sse"), seen, file)
     (added,) = set(file.read_text().splitlines()) - set(before.splitlines())
-    assert added.startswith("| debian | llama-server | sse | amd64 | answered | ")
+    assert added.startswith("| debian | llama-server | sse | amd64 | answered | 1.2 | ")
     assert "GPU" in added
 
 
 def test_an_older_proof_gives_way_to_a_newer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Path(shutil.copy(tried.FILE, tmp_path))
     with file.open("a") as table:
-        table.write("| debian | llama-server | sse | amd64 | answered | a machine, a GPU | 2020-02-02 |\n")
+        table.write("| debian | llama-server | sse | amd64 | answered | 1.1 | a machine, a GPU | 2020-02-02 |\n")
     monkeypatch.setenv("AIKIT_TRIED", "1")
     tried.record(an_image("sse"), tried.Seen.STARTED, file)
     (row,) = (line for line in file.read_text().splitlines() if "| sse |" in line)

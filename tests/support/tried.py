@@ -35,7 +35,9 @@ def record(image: Image, seen: Seen, file: Path = FILE) -> None:
     architecture = image.configuration["architecture"]
     key = (*(labels[f"aikit-nix.{part}"] for part in ("packages", "engine", "runtime")), architecture)
     head, rows = _read(file)
-    proof = (_machine(architecture), datetime.datetime.now(datetime.UTC).date().isoformat())
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    version = labels["aikit-nix.engine.version"].split()[0]
+    proof = (version, _machine(architecture), today)
     before = rows.get(key)
     if before and before[1:] == proof:
         seen = max(seen, Seen[before[0].upper()])
