@@ -1,6 +1,7 @@
 """What a first build costs: the one table, which `gen`, README and docs use.
 
-Measured with LocalAI 4.6 (minutes, two quiet cores) and 4.9 (megabytes of sources in the Nix store, November 2026).
+Measured with LocalAI 4.6 (minutes, two quiet cores; stable-diffusion.cpp's are 360 CPU seconds of 4.9) and 4.9 (megabytes of
+sources in the Nix store, November 2026).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from aikit_nix.flakes.plan import Engine, Packages, Plan
 
 @dataclass(frozen=True)
 class CompiledPart:
-    """What is compiled: minutes on two cores for a CPU runtime, and megabytes of sources that are downloaded for it."""
+    """What is compiled: minutes on two cores for a CPU runtime, and megabytes of its sources in the store."""
 
     name: str
     minutes: int
@@ -22,7 +23,11 @@ class CompiledPart:
 # Go modules 216, npm packages 299, LocalAI itself 62.
 SERVER = CompiledPart("LocalAI", 10, 577)
 LLAMA_CPP = CompiledPart("llama.cpp", 6, 94)
-STABLEDIFFUSION = CompiledPart("stable-diffusion.cpp", 2, 21)
+STABLEDIFFUSION = CompiledPart("stable-diffusion.cpp", 3, 273)
+# CUDA's kernels are compiled anew for each architecture: of nixpkgs' own list (CUDA 12.9) unless the plan names some.
+# Minutes of llama.cpp's for one, compiled to be slow, as the tests do: they take less than the real ones.
+CUDA_MINUTES = 46
+CUDA_ARCHITECTURES = 9
 
 
 def parts(plan: Plan) -> tuple[CompiledPart, ...]:
@@ -44,8 +49,11 @@ def words(plan: Plan, missing: int) -> str:
         return f"the first build downloads {size:.0f} MB of Debian packages and takes {time}"
     compiled = parts(plan)
     gpu = any(platform.default == "cuda" for platform in plan.systems.values())
-    minutes = f"about {sum(part.minutes for part in compiled)} minutes on 2 cores"
-    time = "hours, unless a binary cache has CUDA's kernels" if gpu else minutes
+    time = f"about {sum(part.minutes for part in compiled)} minutes on 2 cores"
+    if gpu:
+        count = len(plan.cudaCapabilities) or CUDA_ARCHITECTURES
+        time += f", and at least {CUDA_MINUTES} more for each of {count} CUDA architectures"
+        time += "" if plan.cudaCapabilities else "; `--cuda-capability 8.6` compiles for that alone"
     names = [part.name for part in compiled]
     what = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
     also = "" if gpu or plan.backends else "; `--packages debian` takes seconds"
