@@ -1,13 +1,15 @@
 # What a runtime means, for every engine and package set.
 #
 # instructions  the instruction sets that ggml is compiled for, as its CMake options are named (GGML_AVX …); nothing else
-#               is on. Not for what picks its CPU backend at run time, nor for what only Debian has.
+#               is on. Not for what takes the best for the processor at run time, nor for what only Debian has.
 # debian        which of Debian's ready-made backends of ggml are in the image. Debian has the CPU backend once per processor
 #               type: of several ggml takes the best that the processor has, a single one fixes the instruction set.
 # env           what the image's environment says
 let
-  sse = [ "SSE42" ];
-  avx = sse ++ [ "AVX" ];
+  avx = [
+    "SSE42"
+    "AVX"
+  ];
   avx2 = avx ++ [
     "F16C"
     "FMA"
@@ -35,16 +37,13 @@ in
     env = { };
   };
 
-  # What an aikitfile that names no runtime becomes on aarch64: the plain build for the platform's baseline.
+  # What an aikitfile that names no runtime becomes on aarch64.
   cpu = {
-    instructions = sse;
     debian = [ "cpu-*" ];
     env = { };
   };
 
   cuda = {
-    # LocalAI's GPU images' host code.
-    instructions = sse;
     # Without a GPU ggml falls back to the processor.
     debian = [
       "cuda"

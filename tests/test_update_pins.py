@@ -9,7 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -50,10 +52,15 @@ args: let pkgs = rec {{
 
 
 DATE = "2026-10-11"
+NOTHING: Mapping[str, str] = MappingProxyType({})
+LLAMA = "backend/cpp/llama-cpp/Makefile"
+PICTURES = "backend/go/stablediffusion-ggml/Makefile"
 
 
-def commit(repository: Path, files: dict[str, str], tag: str | None = None) -> str:
-    """Commit files to a repository, made where it is missing; returns the commit's hash."""
+def commit(
+    repository: Path, files: dict[str, str], tag: str | None = None, submodules: Mapping[str, str] = NOTHING
+) -> str:
+    """Commit files, and submodules' commits, to a repository, made where it is missing; returns the commit's hash."""
 
     def git(*argv: str) -> str:
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
@@ -69,6 +76,8 @@ def commit(repository: Path, files: dict[str, str], tag: str | None = None) -> s
         (repository / name).parent.mkdir(parents=True, exist_ok=True)
         (repository / name).write_text(text)
     git("add", "--all")
+    for path, rev in submodules.items():
+        git("update-index", "--add", "--cacheinfo", f"160000,{rev},{path}")
     git("commit", "--quiet", "--message", "change")
     if tag:
         git("tag", tag)
@@ -83,17 +92,25 @@ def upstream(nix: None, files: FileServer, tmp_path: Path) -> dict[str, str]:
     new = commit(llama, {"CMakeLists.txt": "new"})
     commit(llama, {"CMakeLists.txt": "newer than LocalAI's"})
 
+    ggml = tmp_path / "ggml"
+    tensors = commit(ggml, {"ggml.c": "tensors"})
+    commit(ggml, {"ggml.c": "newer than its"})
+    pictures = tmp_path / "stable-diffusion.cpp"
+    painter = commit(pictures, {"model.cpp": "paint", "assets/cat.png": "large"}, submodules={"ggml": tensors})
+
     localai = tmp_path / "LocalAI"
-    makefile = "backend/cpp/llama-cpp/Makefile"
-    commit(localai, {makefile: f"\nLLAMA_VERSION?={old}\nJOBS?=1\n"}, "v9.9.0")
-    commit(localai, {makefile: f"\nLLAMA_VERSION?={new}\nJOBS?=1\n", "go.mod": "module x\n"}, "v9.10.0")
+    named = {PICTURES: f"STABLEDIFFUSION_GGML_VERSION?={painter}\n"}
+    commit(localai, {LLAMA: f"\nLLAMA_VERSION?={old}\nJOBS?=1\n", **named}, "v9.9.0")
+    commit(localai, {LLAMA: f"\nLLAMA_VERSION?={new}\nJOBS?=1\n", "go.mod": "module x\n"}, "v9.10.0")
     commit(localai, {"go.mod": "module y\n"}, "v10.0.0-rc1")
 
     nixpkgs = tmp_path / "nixpkgs"
     nixpkgs.mkdir()
     files.files |= {"/modules": b"the Go modules", "/npm": b"the npm packages"}
     (nixpkgs / "default.nix").write_text(NIXPKGS.format(url=files.url))
-    return {"localai": f"file://{localai}", "llama_cpp": f"file://{llama}", "nixpkgs": str(nixpkgs), "rev": new}
+    repositories = (localai, llama, pictures, ggml)
+    urls = {part: f"file://{folder}" for part, folder in zip(update_pins.REPOSITORIES, repositories, strict=True)}
+    return {**urls, "nixpkgs": str(nixpkgs), "rev": new, "painter": painter, "tensors": tensors}
 
 
 @pytest.fixture
@@ -118,8 +135,7 @@ def update(
         tag,
         Path(upstream["nixpkgs"]),
         root=copy,
-        localai=upstream["localai"],
-        llama_cpp=upstream["llama_cpp"],
+        repositories=upstream,
         llama_rev=llama_rev,
     )
     return pins(copy)
@@ -145,8 +161,11 @@ def tree_hash(folder: Path, files: dict[str, str]) -> str:
 def test_every_hash_moves_with_the_newest_release(upstream: dict[str, str], copy: Path, tmp_path: Path) -> None:
     before = pins(copy)
     after = update(upstream, copy, None)
-    makefile = f"\nLLAMA_VERSION?={upstream['rev']}\nJOBS?=1\n"
-    localai = {"backend/cpp/llama-cpp/Makefile": makefile, "go.mod": "module x\n"}
+    localai = {
+        LLAMA: f"\nLLAMA_VERSION?={upstream['rev']}\nJOBS?=1\n",
+        PICTURES: f"STABLEDIFFUSION_GGML_VERSION?={upstream['painter']}\n",
+        "go.mod": "module x\n",
+    }
     assert after["localai"] == {
         "tag": "v9.10.0",
         "date": DATE,
@@ -158,7 +177,16 @@ def test_every_hash_moves_with_the_newest_release(upstream: dict[str, str], copy
         "rev": upstream["rev"],
         "hash": tree_hash(tmp_path / "b", {"CMakeLists.txt": "new"}),
     }
-    assert after["stablediffusion"] == before["stablediffusion"]
+    # As GitHub's archives do, an empty folder stands for a submodule.
+    (tmp_path / "c/ggml").mkdir(parents=True)
+    assert after["stablediffusion"] == {
+        "rev": upstream["painter"],
+        "hash": tree_hash(tmp_path / "c", {"model.cpp": "paint"}),
+    }
+    assert after["stablediffusion-ggml"] == {
+        "rev": upstream["tensors"],
+        "hash": tree_hash(tmp_path / "d", {"ggml.c": "tensors"}),
+    }
     page = (copy / "docs/localai.md").read_text()
     assert f"LocalAI v9.10.0 ({DATE})" in page
     assert before["localai"]["tag"] not in page

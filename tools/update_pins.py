@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,21 @@ from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError, error
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCALAI = "https://github.com/mudler/LocalAI"
-LLAMA_CPP = "https://github.com/ggml-org/llama.cpp"
+# The parts of pins.json, and where each comes from.
+REPOSITORIES = {
+    "localai": "https://github.com/mudler/LocalAI",
+    "llama-cpp": "https://github.com/ggml-org/llama.cpp",
+    "stablediffusion": "https://github.com/leejet/stable-diffusion.cpp",
+    "stablediffusion-ggml": "https://github.com/leejet/ggml",
+}
 
 # nixpkgs' lib.fakeHash.
 _WRONG = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 # Where LocalAI names the commits that it is built from: the Makefile, its variable.
 _LLAMA = (Path("backend/cpp/llama-cpp/Makefile"), "LLAMA_VERSION")
+_STABLEDIFFUSION = (Path("backend/go/stablediffusion-ggml/Makefile"), "STABLEDIFFUSION_GGML_VERSION")
+# What the derivations in nix/engines/localai/ leave out of a source.
+_LEFT_OUT = {"llama-cpp": "models", "stablediffusion": "assets"}
 # What names the tag that is pinned.
 _DOCS = ("docs/localai.md",)
 
@@ -66,26 +74,32 @@ def update(
     nixpkgs: Path,
     *,
     root: Path = ROOT,
-    localai: str = LOCALAI,
-    llama_cpp: str = LLAMA_CPP,
+    repositories: Mapping[str, str] = REPOSITORIES,
     llama_rev: str | None = None,
 ) -> tuple[Change, ...]:
     """Write the pins of a LocalAI tag (None: the newest release) into `root`; returns what changed.
 
-    `localai` and `llama_cpp` are URLs of git repositories, `llama_rev` a commit in place of the one that LocalAI names,
+    `llama_rev` is a llama.cpp commit in place of the one that LocalAI names,
     `nixpkgs` a checkout: building with it needs its binary cache, or patience. Raises AikitError; nothing is then changed.
     """
     pins = root / "nix/pins.json"
     before = json.loads(pins.read_text())
     after = json.loads(pins.read_text())
-    tag = tag or newest(localai)
-    with _checkout(localai, tag) as (source, date):
-        rev = llama_rev or _named(source, tag, *_LLAMA)
+    tag = tag or newest(repositories["localai"])
+    with _checkout(repositories["localai"], tag) as (source, git):
+        date = process.run([*git, "log", "-1", "--format=%cs", "FETCH_HEAD"]).strip()
+        revs = {
+            "llama-cpp": llama_rev or _named(source, tag, *_LLAMA),
+            "stablediffusion": _named(source, tag, *_STABLEDIFFUSION),
+        }
         after["localai"] = {"tag": tag, "date": date, "hash": _add_to_store(source)}
-    with _checkout(llama_cpp, rev) as (source, _):
-        # As nix/engines/localai/llama-cpp.nix does.
-        shutil.rmtree(source / "models", ignore_errors=True)
-        after["llama-cpp"] = {"rev": rev, "hash": _add_to_store(source)}
+    for part in ("llama-cpp", "stablediffusion", "stablediffusion-ggml"):
+        with _checkout(repositories[part], revs[part]) as (source, git):
+            if part == "stablediffusion":
+                revs["stablediffusion-ggml"] = process.run([*git, "rev-parse", "FETCH_HEAD:ggml"]).strip()
+            if part in _LEFT_OUT:
+                shutil.rmtree(source / _LEFT_OUT[part], ignore_errors=True)
+            after[part] = {"rev": revs[part], "hash": _add_to_store(source)}
     for download in ("vendorHash", "npmDepsHash"):
         after["localai"][download] = _download_hash(root / "nix", after, download, nixpkgs)
 
@@ -115,8 +129,8 @@ def newest(repository: str) -> str:
 
 
 @contextmanager
-def _checkout(repository: str, ref: str) -> Iterator[tuple[Path, str]]:
-    """A folder named `source` with what GitHub's archive of a tag or commit holds, and the commit's date (ISO 8601)."""
+def _checkout(repository: str, ref: str) -> Iterator[tuple[Path, list[str]]]:
+    """A folder named `source` with what GitHub's archive of a tag or commit holds, and a git that has it as FETCH_HEAD."""
     with tempfile.TemporaryDirectory() as scratch:
         git = ["git", "-C", f"{scratch}/git"]
         process.run(["git", "init", "--quiet", "--bare", f"{scratch}/git"])
@@ -125,7 +139,7 @@ def _checkout(repository: str, ref: str) -> Iterator[tuple[Path, str]]:
         source.mkdir()
         process.run([*git, "archive", "--output=../source.tar", "FETCH_HEAD"])
         process.run(["tar", "-xf", Path(scratch, "source.tar"), "-C", source])
-        yield source, process.run([*git, "log", "-1", "--format=%cs", "FETCH_HEAD"]).strip()
+        yield source, git
 
 
 def _named(source: Path, tag: str, file: Path, variable: str) -> str:

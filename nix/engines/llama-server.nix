@@ -5,18 +5,8 @@ let
   inherit (pkgs.lib) cmakeBool;
   runtimes = import ../runtimes.nix;
 
-  # null: nixpkgs' choice, one CPU backend for each type of processor, picked at run time. It is what cpu means
-  # on aarch64, and CUDA's fallback where there is no GPU.
-  wanted =
-    if
-      builtins.elem runtime [
-        "cpu"
-        "cuda"
-      ]
-    then
-      null
-    else
-      runtimes.${runtime}.instructions;
+  # null: nixpkgs' choice, one CPU backend for each type of processor, picked at run time.
+  wanted = runtimes.${runtime}.instructions or null;
 
   without = unwanted: builtins.filter (input: !builtins.elem input unwanted);
 
@@ -73,6 +63,9 @@ let
           rm -rf $out/include $out/lib/cmake $out/lib/pkgconfig $out/share
           find $out/lib -name 'lib*-impl.so*' ! -name 'libllama-server-impl.so*' -delete
         '';
+
+        # Hours on a small machine. Null and not an empty list: it is then no part of the derivation.
+        requiredSystemFeatures = if cuda then [ "big-parallel" ] else null;
 
         meta = old.meta // {
           mainProgram = "llama-server";

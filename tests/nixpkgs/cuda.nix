@@ -91,27 +91,8 @@ let
       setupHook = final.writeText "fast-compile" "export NVCC_APPEND_FLAGS='-Ofc max'\n";
     }) previous.cuda_nvcc;
   };
-
-  # For what goes into an image: the toolchain's own shell is the machine's.
-  shell = final.stdenv.mkDerivation {
-    name = "debian-bash";
-    dontUnpack = true;
-    installPhase = ''
-      install -D /bin/bash --target-directory $out/bin
-      install -D /lib/x86_64-linux-gnu/libtinfo.so.6 --target-directory $out/lib
-      patchelf --set-rpath $out/lib $out/bin/bash
-    '';
-  };
 in
 {
-  writeShellScript =
-    name: text:
-    final.writeTextFile {
-      inherit name;
-      executable = true;
-      text = "#!${shell}/bin/bash\n${text}";
-    };
-
   cudaPackages = final.cudaPackages_13_0;
   cudaPackages_13 = final.cudaPackages_13_0;
   _cuda = prev._cuda.extend (_: old: { extensions = old.extensions ++ [ extension ]; });

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nixpkgs.toolchain import REPOSITORY, Nixpkgs
+from aikit_nix.flakes import costs
+from nixpkgs import localai
+from nixpkgs.toolchain import REPOSITORY, Nixpkgs, UnavailableError
 from support.command import aikit_nix
 
 ENGINE = f"""
@@ -85,20 +85,17 @@ INSTRUCTION_SETS = {
     "avx": {"AVX"},
     "avx2": {"AVX", "AVX2", "FMA", "F16C", "BMI2"},
     "avx512": FEATURES,
-    "cuda": set(),
 }
 
 
 @pytest.mark.parametrize("part", ["llama-cpp.unwrapped", "stablediffusion"])
 @pytest.mark.parametrize("runtime", INSTRUCTION_SETS)
 def test_a_backend_is_compiled_for_the_runtimes_instructions(nixpkgs: Nixpkgs, runtime: str, part: str) -> None:
-    compiled = part + (".unwrapped" if (part, runtime) == ("stablediffusion", "cuda") else "")
-    shown = derivation(nixpkgs, engine(nixpkgs, "x86_64-linux", runtime, [], f"parts.{compiled}"))
+    shown = derivation(nixpkgs, engine(nixpkgs, "x86_64-linux", runtime, [], f"parts.{part}"))
     found = flags(shown)
     assert {name for name in FEATURES if found[f"GGML_{name}"] == "ON"} == INSTRUCTION_SETS[runtime]
     assert found["GGML_NATIVE"] == "OFF"
-    switch = "SD_CUDA" if part == "stablediffusion" else "GGML_CUDA"
-    assert found.get(switch, "OFF") == ("ON" if runtime == "cuda" else "OFF")
+    assert "requiredSystemFeatures" not in shown["env"]
 
 
 @pytest.mark.parametrize("part", ["llama-cpp.unwrapped", "stablediffusion.unwrapped"])
@@ -107,41 +104,36 @@ def test_cuda_is_nixpkgs_own(nixpkgs: Nixpkgs, system: str, part: str) -> None:
     shown = derivation(nixpkgs, engine(nixpkgs, system, "cuda", [], f"parts.{part}"))
     assert "libcublas" in shown["env"]["buildInputs"]
     assert "cuda_nvcc" in shown["env"]["nativeBuildInputs"]
-    assert flags(shown)["CMAKE_CUDA_ARCHITECTURES"].count(";") >= 5
+    assert flags(shown)["CMAKE_CUDA_ARCHITECTURES"].count(";") + 1 == costs.CUDA_ARCHITECTURES
 
 
-@pytest.mark.parametrize(("system", "fallback"), [("x86_64-linux", "avx"), ("aarch64-linux", "cpu")])
-def test_cuda_has_a_cpu_build_beside_it(nixpkgs: Nixpkgs, system: str, fallback: str) -> None:
-    drv = engine(nixpkgs, system, "cuda", ["stablediffusion"])
-    scripts = [script["env"]["text"] for script in inputs(nixpkgs, drv, "run.sh")]
-    assert len(scripts) == 2
-    for script in scripts:
-        name = "llama-cpp" if "llama-cpp" in script else "stablediffusion"
-        on_gpu, on_cpu = script.index(f"localai-{name}-cuda"), script.index(f"localai-{name}-{fallback}")
-        assert script.index("libcuda.so.1") < on_gpu < on_cpu
+@pytest.mark.parametrize("part", ["llama-cpp.unwrapped", "stablediffusion"])
+@pytest.mark.parametrize(("system", "runtime"), [("aarch64-linux", "cpu"), *CUDA])
+def test_where_no_instructions_are_fixed_the_best_library_is_taken_at_run_time(
+    nixpkgs: Nixpkgs, system: str, runtime: str, part: str
+) -> None:
+    compiled = part + (".unwrapped" if (part, runtime) == ("stablediffusion", "cuda") else "")
+    shown = derivation(nixpkgs, engine(nixpkgs, system, runtime, [], f"parts.{compiled}"))
+    found = flags(shown)
+    assert found["GGML_CPU_ALL_VARIANTS"] == found["GGML_BACKEND_DL"] == "ON"
+    assert found["GGML_NATIVE"] == "OFF"
+    assert found["SD_BUILD_SHARED_GGML_LIB" if part == "stablediffusion" else "BUILD_SHARED_LIBS"] == "ON"
+    switch = "SD_CUDA" if part == "stablediffusion" else "GGML_CUDA"
+    assert found.get(switch, "OFF") == ("ON" if runtime == "cuda" else "OFF")
+    # Where the kernels for each GPU are compiled.
+    assert shown["env"].get("requiredSystemFeatures", "") == ("big-parallel" if runtime == "cuda" else "")
 
 
-@pytest.mark.parametrize("driver", [True, False])
-def test_the_cuda_build_runs_where_a_driver_is_mounted(nixpkgs: Nixpkgs, tmp_path: Path, driver: bool) -> None:
-    drv = engine(nixpkgs, "x86_64-linux", "cuda", [])
-    (script,) = inputs(nixpkgs, drv, "run.sh")
-    run = tmp_path / "run.sh"
-    run.write_text(re.sub(r"/nix/store/\S+-localai-llama-cpp-(\w+)-\S+", r"echo \1", script["env"]["text"]))
-    mounted = tmp_path / "second"
-    mounted.mkdir()
-    if driver:
-        (mounted / "libcuda.so.1").touch()
-    env = {**os.environ, "LD_LIBRARY_PATH": f"{tmp_path}/first:{mounted}:/nowhere"}
-    argv = ["bash", str(run), "--addr", "127.0.0.1:1"]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{'cuda' if driver else 'avx'} --addr 127.0.0.1:1\n"
-    assert bool(done.stderr) is not driver
-
-
-@pytest.mark.parametrize("runtime", ["avx", "avx2", "avx512"])
-def test_a_cpu_image_needs_no_shell(nixpkgs: Nixpkgs, runtime: str) -> None:
-    drv = engine(nixpkgs, "x86_64-linux", runtime, ["stablediffusion"])
+@pytest.mark.parametrize(("system", "runtime"), CPU + CUDA)
+def test_an_image_needs_no_shell(nixpkgs: Nixpkgs, system: str, runtime: str) -> None:
+    drv = engine(nixpkgs, system, runtime, ["stablediffusion"])
     assert inputs(nixpkgs, drv, "run.sh") == []
+
+
+def test_a_header_that_the_machine_lacks_is_a_reason_to_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(localai, "_PACKAGES", {str(tmp_path / "none.h"): "libnone-dev", "sh": "dash"})
+    with pytest.raises(UnavailableError, match=r"apt-get install libnone-dev$"):
+        localai.on_debian(tmp_path / "host")
 
 
 def test_the_environment_is_hermetic(nixpkgs: Nixpkgs) -> None:

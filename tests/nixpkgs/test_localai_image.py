@@ -5,6 +5,7 @@ A first run compiles for about half an hour on two cores: it needs AIKIT_SOURCES
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import pytest
 from aikit_nix.base import data
 from nixpkgs import localai, test_localai, toolchain
 from nixpkgs.toolchain import Nixpkgs
-from support import container, tiny_gguf
+from support import container, tiny_gguf, tiny_picture
 from support.command import aikit_nix
 from support.container import ContainerError
 from support.image import Image, unpack
@@ -44,6 +46,8 @@ models:
           {{else if .Content}}{{.Content}}{{end}}
           [/INST]
           {{end}}
+  - name: picture
+    source: picture.safetensors
 config: |
   - name: \"llama-2-7b-chat\"
     backend: \"llama\"
@@ -70,6 +74,11 @@ config: |
     template:
       chat_message: llama-2-7b-chat
   - name: picture
+    backend: stablediffusion
+    parameters:
+      model: picture.safetensors
+    step: 2
+  - name: no picture
     backend: stablediffusion
     parameters:
       model: tiny.gguf
@@ -103,12 +112,23 @@ def localai_nixpkgs(tmp_path_factory: pytest.TempPathFactory) -> Nixpkgs:
 
 @pytest.fixture(scope="module")
 def built(localai_nixpkgs: Nixpkgs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
-    folder = tmp_path_factory.mktemp("image")
+    with build(localai_nixpkgs, tmp_path_factory.mktemp("image"), AIKITFILE) as image:
+        yield image
+
+
+@contextmanager
+def build(nixpkgs: Nixpkgs, folder: Path, aikitfile: str, runtime: str | None = None) -> Iterator[Built]:
+    """The image of an aikitfile with tiny models beside it; `runtime` takes the place of the plan's own."""
     tiny_gguf.make(folder / "tiny.gguf")
-    (folder / "aikitfile.yaml").write_text(AIKITFILE)
-    done = aikit_nix("gen", "--flake", "flake", cwd=folder, env={**os.environ, **localai_nixpkgs.env})
+    tiny_picture.make(folder / tiny_picture.FILE)
+    (folder / "aikitfile.yaml").write_text(aikitfile)
+    done = aikit_nix("gen", "--flake", "flake", cwd=folder, env={**os.environ, **nixpkgs.env})
     assert done.returncode == 0, done.stderr
-    archive = localai_nixpkgs.build(folder / "flake", "default")
+    if runtime:
+        plan = json.loads((folder / "flake/aikit/plan.json").read_text())
+        plan["systems"] = {"x86_64-linux": {"default": runtime, "runtimes": [runtime]}}
+        (folder / "flake/aikit/plan.json").write_text(json.dumps(plan))
+    archive = nixpkgs.build(folder / "flake", "default")
     yield Built(unpack(archive, folder / "root"), folder / "root")
     # The image's folders are read-only.
     subprocess.run(["chmod", "-R", "u+w", str(folder)], check=True)
@@ -132,14 +152,14 @@ def test_the_image_holds_what_runs_and_nothing_that_builds(built: Built) -> None
         f"localai-{VERSION}-backends",
         "localai-backends",
         f"localai-llama-cpp-avx2-{PINS['llama-cpp']['rev'][:7]}",
-        f"localai-stablediffusion-avx2-{PINS['stablediffusion']['version']}",
+        f"localai-stablediffusion-avx2-{PINS['stablediffusion']['rev'][:7]}",
     }
 
 
 def test_it_is_small(built: Built) -> None:
     """Without models, and without the optional backend, an image is to stay below 250 MB."""
-    optional = (f"stablediffusion-avx2-{PINS['stablediffusion']['version']}", f"{VERSION}-backends")
-    _, *base = built.image.layers
+    optional = (f"stablediffusion-avx2-{PINS['stablediffusion']['rev'][:7]}", f"{VERSION}-backends")
+    _, _, *base = built.image.layers
     needed = (layer for layer in base if not any(path.endswith(optional) for path in layer.store_paths))
     assert sum(layer.size for layer in needed) < 250 * MEGABYTE
 
@@ -154,7 +174,7 @@ def test_what_the_image_says_about_running_it(built: Built) -> None:
 
 def test_it_lists_the_models_of_the_config(running: container.Container) -> None:
     listed = {model["id"] for model in running.ask("/v1/models")["data"]}
-    assert {"llama-2-7b-chat", "plain", "picture", "missing"} <= listed
+    assert {"llama-2-7b-chat", "plain", "picture", "no picture", "missing"} <= listed
 
 
 PROMPTS = {
@@ -190,10 +210,52 @@ def test_the_web_interface_is_there(running: container.Container) -> None:
         assert len(response.read()) > 100_000
 
 
-def test_stablediffusion_starts_and_refuses_what_is_no_image_model(running: container.Container) -> None:
-    """The program loads its library and binds it; the tiny model is a language model."""
+def paint(running: container.Container, model: str) -> bytes:
+    body = {"model": model, "prompt": "a cat", "size": "64x64", "response_format": "b64_json"}
+    return base64.b64decode(running.ask("/v1/images/generations", body)["data"][0]["b64_json"])
+
+
+def test_it_paints_a_picture(running: container.Container) -> None:
+    assert tiny_picture.colours(paint(running, "picture")) == ((64, 64), {tiny_picture.COLOUR})
+
+
+def test_stablediffusion_refuses_what_is_no_image_model(running: container.Container) -> None:
     with pytest.raises(ContainerError, match="could not load model"):
-        running.ask("/v1/images/generations", {"model": "picture", "prompt": "a cat", "size": "64x64"})
+        paint(running, "no picture")
+
+
+PLAIN = """\
+apiVersion: v1alpha1
+debug: true
+runtime: {runtime}
+models: [{{name: tiny, source: tiny.gguf}}]
+config: "[{{name: tiny, backend: llama-cpp, parameters: {{model: tiny.gguf}}, context_size: 512}}]"
+"""
+
+
+@pytest.mark.parametrize("runtime", ["avx", "avx512"])
+def test_the_other_runtimes_answer(bubblewrap: None, localai_nixpkgs: Nixpkgs, tmp_path: Path, runtime: str) -> None:
+    if f" {'avx512f' if runtime == 'avx512' else runtime} " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip(f"this processor has no {runtime}")
+    with (
+        build(localai_nixpkgs, tmp_path, PLAIN.format(runtime=runtime)) as image,
+        container.start(image.image, image.root) as started,
+    ):
+        assert started.chat("hello", model="tiny") == tiny_gguf.SENTENCE
+
+
+def test_the_best_library_for_the_processor_is_loaded(
+    bubblewrap: None, localai_nixpkgs: Nixpkgs, tmp_path: Path
+) -> None:
+    """As in an image for CUDA, less CUDA's library: on x86-64 no aikitfile makes an image like this."""
+    with build(localai_nixpkgs, tmp_path, PLAIN.format(runtime="avx"), runtime="cpu") as image:
+        libraries = {path.name for path in image.root.glob("nix/store/*-localai-llama-cpp-cpu-*/bin/libggml-cpu-*.so")}
+        assert {f"libggml-cpu-{name}.so" for name in ("x64", "sandybridge", "haswell", "skylakex", "zen4")} < libraries
+        with container.start(image.image, image.root) as started:
+            assert started.chat("hello", model="tiny") == tiny_gguf.SENTENCE
+            (loaded,) = re.findall(r"loaded CPU backend from \S+/libggml-cpu-(\w+)\.so", started.log())
+    plain = " avx " not in Path("/proc/cpuinfo").read_text()
+    assert (loaded in {"x64", "sse42"}) is plain
 
 
 def test_a_missing_model_file_is_reported(running: container.Container) -> None:

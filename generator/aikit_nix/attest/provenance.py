@@ -96,5 +96,5 @@ def _dependencies(materials: Materials, system: str) -> Iterator[dict[str, Any]]
                 "annotations": {"role": role},
             }
     for source in materials.sources():
-        kind = "sha256" if source.is_file else "narSha256"
-        yield {"name": source.name} | ({"uri": source.purl} if source.purl else {}) | {"digest": {kind: source.sha256}}
+        uri = {"uri": source.purl} if source.purl else {}
+        yield {"name": source.name} | uri | {"digest": {"narSha256": source.sha256}}

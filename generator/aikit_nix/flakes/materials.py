@@ -74,15 +74,13 @@ class ModelMaterial:
 class Source:
     """The source of a program that nixpkgs compiles.
 
-    `sha256` (hex) is that of the file where `is_file`, else that of the unpacked tree as a NAR; `date` (ISO 8601) is the
-    release's, where it is known.
+    `sha256` (hex) is that of the unpacked tree as a NAR; `date` (ISO 8601) is the release's, where it is known.
     """
 
     name: str
     version: str
     purl: str | None
     sha256: str
-    is_file: bool = False
     date: str | None = None
 
 
@@ -194,7 +192,6 @@ class _Pin(Struct, frozen=True):
     hash: Sri
     tag: str = ""
     rev: str = ""
-    version: str = ""
     date: str | None = None
 
 
@@ -202,6 +199,7 @@ class _Pins(Struct, frozen=True, kw_only=True):
     localai: _Pin
     llama: _Pin = field(name="llama-cpp")
     stablediffusion: _Pin
+    ggml: _Pin = field(name="stablediffusion-ggml")
 
 
 def _pinned(plan: Plan, content: bytes) -> tuple[Source, ...]:
@@ -209,16 +207,14 @@ def _pinned(plan: Plan, content: bytes) -> tuple[Source, ...]:
     if plan.engine is not Engine.LOCALAI:
         return ()
     pins = typed_json.decode(content, _Pins)
-    tag, rev, version = pins.localai.tag, pins.llama.rev, pins.stablediffusion.version
-    server, name = "pkg:github/mudler/LocalAI", "stable-diffusion-cpp-python"
-    found = [
-        Source("LocalAI", tag, f"{server}@{tag}", _hex(pins.localai.hash), date=pins.localai.date),
-        Source("llama.cpp", rev, f"pkg:github/ggml-org/llama.cpp@{rev}", _hex(pins.llama.hash)),
-    ]
+    compiled = [("LocalAI", "mudler/LocalAI", pins.localai), ("llama.cpp", "ggml-org/llama.cpp", pins.llama)]
     if "stablediffusion" in plan.backends:
-        sha256 = _hex(pins.stablediffusion.hash)
-        found.append(Source(name, version, f"pkg:pypi/{name}@{version}", sha256, is_file=True))
-    return tuple(found)
+        compiled.append(("stable-diffusion.cpp", "leejet/stable-diffusion.cpp", pins.stablediffusion))
+        compiled.append(("ggml", "leejet/ggml", pins.ggml))
+    return tuple(
+        Source(name, pin.tag or pin.rev, f"pkg:github/{repository}@{pin.tag or pin.rev}", _hex(pin.hash), date=pin.date)
+        for name, repository, pin in compiled
+    )
 
 
 def _nixpkgs(content: bytes) -> Source | None:

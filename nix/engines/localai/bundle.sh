@@ -15,13 +15,14 @@ libraries() {
   echo "$listed"
 }
 
-install -D "$program" --target-directory "$out/bin"
-copy=$out/bin/$(basename "$program")
+# A program, and the libraries beside it that it loads by itself.
+files=("$program" "$(dirname "$program")"/*.so)
+install -D "${files[@]}" --target-directory "$out/bin"
 interpreter=$(patchelf --print-interpreter "$program")
 rpath=$out/lib:$(dirname "$interpreter")
 mkdir "$out/lib"
 
-needed=$(libraries "$program")
+needed=$(for file in "${files[@]}"; do libraries "$file"; done)
 while read -r soname _ library _; do
   case $soname in
     # glibc's own; and what only the other re2 needs.
@@ -34,11 +35,13 @@ while read -r soname _ library _; do
   esac
 done <<< "$needed"
 
-for file in "$copy" "$out"/lib/*; do
+for file in "$out"/{bin,lib}/*; do
   # As nuke-refs does: the length stays, the reference goes.
   LC_ALL=C sed -i -E "s|$NIX_STORE/[0-9a-z]{32}-|$NIX_STORE/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-|g" "$file"
   patchelf --set-rpath "$rpath" "$file"
 done
-patchelf --set-interpreter "$interpreter" "$copy"
+patchelf --set-interpreter "$interpreter" "$out/bin/$(basename "$program")"
 
-libraries "$copy" > /dev/null
+for file in "$out"/bin/*; do
+  libraries "$file" > /dev/null
+done

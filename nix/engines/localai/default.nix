@@ -11,7 +11,6 @@
 
 let
   inherit (pkgs) lib;
-  cuda = runtime == "cuda";
   pins = builtins.fromJSON (builtins.readFile ../../pins.json);
 
   source = pkgs.fetchFromGitHub {
@@ -25,22 +24,20 @@ let
     pin = pins.localai;
   };
 
-  llamaCpp =
-    runtime:
-    import ./bundle.nix {
-      inherit pkgs;
-      program = pkgs.callPackage ./llama-cpp.nix {
-        inherit source runtime;
-        pin = pins.llama-cpp;
-      };
+  llamaCpp = import ./bundle.nix {
+    inherit pkgs;
+    program = pkgs.callPackage ./llama-cpp.nix {
+      inherit source runtime;
+      pin = pins.llama-cpp;
     };
+  };
 
   stablediffusion =
-    runtime:
     let
       compiled = pkgs.callPackage ./stablediffusion.nix {
         inherit source runtime;
         pin = pins.stablediffusion;
+        ggmlPin = pins.stablediffusion-ggml;
       };
     in
     if runtime == "cuda" then
@@ -51,45 +48,16 @@ let
     else
       compiled;
 
-  # What a CUDA image runs on a machine without a driver.
-  fallback = if pkgs.stdenv.hostPlatform.isx86_64 then "avx" else "cpu";
-
-  # A program linked with CUDA does not start without the driver's library, which the container toolkit mounts.
-  whenDriver =
-    command:
-    pkgs.writeShellScript "run.sh" ''
-      IFS=:
-      for folder in $LD_LIBRARY_PATH /run/opengl-driver/lib; do
-        if [ -e "$folder/libcuda.so.1" ]; then
-          ${command "cuda"}
-        fi
-      done
-      echo "no libcuda.so.1 in $LD_LIBRARY_PATH: running on the CPU" >&2
-      ${command fallback}
-    '';
-
-  # Each backend is a folder with a run.sh, which may be the program itself: no shell comes along on a CPU.
+  # Each backend is a folder with a run.sh, which is the program itself: no shell comes along.
   folders = {
-    llama-cpp."run.sh" =
-      let
-        program = runtime: "${llamaCpp runtime}/bin/llama-cpp-grpc-server";
-      in
-      if cuda then whenDriver (runtime: ''exec ${program runtime} "$@"'') else program runtime;
+    llama-cpp."run.sh" = "${llamaCpp}/bin/llama-cpp-grpc-server";
   }
   // lib.optionalAttrs (builtins.elem "stablediffusion" plan.backends) {
-    stablediffusion-ggml =
-      let
-        program = "${server.backends}/bin/stablediffusion-ggml";
-        library = runtime: "${stablediffusion runtime}/lib/libgosd.so";
-      in
-      if cuda then
-        { "run.sh" = whenDriver (runtime: ''SD_LIBRARY=${library runtime} exec ${program} "$@"''); }
-      else
-        {
-          "run.sh" = program;
-          # Where the program looks for it: in its working directory, this folder.
-          "libgosd-fallback.so" = library runtime;
-        };
+    stablediffusion-ggml = {
+      "run.sh" = "${server.backends}/bin/stablediffusion-ggml";
+      # Where the program looks for it: in its working directory, this folder.
+      "libgosd-fallback.so" = "${stablediffusion}/lib/libgosd.so";
+    };
   };
 
   # LocalAI ignores a backend whose folder is a symlink; links inside are fine.
@@ -112,9 +80,8 @@ in
 
   # For tests and measurements.
   parts = {
-    inherit server backends;
-    llama-cpp = llamaCpp runtime;
-    stablediffusion = stablediffusion runtime;
+    inherit server backends stablediffusion;
+    llama-cpp = llamaCpp;
   };
 
   env = {

@@ -18,6 +18,7 @@
 
 let
   cuda = runtime == "cuda";
+  inherit (import ./instructions.nix { inherit lib runtime; }) variants flags;
 
   llamaCpp = fetchFromGitHub {
     owner = "ggml-org";
@@ -65,24 +66,35 @@ in
   ];
 
   cmakeFlags = [
-    (lib.cmakeBool "BUILD_SHARED_LIBS" false)
+    (lib.cmakeBool "BUILD_SHARED_LIBS" variants)
     (lib.cmakeBool "LLAMA_CURL" false)
     (lib.cmakeBool "LLAMA_OPENSSL" false)
     (lib.cmakeBool "LLAMA_BUILD_TESTS" false)
     (lib.cmakeBool "LLAMA_BUILD_EXAMPLES" false)
   ]
-  ++ import ./instructions.nix { inherit lib runtime; }
+  ++ flags
   ++ lib.optionals cuda [
     (lib.cmakeBool "GGML_CUDA" true)
     (lib.cmakeFeature "CMAKE_CUDA_ARCHITECTURES" cudaPackages.flags.cmakeCudaArchitecturesString)
   ];
   ninjaFlags = [ "grpc-server" ];
 
+  # ggml looks for its backends beside the program.
   installPhase = ''
     runHook preInstall
     install -D bin/grpc-server $out/bin/llama-cpp-grpc-server
+  ''
+  + lib.optionalString variants ''
+    mkdir $out/lib
+    cp --no-dereference bin/lib*.so* $out/lib
+    mv $out/lib/libggml-{cpu,cuda}* $out/bin
+  ''
+  + ''
     runHook postInstall
   '';
+
+  # Hours on a small machine. Null and not an empty list: it is then no part of the derivation.
+  requiredSystemFeatures = if cuda then [ "big-parallel" ] else null;
 
   meta = {
     description = "llama.cpp as a backend of LocalAI, compiled for ${runtime}";

@@ -2,42 +2,46 @@
 {
   lib,
   stdenv,
-  fetchPypi,
-  fetchurl,
+  fetchFromGitHub,
   autoAddDriverRunpath,
   cmake,
   cudaPackages,
   ninja,
   source,
   pin,
+  ggmlPin,
   runtime,
 }:
 
 let
   cuda = runtime == "cuda";
+  inherit (import ./instructions.nix { inherit lib runtime; }) variants flags;
 
-  # stable-diffusion.cpp with its submodules, as the Python bindings' source package carries it; and the C++ side of
-  # LocalAI's backend as it stood when LocalAI was at that same commit.
-  stableDiffusionCpp = fetchPypi {
-    pname = "stable_diffusion_cpp_python";
-    inherit (pin) version hash;
+  stableDiffusionCpp = fetchFromGitHub {
+    owner = "leejet";
+    repo = "stable-diffusion.cpp";
+    inherit (pin) rev hash;
+    # Pictures for its documentation.
+    postFetch = "rm -r $out/assets";
   };
-  gosd = fetchurl {
-    url = "https://raw.githubusercontent.com/mudler/LocalAI/${pin.gosdTag}/backend/go/stablediffusion-ggml/cpp/gosd.cpp";
-    hash = pin.gosdHash;
+  # The one submodule that a library is made of: the others are for its programs.
+  ggml = fetchFromGitHub {
+    owner = "leejet";
+    repo = "ggml";
+    inherit (ggmlPin) rev hash;
   };
 in
 (if cuda then cudaPackages.backendStdenv else stdenv).mkDerivation {
   pname = "localai-stablediffusion-${runtime}";
-  inherit (pin) version;
+  version = builtins.substring 0 7 pin.rev;
 
   src = source;
   sourceRoot = "source/backend/go/stablediffusion-ggml";
   postUnpack = ''
-    mkdir -p $sourceRoot/sources/stablediffusion-ggml.cpp
-    tar -xzf ${stableDiffusionCpp} -C $sourceRoot/sources/stablediffusion-ggml.cpp \
-      --strip-components=3 stable_diffusion_cpp_python-${pin.version}/vendor/stable-diffusion.cpp
-    cp ${gosd} $sourceRoot/cpp/gosd.cpp
+    mkdir $sourceRoot/sources
+    cp -r ${stableDiffusionCpp} $sourceRoot/sources/stablediffusion-ggml.cpp
+    chmod -R u+w $sourceRoot/sources
+    cp -r ${ggml}/. $sourceRoot/sources/stablediffusion-ggml.cpp/ggml
   '';
 
   nativeBuildInputs = [
@@ -55,10 +59,15 @@ in
   ];
 
   cmakeFlags = [
-    (lib.cmakeFeature "GGML_MAX_NAME" "128")
     (lib.cmakeBool "SD_BUILD_EXAMPLES" false)
+    (lib.cmakeBool "SD_RPC" true)
   ]
-  ++ import ./instructions.nix { inherit lib runtime; }
+  ++ flags
+  ++ lib.optionals variants [
+    (lib.cmakeBool "SD_BUILD_SHARED_GGML_LIB" true)
+    # The program that loads all this lies elsewhere.
+    (lib.cmakeFeature "GGML_BACKEND_DIR" "${placeholder "out"}/lib")
+  ]
   ++ lib.optionals cuda [
     (lib.cmakeBool "SD_CUDA" true)
     (lib.cmakeFeature "CMAKE_CUDA_ARCHITECTURES" cudaPackages.flags.cmakeCudaArchitecturesString)
@@ -67,23 +76,19 @@ in
 
   installPhase = ''
     runHook preInstall
-    install -D libgosd.so $out/lib/libgosd.so
+    install -D libgosd.so --target-directory $out/lib
+  ''
+  + lib.optionalString variants ''
+    cp --no-dereference bin/libggml*.so* $out/lib
+  ''
+  + ''
     runHook postInstall
   '';
 
-  # The Go side binds these when it starts, and would only then say that one is missing.
-  doInstallCheck = true;
-  installCheckPhase = ''
-    runHook preInstallCheck
-    nm --dynamic --defined-only $out/lib/libgosd.so > symbols
-    sed -nE 's/^\s*\{&[A-Za-z]+, "([a-z_]+)"\},$/\1/p' ../main.go > wanted
-    test -s wanted
-    while read -r symbol; do
-      grep -qw "T $symbol" symbols || { echo "libgosd.so lacks $symbol"; exit 1; }
-    done < wanted
-    runHook postInstallCheck
-  '';
   disallowedReferences = [ stdenv.cc ];
+
+  # Hours on a small machine. Null and not an empty list: it is then no part of the derivation.
+  requiredSystemFeatures = if cuda then [ "big-parallel" ] else null;
 
   meta = {
     description = "stable-diffusion.cpp as a backend of LocalAI, compiled for ${runtime}";
