@@ -34,7 +34,7 @@ FULL = Pin(
 def entry(name: str, pin: Pin = FULL) -> Entry:
     origin = Origin("huggingface", "ns/repo", "4" * 40, "mit", ("up/base",))
     pin = replace(pin, url=huggingface.url("ns/repo", "4" * 40, name))
-    return Entry(
+    return Entry.of(
         name, f"https://huggingface.co/ns/repo/resolve/main/{quote(name)}", origin, ((f"/models/{name}", pin),)
     )
 

@@ -21,7 +21,7 @@ def check(*names: str) -> None:
         b"apiVersion: v1alpha1\nmodels: [{name: m, source: folder}]\nconfig: '- {name: m}'\n", "aikitfile.yaml"
     )
     files = tuple((f"/models/folder/{name}", Pin("0" * 64)) for name in names)
-    whole.check(aikitfile, Lock.of("aikit.lock", [Entry("m", "folder", Origin("local"), files)]))
+    whole.check(aikitfile, Lock.of("aikit.lock", [Entry.of("m", "folder", Origin("local"), files)]))
 
 
 def test_all_files_of_a_model_are_there() -> None:

@@ -44,7 +44,7 @@ def write(
     }
     url = f"https://huggingface.co/TheBloke/Llama-2-7B-Chat-GGUF/resolve/{COMMIT}/llama.gguf"
     pin = Pin(digests.sha256, digests.size, digests.blake3, remote.layer_of(path, digests), url)
-    entry = Entry("llama", HUB, Origin("huggingface", **(known | dict(origin or {}))), ((path, pin),))
+    entry = Entry.of("llama", HUB, Origin("huggingface", **(known | dict(origin or {}))), ((path, pin),))
     (folder / "aikit.lock").write_text(Lock.of("aikit.lock", [entry]).to_json())
     (folder / "aikitfile.yaml").write_text(
         f"apiVersion: v1alpha1\nruntime: avx2\nmodels:\n  - {{name: llama, source: '{HUB}'}}\n"

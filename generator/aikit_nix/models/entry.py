@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Annotated, TypeAlias
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from aikit_nix.aikitfile.types import LayerPin, Pin
 from aikit_nix.base import console
@@ -30,32 +30,6 @@ class Origin(Struct, frozen=True, rename="camel", omit_defaults=True):
     revision: Text | None = None
     license: Text | None = None
     base_models: tuple[Text, ...] = ()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One model of the aikitfile: its name and source as written, and its files as (path in the image, pin)."""
-
-    name: str
-    source: str
-    origin: Origin
-    files: tuple[tuple[str, Pin], ...]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.name, self.source
-
-    @property
-    def is_as_is(self) -> bool:
-        """Whether the user means its files though one is not what its name says."""
-        return any(pin.as_is for _, pin in self.files)
-
-    def summary(self) -> str:
-        """A few words for people: digest or number of files, size, origin."""
-        size = sum(pin.size or 0 for _, pin in self.files)
-        what = f"sha256 {self.files[0][1].sha256[:12]}…" if len(self.files) == 1 else f"{len(self.files)} files"
-        revision = f" at {self.origin.revision.removeprefix('sha256:')[:12]}" if self.origin.revision else ""
-        return f"{what}, {console.size(size)}, {self.origin.kind}{revision}"
 
 
 class File(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
@@ -98,26 +72,42 @@ class File(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True
         return known.pop("path"), Pin(**known)
 
 
-class Block(Struct, frozen=True, kw_only=True):
-    """An entry as the lock has it."""
+class Entry(Struct, frozen=True):
+    """One model of the aikitfile: its name and source as written, and its files."""
 
     name: Text
     source: Text
     origin: Origin = Origin("unknown")
-    files: tuple[File, ...]
+    listed: tuple[File, ...] = field(default=(), name="files")
 
     def __post_init__(self) -> None:
-        if not self.files:
+        if not self.listed:
             raise ValueError(f"the model {self.name!r} has no files")
-        if len({file.path for file in self.files}) < len(self.files):
+        if len({file.path for file in self.listed}) < len(self.listed):
             raise ValueError(f"the model {self.name!r} has two files on one path")
 
     @classmethod
-    def of(cls, entry: Entry) -> Block:
-        """An entry as the lock is to have it."""
-        files = tuple(File.of(*each) for each in sorted(entry.files))
-        return cls(name=entry.name, source=entry.source, origin=entry.origin, files=files)
+    def of(cls, name: str, source: str, origin: Origin, files: Iterable[tuple[str, Pin]]) -> Entry:
+        """An entry of files as (path in the image, pin)."""
+        return cls(name, source, origin, tuple(File.of(*each) for each in files))
 
-    def entry(self) -> Entry:
-        """The entry."""
-        return Entry(self.name, self.source, self.origin, tuple(file.pinned() for file in self.files))
+    @property
+    def files(self) -> tuple[tuple[str, Pin], ...]:
+        """The files, as (path in the image, pin)."""
+        return tuple(file.pinned() for file in self.listed)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.name, self.source
+
+    @property
+    def is_as_is(self) -> bool:
+        """Whether the user means its files though one is not what its name says."""
+        return any(file.as_is for file in self.listed)
+
+    def summary(self) -> str:
+        """A few words for people: digest or number of files, size, origin."""
+        size = sum(file.size or 0 for file in self.listed)
+        what = f"sha256 {self.listed[0].sha256[:12]}…" if len(self.listed) == 1 else f"{len(self.listed)} files"
+        revision = f" at {self.origin.revision.removeprefix('sha256:')[:12]}" if self.origin.revision else ""
+        return f"{what}, {console.size(size)}, {self.origin.kind}{revision}"

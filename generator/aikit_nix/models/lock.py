@@ -10,16 +10,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.models import agreement
-from aikit_nix.models.entry import Block, Entry
+from aikit_nix.models.entry import Entry
 
 VERSION = 1
 NAME = "aikit.lock"
@@ -31,7 +32,7 @@ class _Version(Struct, frozen=True):
 
 
 class _Content(_Version, frozen=True):
-    models: tuple[Block, ...]
+    models: tuple[Entry, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Lock:
 
     def to_json(self) -> str:
         """The same pins give the same bytes."""
-        return typed_json.encode(_Content(VERSION, tuple(Block.of(self.entries[key]) for key in sorted(self.entries))))
+        entries = [self.entries[key] for key in sorted(self.entries)]
+        ordered = (structs.replace(each, listed=tuple(sorted(each.listed, key=attrgetter("path")))) for each in entries)
+        return typed_json.encode(_Content(VERSION, tuple(ordered)))
 
     def files(self) -> list[tuple[str, Pin]]:
         """All files, as (path in the image, pin)."""
@@ -74,7 +77,7 @@ class Lock:
         return Lock.of(
             self.file,
             (
-                replace(entry, files=tuple((path, fill(path, pin)) for path, pin in entry.files))
+                Entry.of(entry.name, entry.source, entry.origin, [(path, fill(path, pin)) for path, pin in entry.files])
                 for entry in self.entries.values()
             ),
         )
@@ -114,7 +117,7 @@ def parse(data: bytes, file: str) -> Lock:
             raise error(
                 f"{file} is of version {version}, from a newer aikit-nix: upgrade this one ({VERSION})", code="lock"
             )
-        found = Lock.of(file, (block.entry() for block in typed_json.convert(content, _Content).models))
+        found = Lock.of(file, typed_json.convert(content, _Content).models)
         for each in found.entries.values():
             agreement.require(each)
     return found

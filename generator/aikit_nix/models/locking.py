@@ -331,7 +331,7 @@ def _completed(model: Model, listed: set[str]) -> list[str]:
 
 
 def _entry(model: Model, origin: Origin, pins: Iterable[tuple[str, Pin]]) -> Entry:
-    return Entry(model.name.value, model.source.value.text, origin, tuple(sorted(pins, key=lambda each: each[0])))
+    return Entry.of(model.name.value, model.source.value.text, origin, tuple(sorted(pins, key=lambda each: each[0])))
 
 
 def _local(model: Model, folder: Path, listed: set[str], *, as_is: bool) -> Entry:
