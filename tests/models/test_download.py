@@ -19,7 +19,7 @@ from aikit_nix.base.hashing import hash_file
 from aikit_nix.models.download import Fetched
 from aikit_nix.models.origin import Download, Pace
 from support import file_server
-from support.downloads import DATA, SHA256, TIMEOUTS, fetch, frame, listed, one, problem, sent
+from support.downloads import DATA, SHA256, TIMEOUTS, Tokens, fetch, frame, listed, one, problem, sent
 from support.file_server import Failure, FileServer
 
 TOKEN = "hf_abcdefghijklmnop"
@@ -185,8 +185,8 @@ def test_a_drip_is_broken_off_and_resumed(server: FileServer, tmp_path: Path) ->
 
 def test_credentials_that_are_never_taken_are_not_renewed_for_ever(server: FileServer, tmp_path: Path) -> None:
     server.failures["/m"] = [Failure(status=401)] * 99
-    fresh = ({"Authorization": f"Bearer {number}"} for number in range(1000))
-    assert "/m answered 401" in problem(one(server, tmp_path, renew=lambda *_: next(fresh)))
+    fresh = Tokens(f"Bearer {number}" for number in range(1000))
+    assert "/m answered 401" in problem(one(server, tmp_path, login=fresh))
     assert len(server.requests) == 4
 
 

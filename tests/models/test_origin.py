@@ -13,7 +13,7 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.models.origin import Download, OriginReader, Pace
-from support.downloads import DATA, SHA256, TIMEOUTS, sent
+from support.downloads import DATA, SHA256, TIMEOUTS, Tokens, sent
 from support.file_server import Failure, FileServer, serve
 
 SIZE = len(DATA)
@@ -88,13 +88,13 @@ def test_a_drip_is_broken_off(server: FileServer) -> None:
 
 
 def test_credentials_are_renewed_but_not_for_ever(server: FileServer) -> None:
-    tokens = iter("abcdefghi")
+    tokens = Tokens("abcdefghi")
     server.failures["/m"] = [Failure(cut=2_000_000), *[Failure(status=401)] * 2]
-    with opened(server, renew=lambda _, __: {"Authorization": next(tokens)}) as origin:
+    with opened(server, login=tokens) as origin:
         assert read(origin) == DATA
     assert [request.headers.get("authorization") for request in server.requests] == [None, None, "a", "b"]
     server.failures["/m"] = [Failure(status=401)] * 20
-    assert "answered 401" in refused(server, renew=lambda _, __: {"Authorization": next(tokens)})
+    assert "answered 401" in refused(server, login=tokens)
 
 
 def test_a_wrong_file_is_named(server: FileServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from aikit_nix.base.errors import AikitError
 from aikit_nix.base.hashing import Frame
-from aikit_nix.http.client import Client, Timeouts
+from aikit_nix.http.client import Client, HttpError, Timeouts
 from aikit_nix.models.download import Fetched, fetch_all
 from aikit_nix.models.origin import Download, Pace
 from support.file_server import FileServer
@@ -28,6 +29,22 @@ def frame(size: int) -> Frame:
 
 def one(server: FileServer, folder: Path, **known: Any) -> Download:
     return Download(server.url + "/m", folder / "m.gguf", "my model", **known)
+
+
+class Tokens:
+    """A login that has another token each time that it is renewed; none before."""
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        self._tokens = iter(tokens)
+        self._now: dict[str, str] = {}
+
+    def headers(self) -> dict[str, str]:
+        return self._now
+
+    def renew(self, refused: HttpError, login: Mapping[str, str]) -> bool:
+        assert (refused.status, login) == (401, self._now)
+        self._now = {"Authorization": next(self._tokens)}
+        return True
 
 
 def fetch(*downloads: Download, **options: Any) -> list[Fetched]:

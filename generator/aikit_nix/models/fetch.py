@@ -181,52 +181,37 @@ class Origins:
         self._repositories: dict[tuple[str, str], Repository] = {}
         self._lock = threading.Lock()
 
-    def request(self, remote: Remote) -> tuple[str, Mapping[str, str]]:
-        """The address and the headers. A registry's are empty until it asks for a login."""
-        match remote.model.source.value:
-            case HubFile() | HubRepository():
-                return huggingface.request(remote.url)
-            case Reference() as source if self._is_of(remote, source):
-                return remote.url, self._repository(source).headers()
-            case _:
-                return remote.url, {}
+    def _request(self, remote: Remote) -> tuple[str, Mapping[str, str]]:
+        """The address and the headers, but for a registry's login."""
+        is_hub = isinstance(remote.model.source.value, HubFile | HubRepository)
+        return huggingface.request(remote.url) if is_hub else (remote.url, {})
 
-    def renewed(self, remote: Remote, refused: HttpError, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """Other headers for what was answered 401; none where there are no others."""
+    def _repository(self, remote: Remote) -> Repository | None:
+        """Where a file of a registry is. A lock may say anything, and the login is for the repository's own URLs alone."""
         source = remote.model.source.value
-        if not isinstance(source, Reference) or not self._is_of(remote, source):
-            return {}
-        there = self._repository(source)
-        try:
-            return there.headers() if there.renew(refused, headers) else {}
-        except AikitError as failed:
-            raise AikitError(*(replace(each, at=remote.model.source.at) for each in failed.diagnostics)) from None
-
-    def _is_of(self, remote: Remote, source: Reference) -> bool:
-        """Whether a URL is the repository's: a lock may say anything, and the login is for the registry alone."""
-        return remote.url.startswith(self._repository(source).url("blobs/"))
-
-    def _repository(self, source: Reference) -> Repository:
+        if not isinstance(source, Reference):
+            return None
         with self._lock:
             key = source.registry, source.repository
             if key not in self._repositories:
                 self._repositories[key] = oci.repository(source, self._client)
-            return self._repositories[key]
+        there = self._repositories[key]
+        return there if remote.url.startswith(there.url("blobs/")) else None
 
     def download(self, remote: Remote) -> Download:
         """The download of a file."""
         from aikit_nix.models.origin import Download
 
-        url, headers = self.request(remote)
+        url, headers = self._request(remote)
         return Download(
             url,
             folder() / remote.key,
             remote.name,
             headers=headers,
+            login=self._repository(remote),
             size=remote.size,
             sha256=remote.sha256,
             layer_of=None if remote.is_archive else frame_of(remote.path),
-            renew=lambda refused, before: self.renewed(remote, refused, before),
             at=remote.model.source.at,
             hint=lambda problem: _hint(remote, problem),
         )
@@ -264,19 +249,14 @@ class Origins:
             return None
 
     def _head(self, remote: Remote) -> Head:
-        from functools import partial
-
-        from aikit_nix.http.client import HttpError
-
-        url, headers = self.request(remote)
+        url, headers = self._request(remote)
         most = head.MOST if remote.is_gguf else judge.PEEK
-        look = partial(head.read, client=self._client, name=remote.name, is_gguf=remote.is_gguf, most=most)
-        try:
-            return look(url, headers)
-        except HttpError as refused:
-            if refused.status != 401 or not (others := self.renewed(remote, refused, headers)):
-                raise
-            return look(url, others)
+
+        def look(login: Mapping[str, str]) -> Head:
+            return head.read(url, {**headers, **login}, self._client, remote.name, is_gguf=remote.is_gguf, most=most)
+
+        there = self._repository(remote)
+        return there.asked(look) if there else look({})
 
     def _is_same(self, remote: Remote, validator: str) -> bool:
         """Whether a server still has the version of a file that was seen. A file of Hugging Face is at a commit."""

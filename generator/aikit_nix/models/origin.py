@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from aikit_nix.base.errors import AikitError, Position, error
 from aikit_nix.base.hashing import BLOCK, Digests, Frame, Hasher
@@ -21,6 +22,15 @@ _PROGRESS = 4 << 20
 _RENEWALS = 3  # of credentials, at one point of the file: one that another thread has may be too old by now, too
 
 
+class Login(Protocol):
+    """A registry's: the headers to ask with, and others where those are not taken any more, for they live for minutes."""
+
+    def headers(self) -> Mapping[str, str]: ...
+
+    def renew(self, refused: HttpError, login: Mapping[str, str]) -> bool:
+        """Whether there are others by now than those that were refused (401). Raises AikitError."""
+
+
 @dataclass(frozen=True)
 class Download:
     """A file to fetch: from where to where, and what is known of it. What is not known is found out."""
@@ -28,12 +38,11 @@ class Download:
     url: str
     to: Path  # in a folder of our own
     name: str  # as messages call it
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # credentials
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # credentials that do not change
+    login: Login | None = None
     size: int | None = None
     sha256: str | None = None  # judges at the end whether all bytes are of the right file
     layer_of: Callable[[int], Frame] | None = None  # for a size: its layer's digest is wanted
-    # for an answer 401 to these headers: others; none where there are no others
-    renew: Callable[[HttpError, Mapping[str, str]], Mapping[str, str]] = lambda _, before: {}
     at: Position | None = None  # where the user named it
     hint: Callable[[HttpError], str] = lambda _: ""  # what to do about a refusal, put after the message
 
@@ -75,7 +84,7 @@ class Reading:
         self._download = download
         self._client = client
         self._pace = pace or Pace()
-        self._headers = dict(download.headers)
+        self._login: Mapping[str, str] = {}
         self._renewals: Counter[int] = Counter()  # of credentials, by the bytes that were there
         self._backoff = client.backoff()
         self._best = 0
@@ -96,7 +105,8 @@ class Reading:
                 self._recover(problem)
 
     def _attempt(self) -> Iterator[tuple[int, bytes]]:
-        headers = dict(self._headers)
+        self._login = self._download.login.headers() if self._download.login else {}
+        headers = {**self._download.headers, **self._login}
         if self._at:
             headers["Range"] = f"bytes={self._at}-"
             if self.validator:
@@ -148,15 +158,15 @@ class Reading:
         return self._download.refusal("changed meanwhile", again=True)
 
     def _renewed(self, problem: HttpError) -> bool:
-        """Whether there are other credentials to try: tokens of registries live for minutes."""
-        if problem.status != 401 or self._renewals[self._at] >= _RENEWALS:
+        """Whether there is another login to try."""
+        login = self._download.login
+        if login is None or problem.status != 401 or self._renewals[self._at] >= _RENEWALS:
             return False
         self._renewals[self._at] += 1
-        headers = self._download.renew(problem, self._headers)
-        if not headers or headers == self._headers:
-            return False
-        self._headers = dict(headers)
-        return True
+        try:
+            return login.renew(problem, self._login)
+        except AikitError as failed:
+            raise AikitError(*(replace(each, at=self._download.at) for each in failed.diagnostics)) from None
 
 
 class OriginReader:
