@@ -25,7 +25,7 @@ from rich.table import Table
 import gemma
 from aikit_nix.base import targets
 from aikit_nix.base.errors import AikitError
-from aikit_nix.image import layout
+from aikit_nix.image import containers, layout
 from aikit_nix.image.rootfs import UnpackError
 from aikit_nix.nix import setup
 from support import container, debian_lock, image, nix_env, tiny_gguf
@@ -110,6 +110,7 @@ class Demo:
         if gemma.is_complete(path):
             self.say(f"{path} is here from an earlier run")
             return path
+        self.say("It is downloaded now: who does not agree ends that with Ctrl-C")
         try:
             with self.progress() as progress:
                 task = progress.add_task("downloading Gemma 3 270M", total=gemma.DOWNLOAD_BYTES)
@@ -153,7 +154,8 @@ class Demo:
         speed = answer.get("timings", {}).get("predicted_per_second")
         self.console.print(f"\n  [bold]Question[/]  {escape(question)}")
         self.console.print(f"  [bold]Answer[/]    [green]{escape(answer['choices'][0]['message']['content'])}[/]")
-        self.console.print(f"  [dim]POST /v1/chat/completions{f', {speed:.0f} tokens/s' if speed else ''}[/]\n")
+        rate = f", {speed:.{0 if speed >= 10 else 1}f} tokens/s" if speed and speed >= 0.1 else ""
+        self.console.print(f"  [dim]POST /v1/chat/completions{rate}[/]\n")
 
     def summarize(self, read: image.Image, result: Path) -> None:
         """What came out, and how long it took."""
@@ -172,8 +174,10 @@ class Demo:
             "size": f"{read.size / 1e6:.0f} MB in {len(read.layers)} layers",
             "times": ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.times.items()),
             "in all": f"{total:.0f} s, installation included",
-            "run it": f"aikit-nix load --flake {self.flake}, or here: aikit-nix run --flake {self.flake} --chat",
+            "run it": f"aikit-nix run --flake {self.flake} --chat",
         }
+        if engine := containers.choose(None, tuple(containers.ENGINES.values())):
+            rows["load it"] = f"aikit-nix load --flake {self.flake} --with {engine.program}"
         self.console.print()
         for name, value in rows.items():
             self.console.print(f"[bold]{name:8}[/]{escape(value)}", soft_wrap=True)

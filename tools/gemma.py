@@ -19,7 +19,7 @@ SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 DOWNLOAD_BYTES = 238_203_400
 TERMS = (
     "The model is Google's Gemma 3 270M. Gemma is provided under and subject to the Gemma Terms of Use "
-    "found at https://ai.google.dev/gemma/terms: to go on is to accept them."
+    "found at https://ai.google.dev/gemma/terms, which bind whoever uses it."
 )
 
 
