@@ -87,7 +87,7 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         command.epilog = f"\b\nExample: aikit-nix {_COMMANDS[cmd_name].example}"
         if not any(parameter.name == "verbose" for parameter in command.params):
-            command.params += _verbosity()
+            command.params += _VERBOSITY
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -115,18 +115,18 @@ class _Commands(click.Group):
             raise click.UsageError(unknown.message.rstrip(".") + guess(args[0], _COMMANDS), unknown.ctx) from None
 
 
-def _verbosity() -> list[click.Parameter]:
-    def set_to(level: Verbosity) -> click.Parameter:
-        def callback(_: click.Context, __: click.Parameter, value: bool) -> None:
-            if value:
-                console.verbosity = level
+def _be(level: Verbosity, name: str, short: str, what: str) -> click.Parameter:
+    def callback(_: click.Context, __: click.Parameter, value: bool) -> None:
+        if value:
+            console.verbosity = level
 
-        words = (["-v", "--verbose"], "Show each command that is run and each request.")
-        if level is Verbosity.QUIET:
-            words = (["-q", "--quiet"], "Print errors and warnings only.")
-        return click.Option(words[0], is_flag=True, expose_value=False, callback=callback, help=words[1])
+    return click.Option([short, name], is_flag=True, expose_value=False, callback=callback, help=what)
 
-    return [set_to(Verbosity.VERBOSE), set_to(Verbosity.QUIET)]
+
+_VERBOSITY = [
+    _be(Verbosity.VERBOSE, "--verbose", "-v", "Show each command that is run and each request."),
+    _be(Verbosity.QUIET, "--quiet", "-q", "Print errors and warnings only."),
+]
 
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -135,7 +135,7 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, params=_verbosity())
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, params=[*_VERBOSITY])
 @click.option(
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="As the command version."
 )

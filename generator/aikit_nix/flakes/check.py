@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aikit_nix.aikitfile.escapes import Escapes
 from aikit_nix.aikitfile.types import Aikitfile
-from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity
 from aikit_nix.flakes import ages, plan
 from aikit_nix.models import lock
 from aikit_nix.models import project as pipeline
@@ -69,13 +69,6 @@ def _contexts(project: pipeline.Project) -> Iterator[Diagnostic]:
         name, size = entry.words("parameters.model"), entry.values.get("context_size")
         facts = known.get(f"{MODELS}/{name}")
         if size and facts and facts.context_length and size.integer() > facts.context_length:
-            yield _warning(
-                "context-size",
-                f"context_size {size.integer()} is more than the {facts.context_length} tokens that"
-                f" {name.rpartition('/')[2]} was trained for",
-                size.at,
-            )
-
-
-def _warning(code: str, message: str, at: Position) -> Diagnostic:
-    return Diagnostic(Severity.WARNING, code, message, at)
+            what = f"{facts.context_length} tokens that {name.rpartition('/')[2]} was trained for"
+            message = f"context_size {size.integer()} is more than the {what}"
+            yield Diagnostic(Severity.WARNING, "context-size", message, size.at)

@@ -82,22 +82,12 @@ def _run(image: Image) -> dict[str, str]:
 
 def _layers(a: Image, b: Image) -> Iterator[Difference]:
     """Layers that only one side has; models were compared before, by what they are."""
-    sides = []
-    for image in (a, b):
-        sides.append(
-            {
-                layer.digest: f"{layer.digest[7:19]} {size(layer.size)}, {layer.contents}"
-                for layer in image.layers
-                if not layer.model
-            }
-        )
-    for digest, layer in sides[0].items():
-        if digest not in sides[1]:
-            yield Difference("layer", layer, None)
-    for digest, layer in sides[1].items():
-        if digest not in sides[0]:
-            yield Difference("layer", None, layer)
     orders = [[layer.digest for layer in image.layers] for image in (a, b)]
+    for image, others in ((a, orders[1]), (b, orders[0])):
+        for layer in {each.digest: each for each in image.layers}.values():
+            if not layer.model and layer.digest not in others:
+                said = f"{layer.digest[7:19]} {size(layer.size)}, {layer.contents}"
+                yield Difference("layer", *((said, None) if image is a else (None, said)))
     if sorted(orders[0]) == sorted(orders[1]) and orders[0] != orders[1]:
         yield Difference("order of the layers", *(" ".join(digest[7:19] for digest in order) for order in orders))
 

@@ -133,13 +133,9 @@ def _wait(server: Server, image: Image, log: IO[bytes], engine: ContainerEngine 
     with Client(Timeouts(connect=2, read=5, answer=5, attempts=1)) as client:
         while True:
             if (status := server.process.poll()) is not None:
-                said = ""
                 if log.seekable():
                     log.seek(0)
-                    said = "".join(
-                        f"\n{line}" for line in log.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
-                    )
-                    console.say(*said.splitlines()[1:], err=True)
+                    console.say(*log.read().decode(errors="replace").splitlines()[-_LOG_LINES:], err=True)
                 if engine and status in _NOT_STARTED:
                     way = f"`--with {BUBBLEWRAP}` does without it"
                     raise error(f"{engine.program} starts no container here (status {status}): {way}", code="no-engine")
