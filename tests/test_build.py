@@ -42,6 +42,9 @@ def test_from_an_aikitfile_to_an_image(
     assert "next: aikit-nix run, or aikit-nix push" in done.stdout
     done = aikit_nix(*build, "--", "--no-such-option", cwd=tmp_path)
     assert (done.returncode, "unrecognised flag '--no-such-option'" in done.stderr) == (1, True)
+    done = aikit_nix(*build, "--", "--profile", "profile", cwd=tmp_path)  # counts from here
+    assert (done.returncode, (tmp_path / "profile").exists()) == (0, True), done.stderr
+    assert "cost:" not in done.stdout  # all is here
 
     seen = files.count("/model.gguf")
     done = aikit_nix(*build, "--package", "manifest", "--out-link", "manifest", "-q", cwd=tmp_path)

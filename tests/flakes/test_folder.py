@@ -211,10 +211,23 @@ def test_nix_gets_the_flakes_own_files_and_nothing_else(tmp_path: Path) -> None:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("secret")
     with folder.staged(out) as staged:
-        assert (staged.reference, staged.folder and staged.folder.is_dir()) == ("path:.", True)
+        there = Path(staged.reference.removeprefix("path:"))
+        assert (staged.folder, there.is_absolute()) == (None, True)
+        assert tree(there) == whole(DEBIAN)
+    assert not there.exists()
+
+
+def test_where_temporary_folders_have_odd_names_nix_is_run_in_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No Nix takes every folder's name in a flake's reference."""
+    folder.write(DEBIAN, tmp_path / "out")
+    (tmp_path / "a #?").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a #?"))
+    with folder.staged(tmp_path / "out") as staged:
+        assert staged.reference == "path:."
         assert staged.folder
         assert tree(staged.folder) == whole(DEBIAN)
-    assert not staged.folder.exists()
 
 
 def test_a_flake_that_cannot_be_written_to_is_as_good(tmp_path: Path) -> None:
@@ -223,8 +236,7 @@ def test_a_flake_that_cannot_be_written_to_is_as_good(tmp_path: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
     (tmp_path / "out").chmod(0o555)
     with folder.staged(tmp_path / "out") as staged:
-        assert staged.folder
-        assert tree(staged.folder) == whole(DEBIAN)
+        assert tree(Path(staged.reference.removeprefix("path:"))) == whole(DEBIAN)
 
 
 @pytest.mark.parametrize("plan", ["", "[]", '{"sources": [{"path": "/dev/zero", "sha256": "0"}]}', '{"sources": 1}'])

@@ -73,6 +73,14 @@ def test_everything_found_is_told_and_nothing_written_where_something_is_wrong(a
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_built_is_said_before_models_are_read(tmp_path: Path) -> None:
+    many = "".join(f"  - {{name: m{number}, source: absent{number}.gguf}}\n" for number in range(101))
+    (tmp_path / "aikitfile.yaml").write_text(f"apiVersion: v1alpha1\nmodels:\n{many}")
+    with pytest.raises(AikitError) as refused:
+        write(tmp_path / "aikitfile.yaml", tmp_path / "flake")
+    assert [each.code for each in refused.value.diagnostics] == ["combination"]
+
+
 def test_what_is_kept_of_earlier_choices_is_what_is_still_in_use(aikitfile: Path, tmp_path: Path) -> None:
     assert not any(
         write(aikitfile, tmp_path / "flake", Choices(nixpkgs="a" * 40, tag="1", runtime="avx2")).kept.words()

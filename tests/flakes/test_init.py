@@ -67,6 +67,19 @@ def test_a_local_file(tmp_path: Path, model: bytes) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def test_the_choice_of_packages_is_kept_for_the_first_gen(tmp_path: Path, model: bytes) -> None:
+    (tmp_path / "m.gguf").write_bytes(model)
+    assert "next: aikit-nix build\n" in init(tmp_path, "--model", "m.gguf").stdout
+    done = aikit_nix("gen", "--elsewhere", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "as chosen before: --packages debian (--forget drops that)\n" in done.stdout
+    assert "llama-server of debian" in done.stdout
+    # A flake that is there keeps its own
+    done = init(tmp_path, "--model", "m.gguf", "--force", "--packages", "nixpkgs")
+    assert "next: aikit-nix build --packages nixpkgs\n" in done.stdout
+    assert "--packages debian" in aikit_nix("gen", "--elsewhere", cwd=tmp_path).stdout
+
+
 def test_a_base_model_goes_on_with_the_text_to_an_end_that_init_sets(tmp_path: Path) -> None:
     """It has no chat template, and does not learn where an answer ends."""
     tiny_gguf.make(tmp_path / "m.gguf", chat_template=None)
@@ -92,7 +105,7 @@ def test_it_asks_on_a_terminal(tmp_path: Path, model: bytes) -> None:
     parsed = written(tmp_path)
     assert parsed.runtime is not None
     assert parsed.runtime.value == "avx512"
-    assert "next: aikit-nix build --packages debian\n" in done.stdout
+    assert "next: aikit-nix build\n" in done.stdout
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, model: bytes) -> None:

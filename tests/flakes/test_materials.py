@@ -18,6 +18,7 @@ from aikit_nix.flakes.plan import Packages
 from aikit_nix.image import kubernetes, modelpack
 from aikit_nix.models import lock
 from support import recipes
+from support.command import aikit_nix
 
 FILES = {
     Packages.DEBIAN: ("aikit/plan.json", "aikit.lock", "aikit/packages/debian/lock.json"),
@@ -113,3 +114,13 @@ def test_a_flake_whose_library_is_an_input_says_where_its_pins_are(tmp_path: Pat
     (tmp_path / "nixpkgs/aikit/pins.json").unlink()
     with pytest.raises(AikitError, match="takes its Nix files from a flake input"):
         materials.read(tmp_path / "nixpkgs").sources()
+
+
+def test_a_lock_that_pins_otherwise_than_the_flake_is_named(tmp_path: Path) -> None:
+    content = recipes.write(tmp_path)
+    assert materials.read(tmp_path).disagreements == ()
+    lock = tmp_path / "aikit.lock"
+    lock.write_text(lock.read_text().replace(recipes.sha256(content), "0" * 64))
+    done = aikit_nix("verify", "--flake", ".", cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"aikit.lock has the sha256 {'0' * 64}, and the flake {recipes.sha256(content)}: run" in done.stderr

@@ -76,7 +76,7 @@ def test_init_takes_an_artifact_of_one_model(tmp_path: Path, pusher: Pusher, mod
     pusher.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
     address = f"oci://{pusher.registry}/{pusher.repository}:1b"
     said = done(tmp_path, "init", "--model", address, "--runtime", "avx2")
-    assert "next: aikit-nix build --packages debian\n" in said
+    assert "next: aikit-nix build\n" in said
     (entry,) = locked(tmp_path)
     assert entry["files"][0]["sha256"] == digest(model)
     written = (tmp_path / "aikitfile.yaml").read_text()

@@ -188,7 +188,9 @@ def init(
     files.write_atomic(output, text)
     locking.write(pins)
     say(f"wrote {output} and {lock}: {', '.join(model.file for model in found)}")
-    words = ["--packages", packages or "debian", *([] if output == data.AIKITFILE else [shlex.quote(str(output))])]
-    say(f"next: aikit-nix build {' '.join(words)}")
+    origin = packages or "debian"
+    words = [] if initialiser.remember(origin, data.FLAKE) else ["--packages", origin]
+    words += [] if output == data.AIKITFILE else [shlex.quote(str(output))]
+    say(f"next: {' '.join(['aikit-nix build', *words])}")
     if not packages:
-        say("  (--packages nixpkgs compiles LocalAI instead, in minutes; the choice is kept)")
+        say("  (programs from Debian; --packages nixpkgs compiles LocalAI instead, in minutes; the choice is kept)")

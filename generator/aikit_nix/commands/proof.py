@@ -66,6 +66,8 @@ def verify(
     named = lock_path or context.get_parameter_source("flake") is not click.core.ParameterSource.DEFAULT
     optional = image and not rebuild and not named
     found = materials.read_if_there(flake, lock_path) if optional else materials.read(flake, lock_path)
+    for each in found.disagreements if found else ():
+        report.differs(each)
     if found and rebuild:
         report.same(f"{reproduce.build_again(found, found.system(system))} derivations built again")
     if image:

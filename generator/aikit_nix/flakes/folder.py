@@ -73,7 +73,7 @@ def _write(new: Files, folder: Path, *, force: bool) -> Written:
             code="foreign-files",
         )
     is_edited = had_aikit and (not seals or _is_edited(folder, seals))
-    replaces = not had_flake or is_ours or force
+    replaces = "flake.nix" in new.content and (not had_flake or is_ours or force)
     backups = []
     for each in left:
         if (said := flake.read_seals(each)) and _is_edited(each, said):
@@ -95,7 +95,9 @@ def _write(new: Files, folder: Path, *, force: bool) -> Written:
                 backups.append(_set_aside(fresh / place.name, place))
                 undo.callback(backups[-1].rename, fresh / place.name)
             undo.pop_all()
-    return Written(tuple(sorted(place.name for place in places)), tuple(backups), () if replaces else (nix_file,))
+    return Written(
+        tuple(sorted(place.name for place in places)), tuple(backups), (nix_file,) if had_flake and not replaces else ()
+    )
 
 
 def _is_sealed(nix_file: Path, known: Iterable[Mapping[str, str]]) -> bool:
@@ -234,7 +236,8 @@ def staged(folder: Path) -> Iterator[nix.Flake]:
     with files.scratch() as scratch:
         to = scratch / "flake"
         pinned = copy(folder, to).get("flake.lock")
-        yield nix.Flake("path:.", to)
+        # By its name where that goes: relative paths behind `--` count from the user's folder then
+        yield nix.Flake(f"path:{to}") if nix.is_plain(to) else nix.Flake("path:.", to)
         lock = to / "flake.lock"
         if lock.exists() and hashlib.sha256(content := lock.read_bytes()).hexdigest() != pinned:
             with suppress(AikitError):

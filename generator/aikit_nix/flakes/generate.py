@@ -171,6 +171,7 @@ def _make(
     project = pipeline.read(aikitfile, merged.read_as, lock_path)
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
+    plan.server(project.aikitfile, merged.options())  # before models are read, which takes long
     pinned, local = pipeline.pin(project, added)
     pipeline.check_claims(project)
     planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))

@@ -20,6 +20,9 @@ from aikit_nix.aikitfile import schema
 from aikit_nix.base import targets
 from aikit_nix.base.errors import AikitError, error
 from aikit_nix.engines.companions import KEYS
+from aikit_nix.flakes import choices, write
+from aikit_nix.flakes import folder as folders
+from aikit_nix.flakes.choices import Choices
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.http.connection import HttpError
 from aikit_nix.models import lock
@@ -74,6 +77,14 @@ def ask(runtime: str | None, packages: str | None) -> tuple[tuple[str, ...], str
     question = "Programs from (debian: ready in seconds; nixpkgs: compiled from source)"
     origin = packages or click.prompt(question, type=click.Choice([each.value for each in Packages]), default="debian")
     return (model,), chosen, str(origin)
+
+
+def remember(packages: str, flake: Path) -> bool:
+    """Keep a choice for the first `gen`; whether it could be kept: a flake that is there has its own. Raises AikitError."""
+    if os.path.lexists(flake):
+        return choices.read(flake).packages == packages
+    folders.write(write.chosen(Choices(packages=packages)), flake)
+    return True
 
 
 def find(model: str, folder: Path, client: Client, sha256: str | None = None) -> list[Found]:

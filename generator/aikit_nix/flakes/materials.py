@@ -100,6 +100,8 @@ class Materials:
     debian_lock: debian.DebianLock | None
     pinned: tuple[Source, ...]
     nixpkgs: Source | None
+    # What the lock says otherwise than the plan, for people: it is newer, perhaps
+    disagreements: tuple[str, ...] = ()
 
     @property
     def aikitfile_digest(self) -> str | None:
@@ -269,6 +271,7 @@ def read(folder: Path, lock_path: Path | None = None) -> Materials:
     if lock_path and found is None:
         raise error(f"{lock_path} is not there: write it with `aikit-nix lock`", code="lock")
     known = _known(found)
+    locked = dict(found.files()) if found else {}
     return Materials(
         folder,
         plan,
@@ -279,6 +282,11 @@ def read(folder: Path, lock_path: Path | None = None) -> Materials:
         debian.DebianLock.read(folder / DEBIAN_LOCK) if (folder / DEBIAN_LOCK).exists() else None,
         _parsed(folder / _PINS, partial(_pinned, plan)) or (),
         _parsed(folder / _FLAKE_LOCK, _nixpkgs),
+        tuple(
+            f"{file.path}: {path} has the sha256 {pin.sha256}, and the flake {file.sha256}: run `aikit-nix gen`"
+            for file in plan.models
+            if (pin := locked.get(file.path)) and pin.sha256 != file.sha256
+        ),
     )
 
 

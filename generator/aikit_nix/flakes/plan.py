@@ -147,11 +147,7 @@ def make(
     `headers` are what is known of the GGUFs' headers, by the model's path in the image. Raises AikitError for what cannot be
     built.
     """
-    engine = options.engine or (Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER)
-    problems = tuple(_conflicts(aikitfile, options, engine))
-    if problems:
-        raise AikitError(*problems)
-
+    engine = server(aikitfile, options)
     files = [
         TextFile(template.path, template.template.value)
         for model in aikitfile.models
@@ -179,6 +175,14 @@ def make(
         memory=launch.memory,
     )
     return plan, (*_licences(*_runtime(aikitfile, options)), *launch.warnings)
+
+
+def server(aikitfile: Aikitfile, options: Options) -> Engine:
+    """The engine of the image. Raises AikitError for what cannot be built, whatever the models' bytes are."""
+    engine = options.engine or (Engine.LOCALAI if options.packages is Packages.NIXPKGS else Engine.LLAMA_SERVER)
+    if problems := _conflicts(aikitfile, options, engine):
+        raise AikitError(*problems)
+    return engine
 
 
 def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:

@@ -77,6 +77,12 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
     return Files(content, lock)
 
 
+def chosen(choices: Choices) -> Files:
+    """What a folder holds whose flake was not written yet, and what it will be was chosen."""
+    content = {CHOICES: choices.to_json().encode()}
+    return Files({**content, SEALS: _seals(content)})
+
+
 def is_sealed(path: str, text: bytes, seals: Mapping[str, str]) -> bool:
     """Whether a file is as it was written: white space does not count, which formatters change."""
     return _seal(text) == seals.get(path)

@@ -20,11 +20,7 @@ def to_json(image: Image) -> dict[str, Any]:
         "config": image.config_digest,
         "platform": platform(image),
         "size": image.size,
-        "models": [
-            {"path": path, "sha256": sha256, "size": sizes.get(path)}
-            for sizes in [model_layers(image)]
-            for path, sha256 in image.models().items()
-        ],
+        "models": [{"path": path, "sha256": sha256} for path, sha256 in image.models().items()],
         "layers": [
             {
                 "digest": layer.digest,
@@ -44,11 +40,6 @@ def platform(image: Image) -> str:
     """As `linux/amd64`."""
     parts = (image.config.get(key) for key in ("os", "architecture", "variant"))
     return "/".join(str(part) for part in parts if part)
-
-
-def model_layers(image: Image) -> dict[str, int]:
-    """The bytes of the models' layers by the model's path."""
-    return {layer.model: layer.size for layer in image.layers if layer.model}
 
 
 def text(image: Image) -> Iterator[str]:

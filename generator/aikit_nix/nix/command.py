@@ -206,11 +206,16 @@ def build_command(folder: Path, *options: str) -> str:
     words = ["nix", "build", *options]
     if not {"nix-command", "flakes"} <= _experimental_features():
         words += ["--extra-experimental-features", shlex.quote("nix-command flakes")]
-    if re.fullmatch(r"[A-Za-z0-9/._+-]*", str(folder)):
+    if is_plain(folder):
         return " ".join([*words, f"path:{folder}"])
     # Nix takes the path for a URL; escaped as one, Nix 2.8 does not find it
     place = str(folder) if folder.is_absolute() else f"./{folder}"
     return f"cd {shlex.quote(place)} && {' '.join([*words, 'path:.'])}"
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether every Nix takes a folder's name in a flake reference as it is."""
+    return re.fullmatch(r"[A-Za-z0-9/._+-]*", str(folder)) is not None
 
 
 def sandbox_warning() -> tuple[Diagnostic, ...]:
