@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from pathlib import Path
 
@@ -37,17 +36,6 @@ def server(nix: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
         return image.unpack(build(folder / "flake"), folder / "root"), folder / "root"
 
 
-def peak(pid: int) -> int:
-    """The most that a process and those below it ever had in memory, in bytes."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return 0
-    own = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024 if "\nName:\tllama-server" in f"\n{status}" else 0  # type: ignore[index]
-    return own + sum(peak(int(each)) for each in below)
-
-
 @pytest.mark.usefixtures("bubblewrap")
 @pytest.mark.parametrize(
     ("shape", "context", "slots", "kind"),
@@ -70,7 +58,7 @@ def test_the_estimate_is_never_under_what_is_used_and_close_to_it(
             client.start()
         for client in clients:
             client.join()
-        used = peak(running.process.pid)
+        used = running.peak("llama-server")
     assert used <= use.total <= 1.15 * used, f"{use} is {use.total / MIB:.0f} MiB, {used / MIB:.0f} were used"
 
 

@@ -6,6 +6,7 @@ A first run compiles for about half an hour on two cores: it needs AIKIT_SOURCES
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import re
@@ -16,16 +17,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aikit_nix.aikitfile.parser import parse
+from aikit_nix.aikitfile.types import Pin
 from aikit_nix.base import data
+from aikit_nix.engines import localai as engine
+from aikit_nix.engines.memory import MIB
+from aikit_nix.sources import judge
 from nixpkgs import localai, test_localai, toolchain
 from nixpkgs.toolchain import Nixpkgs
-from support import container, tiny_gguf, tiny_picture
+from support import container, shaped_gguf, tiny_gguf, tiny_picture
 from support.command import aikit_nix
 from support.container import ContainerError
 from support.image import Image, unpack
+from support.shaped_gguf import Shape
 
 # The spec page's example, escapes included, with a model that exists.
 AIKITFILE = r"""apiVersion: v1alpha1
@@ -347,6 +355,41 @@ def test_a_broken_config_stops_the_server(bubblewrap: None, built: Built, text: 
 
 def test_gallery_and_upgrade_checks_are_off(running: container.Container) -> None:
     assert running.ask("/models/galleries") in ([], None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [
+        (Shape(width=768, inner=3072, layers=4, heads=12, shared=4, tokens=32000), {}),
+        (
+            Shape(width=256, inner=1024, layers=24, heads=8, shared=8, tokens=1000),
+            {"context_size": 2048, "cache_type_k": "q8_0", "cache_type_v": "q8_0", "options": ["parallel:2"]},
+        ),
+    ],
+)
+def test_the_estimate_is_never_under_what_is_used_and_close_to_the_backends(
+    bubblewrap: None, built: Built, tmp_path: Path, shape: Shape, settings: dict[str, Any]
+) -> None:
+    size = shaped_gguf.make(tmp_path / "m.gguf", shape).stat().st_size
+    options = [*settings.get("options", []), "cache_ram:0"]
+    entry = {"name": "m", "backend": "llama", "parameters": {"model": "m.gguf"}, **settings, "options": options}
+    (tmp_path / "config.yaml").write_text(json.dumps([entry]))
+    text = json.dumps(
+        {"apiVersion": "v1alpha1", "models": [{"name": "m", "source": "m.gguf"}], "config": json.dumps([entry])}
+    )
+    aikitfile, _ = parse(text.encode(), "aikitfile.yaml")
+    models = tuple(dataclasses.replace(model, pin=Pin("0" * 64, size)) for model in aikitfile.models)
+    header = judge.of_file(tmp_path / "m.gguf")
+    assert header
+    launch = engine.launch(dataclasses.replace(aikitfile, models=models), {"/models/m.gguf": header.facts})
+    assert launch.memory
+    env = {"LOCALAI_MODELS_PATH": "/mnt", "CONFIG_FILE": "/mnt/config.yaml", "LOCALAI_THREADS": "1"}
+    with container.start(built.image, built.root, env=env, volumes={"/mnt": tmp_path}) as running:
+        running.ask("/v1/completions", {"model": "m", "prompt": "ab " * 300, "max_tokens": 4})
+        server, backend = running.peak("local-ai"), running.peak("run.sh")
+    assert server + backend <= launch.memory.request, f"{server} + {backend} were used"
+    # What the server itself takes varies by a third.
+    assert launch.memory.request <= 1.15 * (160 * MIB + backend), f"{server} + {backend} were used"
 
 
 # objdump prints an instruction as `address: TAB mnemonic operands`.

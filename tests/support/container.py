@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import tempfile
@@ -57,6 +58,10 @@ class Container:
         except (OSError, ValueError) as broken:
             raise ContainerError(f"{path}: {broken}\n{_tail(self.log())}") from None
 
+    def peak(self, *names: str) -> int:
+        """The most that the processes of these names ever had in memory, together, in bytes."""
+        return _peak(self.process.pid, names)
+
     def chat(self, text: str, **options: Any) -> str:
         """The answer of /v1/chat/completions to one message of the user, at temperature 0 unless told
         otherwise."""
@@ -65,6 +70,18 @@ class Container:
         content: str = answer["choices"][0]["message"]["content"]
         tried.record(self.image, tried.Seen.ANSWERED)
         return content
+
+
+def _peak(pid: int, names: Sequence[str]) -> int:
+    """Of a process and those below it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        below = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return 0
+    name, peak = (re.search(rf"^{key}:\s+(\S+)", status, re.MULTILINE) for key in ("Name", "VmHWM"))
+    own = int(peak[1]) * 1024 if name and peak and name[1] in names else 0
+    return own + sum(_peak(int(each), names) for children in below for each in children)
 
 
 missing = sandbox.missing

@@ -26,6 +26,8 @@ from aikit_nix.sources.role import Role
 MOST_CHARACTERS = 100_000
 
 
+# How a config names the backend llama-cpp; the empty name is none.
+LLAMA_CPP = frozenset({"", "llama", "llama-cpp", "llama-cpp-fallback", "llama-stable"})
 # The keys below `template:` whose value is a template's name or the template itself.
 TEMPLATES = ("chat", "chat_message", "completion", "edit", "function", "multimodal")
 _PATHS = ("backend", "mmproj", "parameters.model")

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
+from aikit_nix.base.redact import printable
 from aikit_nix.sources.gguf import Facts
 
 MIB = 1 << 20
 # More than the largest machines have: such a context is a mistake.
-MOST = 4 << 40
+_MOST = 4 << 40
+_STEP = 256 * MIB  # what a limit is a multiple of
 
 # The types of a number in the cache, and its bytes; all exact as floats, of which a cache of any size is a multiple.
 CACHE_TYPES = {
@@ -87,6 +90,20 @@ def use(files: Iterable[tuple[int | None, Facts | None]], settings: Settings) ->
     outputs = settings.slots * shape.tokens * 16
     tables = _TOKEN * (shape.tokens + shape.merges)
     return Use(sum(sizes), int(cache), repacked + buffers + outputs + tables + PROGRAM)
+
+
+def require(use: Use | None, name: str, context: int, at: Position) -> None:
+    """Raise AikitError for a model's context that no machine holds."""
+    if use and use.total > _MOST:
+        said = (
+            f"config {name}: a context of {context} tokens takes {use.total >> 40} TiB of memory, which no machine has"
+        )
+        raise AikitError(Diagnostic(Severity.ERROR, "memory", printable(f"{said}: set a smaller `context_size`"), at))
+
+
+def limit(size: int) -> int:
+    """A size that a limit may have, in bytes, from that one on."""
+    return -(-size // _STEP) * _STEP
 
 
 def _padded(cells: int) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from aikit_nix.aikitfile.types import Aikitfile
-from aikit_nix.base.errors import AikitError, Diagnostic, Severity
-from aikit_nix.base.redact import printable
 from aikit_nix.engines import memory
 from aikit_nix.engines.llama_server.settings import DEFAULT_BATCH, DEFAULT_CONTEXT
 from aikit_nix.engines.llama_server.translation import ServedModel
@@ -16,7 +14,6 @@ from aikit_nix.sources.names import shards
 
 # Of several models llama-server keeps so many loaded (--models-max).
 _LOADED = 4
-_STEP = 256 * MIB  # what a limit is a multiple of
 _UNKNOWN_CACHE = 256 * MIB
 _FILES = ("mmproj", "spec-draft-model")
 
@@ -44,23 +41,12 @@ def plan(
     sizes = {model.path: model.pin.size if model.pin else None for model in aikitfile.models}
     found = [memory.use(_files(sizes, headers, model), _settings(model)) for model in models]
     for model, use in zip(models, found, strict=True):
-        if use and use.total > memory.MOST:
-            raise AikitError(
-                Diagnostic(
-                    Severity.ERROR,
-                    "memory",
-                    printable(
-                        f"config {model.name}: a context of {_settings(model).context} tokens takes"
-                        f" {use.total >> 40} TiB of memory, which no machine has: set a smaller `context_size`"
-                    ),
-                    model.at,
-                )
-            )
+        memory.require(use, model.name, _settings(model).context, model.at)
     known = sorted((use.total for use in found if use), reverse=True)[:_LOADED]
     if len(known) < min(len(models), _LOADED):
         return None, _UNKNOWN_CACHE
     total = sum(known) + (memory.PROGRAM if len(models) > 1 else 0)
-    limit = -(-total * 5 // 4 // _STEP) * _STEP
+    limit = memory.limit(total * 5 // 4)
     given = [int(value) for model in models if (value := dict(model.options).get("cache-ram"))]
     cache = (limit - total) // len(known)
     if given:  # by the config, which knows better: -1 is no bound, and llama-server's own is 8 GiB

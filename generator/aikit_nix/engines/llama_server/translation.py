@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from aikit_nix.aikitfile import localai_config
-from aikit_nix.aikitfile.localai_config import ConfigEntry, ConfigValue
+from aikit_nix.aikitfile.localai_config import LLAMA_CPP, ConfigEntry, ConfigValue
 from aikit_nix.aikitfile.reader import short
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
@@ -26,7 +26,6 @@ from aikit_nix.sources.role import Role
 # The chat template for a model that has none: the texts of the messages, for the model to go on with.
 BASE = Prompt(chat="{{.Input}}\n")
 
-_BACKENDS = frozenset({"", "llama", "llama-cpp", "llama-cpp-fallback", "llama-stable"})
 _PROMPTS = ("chat", "chat_message", "function")
 _REPEATED = ("reverse-prompt", "logit-bias")
 # What a model gets without a config
@@ -125,7 +124,7 @@ class Translation:
     def entry(self, entry: ConfigEntry) -> Iterator[ServedModel]:
         if not entry.name:
             return self.refuse("each config needs a `name`", entry.at)
-        if entry.words("backend") not in _BACKENDS:
+        if entry.words("backend") not in LLAMA_CPP:
             backend = entry.values["backend"]
             return self.refuse(
                 f"config {entry.name}: llama-server has no backend `{short(backend.text())}`: use `--engine localai`",
