@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from aikit_nix.aikitfile import goyaml, localai_config, yamltree
+from aikit_nix.aikitfile import goyaml, localai_config, reader, yamltree
 from aikit_nix.aikitfile.innertext import Text
 from aikit_nix.aikitfile.localai_config import ConfigValue
 from aikit_nix.base.errors import AikitError, Position
@@ -162,7 +162,7 @@ def ours(text: str) -> dict[str, Any]:
     reading = localai_config._Reading(Text(at, tuple(text.split("\n")), tuple(text.split("\n"))))
     try:
         root, _ = yamltree.compose(text, "f")
-        fields = reading.merged(root) if root and root.kind == "mapping" else {}
+        fields = reader.merged(root, reading.odd, {}) if root and root.kind == "mapping" else {}
     except AikitError:
         return dict.fromkeys(ZERO, REFUSED)
     if reading.errors or not (root is None or root.is_null or root.kind == "mapping"):

@@ -13,7 +13,7 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs, layout
-from aikit_nix.registry.client import Manifest
+from aikit_nix.registry.manifest import Manifest
 from support import layouts
 from support.fake_registry import FakeRegistry
 from support.pushes import MIB, PATH, send

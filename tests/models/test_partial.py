@@ -49,6 +49,13 @@ def test_a_damaged_partial_file_does_not_matter(
     assert done.digests.sha256 == SHA256
 
 
+def test_what_is_left_of_a_file_that_is_empty_now_is_an_error(server: FileServer, tmp_path: Path) -> None:
+    server.files["/m"] = b""
+    (tmp_path / "m.gguf").write_bytes(b"left")
+    assert f"must have {SHA256}: it is not the file that is meant" in problem(one(server, tmp_path, sha256=SHA256))
+    assert sent(server) == ["bytes=4-", None]
+
+
 def test_no_room_is_said_before_anything_is_fetched(server: FileServer, tmp_path: Path) -> None:
     message = problem(one(server, tmp_path), replace(one(server, tmp_path), size=1 << 60))
     assert "are to come: make room" in message

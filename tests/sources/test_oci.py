@@ -81,6 +81,7 @@ LAYER = {"mediaType": "x", "digest": f"sha256:{'1' * 64}", "size": 1, "annotatio
             for name in ("/etc/m.gguf", "a/../../m.gguf", "a\nb", "a\\b", "a/.", ["x"] * 999)
         ),
         ({"mediaType": INDEX, "manifests": 7}, "an index of several artifacts"),
+        ({"mediaType": INDEX, "manifests": [{"platform": {"os": "linux"}}] * 2}, "an index of several artifacts"),
         (
             {"mediaType": INDEX, "manifests": [{"digest": "sha256:../x", "platform": 7}]},
             "an index of several artifacts",

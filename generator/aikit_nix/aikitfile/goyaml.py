@@ -6,10 +6,10 @@ resolve.go and decode.go of yaml.v3 3.0.1; tests/aikitfile/test_goyaml.py compar
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-from aikit_nix.aikitfile.reader import describe
+from aikit_nix.aikitfile import reader
+from aikit_nix.aikitfile.reader import Odd, Pair, describe
 from aikit_nix.aikitfile.yamltree import Node
 
 _TAG = "tag:yaml.org,2002:"
@@ -63,18 +63,18 @@ def boolean(node: Node) -> bool | None:
     return found
 
 
-def merged(node: Node, depth: int = 0) -> list[tuple[Node, Node]]:
-    """The keys and values of a map with what `<<` merges into it: its own count first, of several maps the first."""
-    if node.kind != "mapping" or depth > 64:
+def merged(node: Node) -> list[Pair]:
+    """The keys and values of a map with what `<<` merges into it. Raises UnsaidError."""
+    if node.kind != "mapping":
+        raise UnsaidError("is no map")
+    return list(reader.merged(node, _unsaid, {}).values())
+
+
+def _unsaid(what: Odd, node: Node, _: Node) -> None:
+    if what is Odd.KEY:
+        raise UnsaidError(f"has {describe(node)} for a key: JSON's keys are texts")
+    if what is Odd.MERGE:
         raise UnsaidError("merges with `<<` what is no map")
-    own = {key.text: (key, value) for key, value in node.pairs if not key.is_merge}
-    for key, value in node.pairs:
-        if key.is_merge:
-            parts: Sequence[Node] = value.items if value.kind == "sequence" else [value]
-            for part in parts:
-                for pair in merged(part, depth + 1):
-                    own.setdefault(pair[0].text, pair)
-    return list(own.values())
 
 
 def as_json(node: Node, room: int) -> object:
@@ -91,8 +91,6 @@ def _json(node: Node, room: list[int], most: int) -> object:
     if node.kind == "mapping":
         found: dict[str, object] = {}
         for key, value in merged(node):
-            if key.kind != "scalar":
-                raise UnsaidError(f"has {describe(key)} for a key: JSON's keys are texts")
             room[0] -= len(key.text)
             if not key.is_null:
                 found[said(key.text)] = _json(value, room, most)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from aikit_nix.aikitfile import goyaml, yamltree
 from aikit_nix.aikitfile.innertext import Text
 from aikit_nix.aikitfile.localai_keys import KINDS, Kind
-from aikit_nix.aikitfile.reader import Mappings, describe, short
+from aikit_nix.aikitfile.reader import Odd, Pair, describe, merged, short
 from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.aikitfile.yamltree import Node
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
@@ -116,8 +116,10 @@ class ConfigValue:
 
     def number_map(self) -> Mapping[str, int | float]:
         """A map from texts to numbers."""
+        if self.node.kind != "mapping":
+            raise self.wrong(Kind.NUMBER_MAP)
         numbers = {key.text: goyaml.number(number) for key, number in self.pairs()}
-        if self.node.kind != "mapping" or None in numbers.values():
+        if None in numbers.values():
             raise self.wrong(Kind.NUMBER_MAP)
         return {key: number for key, number in numbers.items() if number is not None}
 
@@ -251,12 +253,12 @@ def _read(config: str, at: Position, data: bytes) -> Config:
     return Config(entries, tuple(reading.errors), reading.text)
 
 
-class _Reading(Mappings):
+class _Reading:
     """Collects errors on the way."""
 
     def __init__(self, text: Text) -> None:
-        super().__init__()
         self.text = text
+        self._flat: dict[int, dict[str, Pair]] = {}
         self.errors: list[Diagnostic] = []
 
     def entries(self, config: str) -> Iterator[ConfigEntry]:
@@ -278,7 +280,7 @@ class _Reading(Mappings):
 
     def entry(self, node: Node) -> ConfigEntry:
         values: dict[str, ConfigValue] = {}
-        for key, (_, value) in self.merged(node).items():
+        for key, (_, value) in merged(node, self.odd, self._flat).items():
             self.add(values, key, value)
         return ConfigEntry(self.place(node), values)
 
@@ -286,7 +288,7 @@ class _Reading(Mappings):
         if node.is_null:
             return
         if key in _OPENED and node.kind == "mapping":
-            for inner, (_, below) in self.merged(node).items():
+            for inner, (_, below) in merged(node, self.odd, self._flat).items():
                 self.add(values, f"{key}.{inner}", below)
             return
         value = values[key] = ConfigValue(key, node, self.place(node))
@@ -300,14 +302,13 @@ class _Reading(Mappings):
     def place(self, node: Node) -> Position:
         return self.text.at_mark(node.start.line + 1, node.start.column + 1)
 
-    def no_key(self, node: Node) -> None:
-        self.refuse(f"config: a key must be a word, not {describe(node)}", self.place(node))
-
-    def no_mapping(self, node: Node) -> None:
-        self.refuse(f"config: `<<` merges maps, not {describe(node)}", self.place(node))
-
-    def twice(self, key: Node, first: Node) -> None:
-        self.refuse(f"config: `{short(key.text)}` stands in this map already: remove one", self.place(key))
+    def odd(self, what: Odd, node: Node, _: Node) -> None:
+        message = {
+            Odd.KEY: f"a key must be a word, not {describe(node)}",
+            Odd.MERGE: f"`<<` merges maps, not {describe(node)}",
+            Odd.TWICE: f"`{short(node.text)}` stands in this map already: remove one",
+        }
+        self.refuse(f"config: {message[what]}", self.place(node))
 
     def refuse(self, message: str, at: Position) -> None:
         self.errors.append(_error(message, at, "config-yaml"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import Enum
 
 from aikit_nix.aikitfile import schema
 from aikit_nix.aikitfile.yamltree import Node
@@ -13,58 +13,49 @@ from aikit_nix.base.errors import Diagnostic, Located, Position, Severity
 Pair = tuple[Node, Node]
 
 
-class Mappings(ABC):
-    """The keys of mappings with what `<<` merges into them: a mapping's own count first, of several merged ones the first.
+class Odd(Enum):
+    """What may be wrong with a key and its value."""
 
-    Each mapping is looked at once, however many merge it.
+    KEY = "cannot be a key"
+    MERGE = "cannot be merged"
+    TWICE = "stands in its mapping already; the last one counts"
+
+
+def merged(node: Node, odd: Callable[[Odd, Node, Node], object], flat: dict[int, dict[str, Pair]]) -> dict[str, Pair]:
+    """The keys of a mapping with what `<<` merges into it: its own count first, of several merged ones the first.
+
+    `odd` hears of each odd node, and for a key that stands twice of its first. `flat` has the mappings that were looked at:
+    each is once, however many merge it.
     """
-
-    def __init__(self) -> None:
-        self._flat: dict[int, dict[str, Pair]] = {}
-
-    @abstractmethod
-    def no_key(self, node: Node) -> None:
-        """Say that this cannot be a key."""
-
-    @abstractmethod
-    def no_mapping(self, node: Node) -> None:
-        """Say that this cannot be merged."""
-
-    @abstractmethod
-    def twice(self, key: Node, first: Node) -> None:
-        """Say that a key stands in its mapping already. The last one counts."""
-
-    def merged(self, node: Node) -> dict[str, Pair]:
-        """The keys of a mapping and their values."""
-        if id(node) in self._flat:
-            return self._flat[id(node)]
-        own = self._flat[id(node)] = {}
-        merged: dict[str, Pair] = {}
-        for key, value in node.pairs:
-            if key.kind != "scalar":
-                self.no_key(key)
-            elif key.is_merge:
-                parts = value.items if value.kind == "sequence" else [value]
-                for part in {id(part): part for part in parts}.values():
-                    if part.kind != "mapping":
-                        self.no_mapping(part)
-                        continue
-                    for name, pair in self.merged(part).items():
-                        merged.setdefault(name, pair)
-            else:
-                if key.text in own:
-                    self.twice(key, own[key.text][0])
-                own[key.text] = (key, value)
-        for name, pair in merged.items():
-            own.setdefault(name, pair)
-        return own
+    if id(node) in flat:
+        return flat[id(node)]
+    own = flat[id(node)] = {}
+    more: dict[str, Pair] = {}
+    for key, value in node.pairs:
+        if key.kind != "scalar":
+            odd(Odd.KEY, key, key)
+        elif key.is_merge:
+            parts = value.items if value.kind == "sequence" else [value]
+            for part in {id(part): part for part in parts}.values():
+                if part.kind != "mapping":
+                    odd(Odd.MERGE, part, part)
+                    continue
+                for name, pair in merged(part, odd, flat).items():
+                    more.setdefault(name, pair)
+        else:
+            if key.text in own:
+                odd(Odd.TWICE, key, own[key.text][0])
+            own[key.text] = (key, value)
+    for name, pair in more.items():
+        own.setdefault(name, pair)
+    return own
 
 
-class Reader(Mappings):
+class Reader:
     """Values as yaml.v2 takes them: of double keys the last, scalars of any type as text, null as absent."""
 
     def __init__(self, file: str, found: list[Diagnostic]) -> None:
-        super().__init__()
+        self._flat: dict[int, dict[str, Pair]] = {}
         self.file = file
         self.found = found
 
@@ -79,7 +70,7 @@ class Reader(Mappings):
 
     def fields(self, node: Node, known: dict[str, str], what: str) -> dict[str, Pair]:
         """The keys of a mapping with their values; of double keys the last, warnings for unknown ones."""
-        fields = self.merged(node)
+        fields = merged(node, self._odd, self._flat)
         for name, (key, _) in fields.items():
             if name not in known:
                 self.warn(
@@ -89,15 +80,15 @@ class Reader(Mappings):
                 )
         return fields
 
-    def no_key(self, node: Node) -> None:
-        self.error("wrong-type", f"a key must be a word, not {describe(node)}", node.at)
-
-    def no_mapping(self, node: Node) -> None:
-        self.error("wrong-type", f"`<<` merges mappings, not {describe(node)}", node.at)
-
-    def twice(self, key: Node, first: Node) -> None:
-        message = f"`{short(key.text)}` stands on line {first.at.line} already: the last one counts"
-        self.warn("duplicate-key", message, key.at)
+    def _odd(self, what: Odd, node: Node, first: Node) -> None:
+        match what:
+            case Odd.KEY:
+                self.error("wrong-type", f"a key must be a word, not {describe(node)}", node.at)
+            case Odd.MERGE:
+                self.error("wrong-type", f"`<<` merges mappings, not {describe(node)}", node.at)
+            case Odd.TWICE:
+                message = f"`{short(node.text)}` stands on line {first.at.line} already: the last one counts"
+                self.warn("duplicate-key", message, node.at)
 
     def text(self, pair: Pair | None, what: str) -> Located[str] | None:
         """A scalar of any type as it was written; None for an absent key or null."""

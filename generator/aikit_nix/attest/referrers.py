@@ -16,7 +16,8 @@ from aikit_nix.image import blobs
 from aikit_nix.nix import command as nix
 from aikit_nix.registry import reference
 from aikit_nix.registry.artifact import Referrer
-from aikit_nix.registry.client import Manifest, Repository
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.manifest import Manifest
 
 
 @dataclass(frozen=True)

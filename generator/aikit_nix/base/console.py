@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, TextIO
 
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
-from aikit_nix.base.redact import printable
+from aikit_nix.base.redact import printable, without_secrets
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -73,9 +73,7 @@ def piece(text: str) -> None:
 def trace(line: str) -> None:
     """A request or a command that was run, shown as `$ LINE` with --verbose. Addresses in it are blanked by the caller."""
     if verbosity >= Verbosity.VERBOSE:
-        from aikit_nix.base import redact
-
-        _print(sys.stderr, [f"$ {redact.without_secrets(line)}"])
+        _print(sys.stderr, [f"$ {without_secrets(line)}"])
 
 
 def report(diagnostics: Iterable[Diagnostic]) -> None:

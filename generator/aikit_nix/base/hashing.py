@@ -53,15 +53,15 @@ class Hasher:
         import blake3
 
         self.size = 0
-        self._sha256 = _Worker(hashlib.sha256())
-        self._blake3 = _Worker(blake3.blake3())
-        self._layer = _Worker(hashlib.sha256(layer.header), layer.trailer) if layer else None
+        self._sha256 = HashThread(hashlib.sha256())
+        self._blake3 = HashThread(blake3.blake3())
+        self._layer = HashThread(hashlib.sha256(layer.header), layer.trailer) if layer else None
 
     def update(self, block: bytes) -> None:
         """More of the file. Returns at once, or waits while a hash lies too far behind; the block must not change."""
         self.size += len(block)
         for worker in self._workers():
-            worker.blocks.put(block)
+            worker.update(block)
 
     def digests(self) -> Digests:
         """Of all that was taken; nothing more can be."""
@@ -73,28 +73,33 @@ class Hasher:
         for worker in self._workers():
             worker.end()
 
-    def _workers(self) -> list[_Worker]:
+    def _workers(self) -> list[HashThread]:
         return [worker for worker in (self._sha256, self._blake3, self._layer) if worker]
 
 
-class _Worker:
-    """One hash in a thread of its own."""
+class HashThread:
+    """One hash in a thread of its own, which `end` ends."""
 
     def __init__(self, state: _Hash, trailer: bytes = b"") -> None:
-        self.blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
+        self._blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
         self._state = state
         self._trailer = trailer
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
+    def update(self, block: bytes) -> None:
+        """More to hash. Returns at once, or waits while the hash lies too far behind; the block must not change."""
+        self._blocks.put(block)
+
     def end(self) -> str:
+        """The digest in hex, of all that was taken."""
         if self._thread.is_alive():
-            self.blocks.put(None)
+            self._blocks.put(None)
             self._thread.join()
         return self._state.hexdigest()
 
     def _work(self) -> None:
-        while (block := self.blocks.get()) is not None:
+        while (block := self._blocks.get()) is not None:
             self._state.update(block)
         self._state.update(self._trailer)
 

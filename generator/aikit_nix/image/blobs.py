@@ -15,7 +15,8 @@ from aikit_nix.http.client import Client, HttpError
 from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.registry import artifact, reference
-from aikit_nix.registry.client import Manifest, Repository
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.manifest import Manifest
 
 BLOCK = 1 << 20
 _SLOWEST = 1 << 16  # bytes in _WINDOW seconds
@@ -100,8 +101,7 @@ def _of_registry(target: str, client: Client, insecure: bool | None, architectur
     manifest = there.manifest(source.reference)
     if manifest.is_index:
         manifest = there.manifest(chosen(manifest, target, architecture))
-    described = manifest.content.get("config")
-    config = str(described.get("digest")) if isinstance(described, dict) else ""
+    config = str(manifest.said.config.digest) if manifest.said.config else ""
     if not layout.DIGEST.fullmatch(config):
         raise error(f"{target} is no image: its manifest has no configuration", code="image")
     image = layout.make(manifest.data, there.blob(config, _LIMIT), [source.name], target)
@@ -114,13 +114,9 @@ def _of_registry(target: str, client: Client, insecure: bool | None, architectur
 
 def chosen(index: Manifest, where: str, architecture: str | None) -> str:
     """The digest of an index's image for an architecture, of which it has one. Raises AikitError."""
-    listed = index.content.get("manifests")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    found = [
-        (str(platform.get("architecture")), str(entry.get("digest")))
-        for entry in entries
-        if isinstance(platform := entry.get("platform"), dict) and platform.get("os") == "linux"
-    ]
+    listed = index.said.manifests or ()
+    linux = (each for each in listed if each.platform and each.platform.os == "linux")
+    found = [(each.platform.architecture, str(each.digest)) for each in linux if each.platform]
     architectures = [each for each, _ in found]
     if len(set(architectures)) == 1:
         architecture = architectures[0]

@@ -10,7 +10,7 @@ from aikit_nix.image import layout
 from aikit_nix.image.layout import Image
 from aikit_nix.image.push import Content
 from aikit_nix.registry import artifact
-from aikit_nix.registry.client import INDEX
+from aikit_nix.registry.manifest import INDEX
 
 
 def make(images: Sequence[Image]) -> Content:

@@ -122,6 +122,7 @@ class _Transfer:
             partial.cut(0)
             if not self._inherited:
                 raise wrong
+            self._inherited = False
             self._bar.note("what an earlier run left is damaged: fetched again")
 
     def _take_up(self, partial: Partial) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from aikit_nix.http.client import Answer, HttpError
 from aikit_nix.registry import upload
 from aikit_nix.registry.blob import Blob
-from aikit_nix.registry.client import INDEX, MANIFEST, Manifest, Repository
+from aikit_nix.registry.client import Repository
+from aikit_nix.registry.manifest import INDEX, MANIFEST, Manifest
 
 # https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor
 EMPTY = Blob.of(b"{}", "the empty configuration")
@@ -88,10 +89,8 @@ def said(repository: Repository, digest: str, media_type: str, limit: int) -> It
     entries = _in_tag(repository, digest) if listed is None else listed
     found = [str(each.get("digest")) for each in entries if each.get("artifactType") == media_type]
     for name in found[:_MOST_SAID]:
-        layers = repository.manifest(name).content.get("layers")
-        for each in layers[:1] if isinstance(layers, list) else ():
-            if isinstance(each, dict):
-                yield repository.blob(str(each.get("digest")), limit)
+        for each in (repository.manifest(name).said.layers or ())[:1]:
+            yield repository.blob(str(each.digest), limit)
 
 
 def _referrers(repository: Repository, digest: str) -> list[Mapping[str, Any]] | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from aikit_nix.base import files
 from aikit_nix.base.errors import error
+from aikit_nix.base.hashing import HashThread
 
 _BLOCK = 512 << 10  # bytes that are read, hashed and sent at a time
 
@@ -64,16 +63,14 @@ class Content:
         self.blob = blob
         self.digest = blob.digest
         self._parts = blob.parts
-        self._hash = hashlib.sha256()
-        self._thread = ThreadPoolExecutor(1)
-        self._busy: Future[None] | None = None
+        self._hash = HashThread(hashlib.sha256())
         self.hashed = 0  # bytes, from the first on
 
     def __enter__(self) -> Content:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._thread.shutdown()
+    def __exit__(self, *_: object) -> None:
+        self._hash.end()
 
     def blocks(self, start: int, count: int, on_progress: Callable[[int], object] = lambda _: None) -> Iterator[bytes]:
         """The bytes from `start` on; `on_progress` hears how many were taken. Raises AikitError: see the class."""
@@ -117,22 +114,16 @@ class Content:
         new = block[max(self.hashed - position, 0) :]
         if not new:
             return
-        self._settle()
-        self._busy = self._thread.submit(self._hash.update, new)
+        self._hash.update(new)
         self.hashed += len(new)
 
-    def _settle(self) -> None:
-        if self._busy:
-            self._busy.result()
-
     def _check(self) -> None:
-        self._settle()
         if self.hashed < self.blob.size:
             return
         for part in self._parts:
             if not isinstance(part, bytes | Path):
                 part.check()
-        found = f"sha256:{self._hash.hexdigest()}"
+        found = f"sha256:{self._hash.end()}"
         self.digest = self.digest or found
         if found != self.digest:
             self._refuse(f"gives {found}, and the image has {self.digest}")

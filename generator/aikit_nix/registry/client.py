@@ -11,7 +11,6 @@ import json
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
@@ -21,29 +20,13 @@ from aikit_nix.base.errors import AikitError, error
 from aikit_nix.http.client import Answer, Backoff, Client, HttpError, Trouble
 from aikit_nix.http.proxies import is_loopback
 from aikit_nix.registry import challenges, credentials, reference
+from aikit_nix.registry.manifest import INDEX, MANIFEST, Manifest
 
 T = TypeVar("T")
 
-INDEX = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-MANIFEST = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _ACCEPT = ", ".join((*MANIFEST, *INDEX))
 _LIMIT = 4 << 20  # bytes of a manifest: the specification asks registries to take that much
 _LIMIT_SAID = re.compile(r"quota|exceed|limit|immutab|overwrit|too large|storage", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A manifest or index as its bytes stand in the registry."""
-
-    media_type: str
-    digest: str
-    data: bytes
-    content: Mapping[str, Any]
-
-    @property
-    def is_index(self) -> bool:
-        """Whether it lists manifests for platforms."""
-        return self.media_type in INDEX or "manifests" in self.content
 
 
 class Repository:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-from msgspec import Meta, Struct
-
-from aikit_nix.base import typed_json
 from aikit_nix.base.errors import RefusedError
 from aikit_nix.registry import reference
+from aikit_nix.registry.manifest import Descriptor, Platform, Said
 from aikit_nix.registry.reference import DIGEST, Reference
 from aikit_nix.sources.names import file_name, relative_path
 
@@ -73,7 +71,7 @@ KINDS = (
     MediaKind(r"application/vnd\.docker\.ai\.license"),
     MediaKind(r"application/vnd\.(cncf\.model|cnai\.model|kitops\.modelkit)\.dataset\..*", text="a dataset"),
 )
-_PLATFORM = ("linux", "amd64")
+_MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -113,19 +111,17 @@ def describe(source: Reference, client: Client) -> Description:
     there = repository(source, client)
     manifest = there.manifest(source.reference)
     if manifest.is_index:
-        manifest = there.manifest(_only_manifest(manifest.content))
-    try:
-        layers = typed_json.convert(manifest.content.get("layers"), _Layers)
-    except ValueError:
-        raise RefusedError("is no artifact: its manifest has no list of layers") from None
+        manifest = there.manifest(_only_manifest(manifest.said))
+    layers = manifest.said.layers
+    if layers is None or len(layers) > _MAX_LAYERS:
+        raise RefusedError("is no artifact: its manifest has no list of layers")
     blobs = tuple(_files(source, layers))
     if not blobs and any(layer.media_type == _TENSORS for layer in layers):
         raise RefusedError(
             "holds tensors for Ollama's own engine, no GGUF: choose another tag, or a GGUF from Hugging Face"
         )
     if not blobs:
-        config = manifest.content.get("config")
-        kind = manifest.content.get("artifactType") or (isinstance(config, dict) and config.get("mediaType"))
+        kind = manifest.said.artifact_type or (manifest.said.config and manifest.said.config.media_type)
         raise RefusedError(f"holds no file of a model (it is {str(kind)[:100]!r}): is it a container image?")
     paths = [blob.path for blob in blobs if not blob.is_archive]
     if len(set(paths)) < len(paths):
@@ -134,54 +130,37 @@ def describe(source: Reference, client: Client) -> Description:
     return Description(manifest.digest, blobs, tuple(dict.fromkeys(_left_out(layers))))
 
 
-class _Layer(Struct, rename="camel"):
-    media_type: str = ""
-    digest: Any = None
-    size: Any = None
-    annotations: Mapping[str, Any] | None = None
-    platform: Mapping[str, Any] | None = None  # in an index
-
-    @property
-    def kind(self) -> MediaKind | None:
-        """What the media type says that it is."""
-        return next((kind for kind in KINDS if re.fullmatch(kind.pattern, self.media_type)), None)
-
-    @property
-    def path(self) -> object:
-        """The path of its file."""
-        if self.media_type.startswith(_OLLAMA):
-            return None  # whatever a copy is called: AIKit names the model by its repository
-        notes = self.annotations or {}
-        return next((notes[name] for name in _PATHS if name in notes), None)
-
-    @property
-    def is_archive(self) -> bool:
-        """Whether it is a tar of files."""
-        return (self.annotations or {}).get(_UNPACK) == "true" or bool(_ARCHIVE.fullmatch(self.media_type))
-
-
-_Layers: TypeAlias = Annotated[tuple[_Layer, ...], Meta(max_length=1000)]
-
-
-def _only_manifest(index: Mapping[str, Any]) -> str:
+def _only_manifest(index: Said) -> str:
     """The digest of an index's manifest; of several, the one for linux/amd64: a model is the same on all."""
-    try:
-        entries = typed_json.convert(index.get("manifests"), tuple[_Layer, ...])
-    except ValueError:
-        entries = ()
-    real = [entry for entry in entries if (entry.platform or {}).get("os") != "unknown"] or entries
+    entries = index.manifests or ()
+    real = [each for each in entries if each.platform is None or each.platform.os != "unknown"] or entries
     if len(real) > 1:
-        real = [each for each in real if (p := each.platform or {}) and (p["os"], p["architecture"]) == _PLATFORM]
+        real = [each for each in real if each.platform == Platform("linux", "amd64")]
     if len(real) != 1 or not DIGEST.fullmatch(str(real[0].digest)):
         raise RefusedError("is an index of several artifacts: name one by its digest")
     return str(real[0].digest)
 
 
-def _files(source: Reference, layers: Sequence[_Layer]) -> Iterator[ArtifactFile]:
-    kinds = [layer.kind for layer in layers]
+def _kind(layer: Descriptor) -> MediaKind | None:
+    return next((kind for kind in KINDS if re.fullmatch(kind.pattern, layer.media_type)), None)
+
+
+def _path(layer: Descriptor) -> object:
+    if layer.media_type.startswith(_OLLAMA):
+        return None  # whatever a copy is called: AIKit names the model by its repository
+    notes = layer.annotations or {}
+    return next((notes[name] for name in _PATHS if name in notes), None)
+
+
+def _is_archive(layer: Descriptor) -> bool:
+    return (layer.annotations or {}).get(_UNPACK) == "true" or bool(_ARCHIVE.fullmatch(layer.media_type))
+
+
+def _files(source: Reference, layers: Sequence[Descriptor]) -> Iterator[ArtifactFile]:
+    kinds = [_kind(layer) for layer in layers]
     seen: Counter[MediaKind] = Counter()
     for kind, layer in zip(kinds, layers, strict=True):
-        path, is_archive = layer.path, layer.is_archive
+        path, is_archive = _path(layer), _is_archive(layer)
         if kind and not kind.name:
             continue
         if kind and not path:
@@ -192,12 +171,12 @@ def _files(source: Reference, layers: Sequence[_Layer]) -> Iterator[ArtifactFile
             yield _blob(relative_path(str(path or source.file)), layer, is_archive=is_archive, is_gguf=is_gguf)
 
 
-def _left_out(layers: Sequence[_Layer]) -> Iterator[str]:
+def _left_out(layers: Sequence[Descriptor]) -> Iterator[str]:
     for layer in layers:
-        kind = layer.kind
+        kind = _kind(layer)
         if kind and kind.text:
             yield kind.text
-        elif not kind and not layer.path and not layer.is_archive:
+        elif not kind and not _path(layer) and not _is_archive(layer):
             yield f"a layer without a name ({layer.media_type[:100]})"
 
 
@@ -212,7 +191,7 @@ def _numbered(kind: MediaKind, name: str, number: int, count: int) -> str:
     return f"{path.removesuffix('.' + suffix)}-{number}.{suffix}"
 
 
-def _blob(path: str, layer: _Layer, *, is_archive: bool = False, is_gguf: bool = False) -> ArtifactFile:
+def _blob(path: str, layer: Descriptor, *, is_archive: bool = False, is_gguf: bool = False) -> ArtifactFile:
     digest, size = layer.digest, layer.size
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise RefusedError(f"has a layer whose digest is no sha256: {str(digest)[:80]!r}")
