@@ -3,7 +3,7 @@
 final: _:
 
 {
-  local-ai = final.callPackage ./engines/localai/package.nix { };
+  local-ai = final.callPackage ./nixpkgs/local-ai/package.nix { };
 }
 // builtins.listToAttrs (
   map

@@ -43,7 +43,7 @@ def engine(nixpkgs: Nixpkgs, system: str, runtime: str, backends: list[str], att
 
 
 def derivation(nixpkgs: Nixpkgs, drv: str) -> dict[str, Any]:
-    (shown,) = json.loads(nixpkgs.run(["nix", "derivation", "show", drv])).values()
+    shown = nixpkgs.derivation(drv)
     return dict(shown)
 
 

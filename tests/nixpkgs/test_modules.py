@@ -88,25 +88,25 @@ def test_the_overlays_packages_can_be_overridden(nixpkgs: Nixpkgs) -> None:
         let
           changed = package: (package.overrideAttrs { postFixup = "true"; }).drvPath != package.drvPath;
           inherit (pkgs) local-ai llama-server-avx2;
-          inherit (local-ai.parts) server;
+          inherit (local-ai) server;
         in
         {
-          localai = changed local-ai;
+          localai = changed local-ai
+            && (local-ai.override { makeWrapper = pkgs.makeBinaryWrapper; }).drvPath != local-ai.drvPath;
           server = changed server && (server.override { protobuf = pkgs.hello; }).drvPath != server.drvPath;
-          backend = changed local-ai.parts.llama-cpp.unwrapped;
-          runtime = (local-ai.override { runtime = "avx512"; }).drvPath != local-ai.drvPath;
+          backend = changed local-ai.llama-cpp && changed local-ai.stablediffusion;
           llama = changed llama-server-avx2
             && (llama-server-avx2.override { blasSupport = true; }).drvPath != llama-server-avx2.drvPath;
           each = map (runtime: pkgs."llama-server-${runtime}".meta.mainProgram) [ "avx" "avx2" "avx512" ];
-          tests = builtins.attrNames local-ai.tests;
+          tests = map (package: builtins.attrNames package.tests) [ local-ai llama-server-avx2 ];
           meta = [ local-ai.meta.mainProgram local-ai.meta.license.spdxId ];
         }
         """,
     )
     assert found == {
-        **dict.fromkeys(("localai", "server", "backend", "runtime", "llama"), True),
+        **dict.fromkeys(("localai", "server", "backend", "llama"), True),
         "each": ["llama-server"] * 3,
-        "tests": ["version"],
+        "tests": [["version"], ["version"]],
         "meta": ["local-ai", "MIT"],
     }
 

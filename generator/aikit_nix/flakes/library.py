@@ -13,11 +13,11 @@ from aikit_nix.flakes.plan import Engine, Packages, Plan
 
 # For flakes that import the library; and how the programs that it carries were made.
 _APART = (
-    "engines/localai/package.nix",
     "flake-module.nix",
     "lib/",
     "mk-image.nix",
     "nixos-module.nix",
+    "nixpkgs/",
     "overlay.nix",
     "packages/debian/seed/seed.c",
     "start/build.sh",

@@ -12,6 +12,13 @@
 let
   inherit (pkgs) lib;
   pins = builtins.fromJSON (builtins.readFile ../../pins.json);
+  runtimes = import ../../runtimes.nix;
+
+  instructions = import ./instructions.nix {
+    inherit lib;
+    wanted = runtimes.${runtime}.instructions or null;
+    known = runtimes.avx512.instructions;
+  };
 
   source = pkgs.fetchFromGitHub {
     owner = "mudler";
@@ -27,7 +34,7 @@ let
   llamaCpp = import ./bundle.nix {
     inherit pkgs;
     program = pkgs.callPackage ./llama-cpp.nix {
-      inherit source runtime;
+      inherit source runtime instructions;
       pin = pins.llama-cpp;
     };
   };
@@ -35,7 +42,7 @@ let
   stablediffusion =
     let
       compiled = pkgs.callPackage ./stablediffusion.nix {
-        inherit source runtime;
+        inherit source runtime instructions;
         pin = pins.stablediffusion;
         ggmlPin = pins.stablediffusion-ggml;
       };

@@ -1,13 +1,16 @@
-# What ggml is compiled for: the runtime's instruction sets; or, where it fixes none, its CPU backend once for each type
-# of processor, as libraries of which the best is loaded at run time. The GPU's is one too, and left aside without a driver.
+# What ggml is compiled for: the wanted ones of the instruction sets that it knows; or, where none are named, its CPU
+# backend once for each type of processor, as libraries of which the best is loaded at run time. The GPU's is one too, and
+# left aside without a driver.
 #
 # variants  whether it is the latter
 # flags     for CMake. GGML_NATIVE is always off: it would compile for the machine that builds.
-{ lib, runtime }:
+{
+  lib,
+  wanted ? null,
+  known ? [ ],
+}:
 
 let
-  runtimes = import ../../runtimes.nix;
-  wanted = runtimes.${runtime}.instructions or null;
   variants = wanted == null;
 in
 {
@@ -25,6 +28,6 @@ in
         (lib.cmakeFeature "CMAKE_INSTALL_RPATH" "${placeholder "out"}/lib")
       ]
     else
-      map (set: lib.cmakeBool "GGML_${set}" (builtins.elem set wanted)) runtimes.avx512.instructions
+      map (set: lib.cmakeBool "GGML_${set}" (builtins.elem set wanted)) known
   );
 }

@@ -14,11 +14,12 @@
   source,
   pin,
   runtime,
+  instructions,
 }:
 
 let
   cuda = runtime == "cuda";
-  inherit (import ./instructions.nix { inherit lib runtime; }) variants flags;
+  inherit (instructions) variants flags;
 
   llamaCpp = fetchFromGitHub {
     owner = "ggml-org";
@@ -95,6 +96,8 @@ in
 
   # Hours on a small machine. Null and not an empty list: it is then no part of the derivation.
   requiredSystemFeatures = if cuda then [ "big-parallel" ] else null;
+
+  passthru = { inherit llamaCpp; };
 
   meta = {
     description = "llama.cpp as a backend of LocalAI, compiled for ${runtime}";

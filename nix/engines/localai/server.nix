@@ -8,6 +8,8 @@
   protoc-gen-go-grpc,
   source,
   pin,
+  # Whether a model configuration that does not load stops the server. Upstream logs it and serves without it.
+  strictConfig ? true,
 }:
 
 let
@@ -55,6 +57,8 @@ buildGoModule {
     github.com/mudler/cogito v0.11.0 h1:of/o3/w402H9vm6mE+RktJVHJpUeOH5kSxSnwgR5Hd8=
     github.com/mudler/cogito v0.11.0/go.mod h1:6sfja3lcu2nWRzEc0wwqGNu/eCG3EWgij+8s7xyUeQ4=
     EOF
+  ''
+  + lib.optionalString strictConfig ''
 
     # A model configuration that does not load stops the server. Upstream logs it and serves without it.
     substituteInPlace core/application/startup.go --replace-fail \

@@ -11,11 +11,12 @@
   pin,
   ggmlPin,
   runtime,
+  instructions,
 }:
 
 let
   cuda = runtime == "cuda";
-  inherit (import ./instructions.nix { inherit lib runtime; }) variants flags;
+  inherit (instructions) variants flags;
 
   stableDiffusionCpp = fetchFromGitHub {
     owner = "leejet";
@@ -89,6 +90,8 @@ in
 
   # Hours on a small machine. Null and not an empty list: it is then no part of the derivation.
   requiredSystemFeatures = if cuda then [ "big-parallel" ] else null;
+
+  passthru = { inherit ggml stableDiffusionCpp; };
 
   meta = {
     description = "stable-diffusion.cpp as a backend of LocalAI, compiled for ${runtime}";
