@@ -17,7 +17,7 @@ import pytest
 from aikit_nix.attest import sign, verdict
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
-from support import engine, image, recipes
+from support import engine, image, recipes, signed
 from support.command import aikit_nix
 from support.flakes import Project
 from support.image_fixtures import manifest_digest
@@ -163,24 +163,45 @@ def offline(folder: Path) -> list[str | Path]:
     return ["--insecure-ignore-tlog=true", "--new-bundle-format", "--trusted-root", folder / "root.json"]
 
 
-@needs_cosign
-def test_two_builders_with_one_digest_pass_and_a_tampered_one_fails(
-    tiny_project: Project, pushed: str, keys: dict[str, Path], tmp_path: Path
-) -> None:
-    """For cosign, for a policy of ours, and for a policy engine where there is one."""
-    verified, evidence = [], []
+@pytest.fixture(scope="module")
+def evidence(
+    tiny_project: Project, pushed: str, keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], Path]:
+    """What two builders signed and pushed beside the image, by who and what."""
+    folder, made = tmp_path_factory.mktemp("evidence"), {}
     for name, key in keys.items():
         for kind, command in ((verdict.REBUILD, ["reproduce"]), (verdict.SUMMARY, ["verify", pushed])):
-            evidence.append(tmp_path / f"{name}-{command[0]}.json")
-            done = tiny_project.run(*command, "-o", evidence[-1], "--key", key, COSIGN_PASSWORD="secret")
+            file = made[name, kind] = folder / f"{name}-{command[0]}.json"
+            done = tiny_project.run(*command, "-o", file, "--key", key, COSIGN_PASSWORD="secret")
             assert done.returncode == 0, done.stderr
-            done = tiny_project.run("attest", pushed, "--statement", evidence[-1])
+            done = tiny_project.run("attest", pushed, "--statement", file)
             assert done.returncode == 0, done.stderr
-            public = [*offline(tmp_path), "--key", key.with_suffix(".pub")]
-            said = cosign("verify-attestation", *public, "--type", kind, pushed)
-            if kind == verdict.REBUILD:
-                verified.append(tmp_path / f"{name}.json")
-                verified[-1].write_bytes(said.splitlines()[0])
+    return made
+
+
+@pytest.fixture
+def verified(keys: dict[str, Path], evidence: dict[tuple[str, str], Path], pushed: str, tmp_path: Path) -> list[Path]:
+    """The builders' rebuilds, as cosign takes them from the registry and verifies them."""
+    found = []
+    for name, kind in evidence:
+        public = [*offline(tmp_path), "--key", keys[name].with_suffix(".pub")]
+        said = cosign("verify-attestation", *public, "--type", kind, pushed)
+        if kind == verdict.REBUILD:
+            found.append(tmp_path / f"{name}.json")
+            found[-1].write_bytes(said.splitlines()[0])
+    return found
+
+
+@needs_cosign
+def test_two_builders_with_one_digest_pass_and_a_tampered_one_fails(
+    tiny_project: Project,
+    pushed: str,
+    keys: dict[str, Path],
+    evidence: dict[tuple[str, str], Path],
+    verified: list[Path],
+    tmp_path: Path,
+) -> None:
+    assert len(verified) == 2
     (tmp_path / "policy.toml").write_text(
         f'[signers]\nalice = "{keys["alice"].with_suffix(".pub")}"\nci = "{keys["ci"].with_suffix(".pub")}"\n'
         '[require]\nrebuilds = 2\nsummaries = 2\nruntimes = ["avx2"]\n'
@@ -188,20 +209,37 @@ def test_two_builders_with_one_digest_pass_and_a_tampered_one_fails(
     (tmp_path / "elsewhere").mkdir()  # where no flake is
     done = aikit_nix("verify", pushed, "--policy", tmp_path / "policy.toml", cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
-    bundle = json.loads(evidence[2].read_text())
+    bundle = json.loads(evidence["ci", verdict.REBUILD].read_text())
     payload = base64.b64decode(bundle["dsseEnvelope"]["payload"])
     digest = manifest_digest(tiny_project).removeprefix("sha256:").encode()
+    files = [file for key, file in evidence.items() if key != ("ci", verdict.REBUILD)] + [tmp_path / "tampered.json"]
     for tampered in (payload.replace(digest, b"6" * 64), payload.replace(b"avx2", b"avx9")):
         assert tampered != payload
         bundle["dsseEnvelope"]["payload"] = base64.b64encode(tampered).decode()
-        evidence[2].write_text(json.dumps(bundle))
-        given = [word for file in evidence for word in ("--evidence", file)]
+        (tmp_path / "tampered.json").write_text(json.dumps(bundle))
+        given = [word for file in files for word in ("--evidence", file)]
         done = tiny_project.run("verify", tiny_project.build("default"), "--policy", tmp_path / "policy.toml", *given)
         assert done.returncode == 1
         assert "1 of 2 rebuilds" in done.stderr
-    if shutil.which("conftest"):
-        engine.accepts(tmp_path, verified, licenses="{null}")  # the model's file was nobody's
-        engine.accepts(tmp_path, verified, but="the licence of /models/tiny.gguf is null")
+
+
+@needs_cosign
+@pytest.mark.skipif(not shutil.which("conftest"), reason="conftest is not installed")
+def test_a_policy_engine_takes_what_cosign_verified(verified: list[Path], tmp_path: Path) -> None:
+    engine.accepts(tmp_path, verified, licenses="{null}")  # the model's file was nobody's
+    engine.accepts(tmp_path, verified, but="the licence of /models/tiny.gguf is null")
+
+
+@needs_cosign
+@pytest.mark.skipif(not shutil.which("kyverno"), reason="kyverno's command line is not installed")
+@pytest.mark.usefixtures("evidence")
+def test_a_clusters_policy_takes_them(keys: dict[str, Path], pushed: str, tmp_path: Path) -> None:
+    public = [keys[name].with_suffix(".pub") for name in ("alice", "ci")]
+    done = engine.kyverno(tmp_path, pushed, public)
+    assert "pass: 1, fail: 0" in done.stdout, done.stdout + done.stderr
+    signed.key(tmp_path / "other.pub")
+    done = engine.kyverno(tmp_path, pushed, [public[0], tmp_path / "other.pub"])
+    assert "pass: 0, fail: 1" in done.stdout, done.stdout + done.stderr
 
 
 @needs_cosign
