@@ -27,6 +27,7 @@ from aikit_nix.flakes import materials
 from aikit_nix.flakes.materials import Materials
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs
+from aikit_nix.image.layout import read_layout
 from aikit_nix.nix import store
 from support import fake_registry, forged, layouts, recipes
 from support.command import aikit_nix
@@ -78,7 +79,7 @@ def check(image: Path | str, honest: Honest) -> list[str]:
     report = verify.Report()
     try:
         with Client() as client, blobs.opened(str(image), client, architecture="amd64") as opened:
-            verify.image(opened, honest.materials, honest.wanted, report)
+            verify.image(opened, honest.materials, read_layout(honest.wanted), report)
     except AikitError as refused:
         return [str(refused)]
     assert report.checked

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from aikit_nix.base import tar
-from aikit_nix.image.rootfs import Hashing, UnpackError, extract
+from aikit_nix.image.rootfs import UnpackError, extract
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,24 @@ def _oci_layout(source: Path) -> Iterator[_Parts]:
     manifest = json.loads(blob(entry))
     name = entry.get("annotations", {}).get("io.containerd.image.name")
     yield blob(manifest["config"]), layers(manifest), (name,) if name else ()
+
+
+class Hashing(io.RawIOBase):
+    """Passes reads on, hashing and counting what went through."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self.sha256.update(data)
+        self.size += len(data)
+        return data
 
 
 class _Counting(Hashing):

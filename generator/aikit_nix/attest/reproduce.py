@@ -27,12 +27,7 @@ _MAX_BYTES = 16 << 20
 
 def built(materials: Materials, system: str) -> Image:
     """A system's default image, built without its models' bytes (`.#manifest`). Raises AikitError."""
-    return layout.read_layout(build(materials, system))
-
-
-def build(materials: Materials, system: str) -> Path:
-    """The layout of that image. Raises AikitError."""
-    return inputs.build(materials.folder, f"packages.{system}.manifest")
+    return layout.read_layout(inputs.build(materials.folder, f"packages.{system}.manifest"))
 
 
 def build_again(materials: Materials, system: str) -> int:

@@ -68,9 +68,9 @@ def judge(
     """Check an image of a name, and that it fulfils a policy; the verdict, as a statement. Raises AikitError."""
     # Builders that a policy believes say what follows from a flake, too
     by_builders = policy and policy.require.rebuilds and materials is None
-    folder = None if by_builders else wanted(found.image, materials, system, report)
-    image(found, materials, folder, report)
-    digest = found.image.digest or (folder and layout.read_layout(folder).digest) or ""
+    given = None if by_builders else wanted(found.image, materials, system, report)
+    image(found, materials, given, report)
+    digest = found.image.digest or (given and given.digest) or ""
     if policy:
         own = verdict.about(materials, materials.system(system)) if materials and not report.differences else None
         statements = [*map(envelope.read, evidence), *envelope.beside(found)]
@@ -79,14 +79,14 @@ def judge(
             report.differs(f"policy: {reason}")
         if not reasons:
             report.same(f"policy sha256:{policy.digest}")
-    levels = [verdict.EQUAL] * bool(folder) + [verdict.BY_POLICY] * bool(policy)
+    levels = [verdict.EQUAL] * bool(given) + [verdict.BY_POLICY] * bool(policy)
     return verdict.summary(
         name, digest, levels, passed=not report.differences, policy=policy.digest if policy else None
     )
 
 
-def image(found: Opened, materials: Materials | None, wanted: Path | None, report: Report) -> None:
-    """Check an image against itself, and against the one whose layout, made of the materials, is in the folder `wanted`.
+def image(found: Opened, materials: Materials | None, wanted: Image | None, report: Report) -> None:
+    """Check an image against itself, and against the `wanted` one, whose layout was made of the materials.
 
     Raises AikitError where it cannot be read.
     """
@@ -102,8 +102,8 @@ def image(found: Opened, materials: Materials | None, wanted: Path | None, repor
         _compare(found, wanted, unpacked, report)
 
 
-def wanted(found: Image, materials: Materials | None, system: str | None, report: Report) -> Path | None:
-    """The layout, without models, that the materials give for a system, else for an image's architecture; None where that
+def wanted(found: Image, materials: Materials | None, system: str | None, report: Report) -> Image | None:
+    """The image, without models' bytes, that the materials give for a system, else for an image's architecture; None where that
     cannot be had, which is a difference.
     """
     if materials is None:
@@ -111,7 +111,7 @@ def wanted(found: Image, materials: Materials | None, system: str | None, report
         return None
     own = {name for name in materials.plan.systems if ARCHITECTURES[name] == found.config.get("architecture")}
     try:
-        return reproduce.build(materials, materials.system(system or next(iter(own), None)))
+        return reproduce.built(materials, materials.system(system or next(iter(own), None)))
     except AikitError as failed:
         report.differs(f"not compared with a plan: {failed}")
         return None
@@ -226,9 +226,8 @@ def _model(path: str, size: int, stream: _Stream) -> tuple[str, int]:
 # --- Against the image that the flake gives
 
 
-def _compare(found: Opened, folder: Path, unpacked: list[tuple[str, int] | None], report: Report) -> None:
-    """That an image is the one whose layout is in `folder`, wherever it comes from and however its layers are packed."""
-    wanted = layout.read_layout(folder)
+def _compare(found: Opened, wanted: Image, unpacked: list[tuple[str, int] | None], report: Report) -> None:
+    """That an image is the wanted one, wherever it comes from and however its layers are packed."""
     for each in diff.images(wanted, found.image):
         report.differs(f"{each.part}: {each.b}, and the flake gives {each.a}")
     report.compare("configuration", found.image.config_digest, wanted.config_digest)
@@ -243,8 +242,8 @@ def _compare(found: Opened, folder: Path, unpacked: list[tuple[str, int] | None]
         # Its manifest would be made of what was compared.
         report.same(f"manifest: {wanted.digest}, of this configuration and these layers")
         return
-    if Path(found.where).is_dir():
-        _compare_index(Path(found.where), folder, report)
+    if found.image.folder and wanted.folder:
+        _compare_index(found.image.folder, wanted.folder, report)
     if found.image.digest != wanted.digest and _is_another_form(found.image, wanted):
         report.same(f"manifest: {found.image.digest}, another form of {wanted.digest}")
     else:

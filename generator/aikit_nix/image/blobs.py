@@ -80,19 +80,12 @@ def _of_layout(folder: Path) -> Opened:
     image = layout.read_layout(folder)
 
     def blocks(index: int) -> Blocks | None:
-        file = layout.blob_path(folder, image.layers[index].digest)
-        return _of_file(file) if file.exists() else None
+        layer = image.layers[index]
+        file = layout.blob_path(folder, layer.digest)
+        # A byte more tells of one that is too long
+        return files.read_part(file, 0, layer.size + 1, BLOCK) if file.exists() else None
 
     return Opened(image, str(folder), blocks)
-
-
-def _of_file(file: Path) -> Blocks:
-    try:
-        with files.open_regular(file) as stream:
-            while block := stream.read(BLOCK):
-                yield block
-    except OSError as failed:
-        raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
 
 
 def _of_registry(target: str, client: Client, insecure: bool | None, architecture: str | None) -> Opened:

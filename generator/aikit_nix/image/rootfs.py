@@ -1,18 +1,16 @@
 """An image's layers laid over each other in a folder, for a machine without a container engine.
 
-Layers may come from anywhere: nothing in them is written outside the folder, and none of them is believed to be what the
-manifest says before its digest was seen. Owners are not kept: the files belong to who unpacks them.
+Layers may come from anywhere: nothing in them is written outside the folder, and nothing of them at all before their digest
+was seen. Owners are not kept: the files belong to who unpacks them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from aikit_nix.base import tar
 from aikit_nix.base.errors import error
@@ -24,24 +22,6 @@ _DEEPEST = 200  # folders: Python 3.11 removes them by recursion
 
 class UnpackError(ValueError):
     """A layer that is not what a layer must be; the message says where."""
-
-
-class Hashing(io.RawIOBase):
-    """Passes reads on, hashing and counting what went through."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._source.read(size)
-        self.sha256.update(data)
-        self.size += len(data)
-        return data
 
 
 def make(image: Image, root: Path) -> dict[str, Path]:
@@ -78,15 +58,15 @@ def _unpack(layer: Layer, path: Path | None, root: Path) -> None:
     if layer.digest != layer.diff_id:
         raise error(f"{path} is packed: unpack the image with skopeo or umoci", code="image")
     try:
-        with path.open("rb") as file:
-            stream = Hashing(file)
+        with path.open("rb") as stream:
+            if f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}" != layer.digest:
+                raise error(f"{path} has other bytes than its digest says", code="image")
+            stream.seek(0)
             reader = tar.TarReader(stream)
             for member in reader:
                 extract(member, reader.content(), root)
     except (OSError, ValueError) as bad:
         raise error(f"{path} cannot be unpacked: {' '.join(str(bad).split())[:300]}", code="image") from None
-    if f"sha256:{stream.sha256.hexdigest()}" != layer.digest:
-        raise error(f"{path} has other bytes than its digest says", code="image")
 
 
 def extract(member: Member, content: Iterable[bytes], root: Path) -> None:
