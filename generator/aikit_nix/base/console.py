@@ -23,7 +23,6 @@ from aikit_nix.base.redact import printable, without_secrets
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
-    from rich.progress import TaskID
 
 _EVERY = 10  # seconds between two lines where there is no terminal for bars
 
@@ -109,15 +108,12 @@ def progress(files: int, total: int) -> Iterator[Progress]:
     `total` is the bytes of those whose size is known.
     """
     global _bars
-    shown = Progress(files, total)
     if not _terminal() or verbosity == Verbosity.QUIET or _bars:
-        yield shown
+        yield Progress(files, total, None)
         return
-    with _rich_bars() as bars:
-        shown.show(bars)
-        _bars = bars
+    with _rich_bars() as _bars:
         try:
-            yield shown
+            yield Progress(files, total, _bars)
         finally:
             _bars = None
 
@@ -125,105 +121,85 @@ def progress(files: int, total: int) -> Iterator[Progress]:
 class Progress:
     """Counts the bytes of files that come at the same time."""
 
-    def __init__(self, files: int, total: int) -> None:
+    def __init__(self, files: int, total: int, bars: Bars | None) -> None:
         self._files = files
         self._ended = 0
-        self._total = total
-        self._done = 0  # bytes, as are the next
-        self._moved = 0  # of them in this run, for the rate
-        self._started = self._said = time.monotonic()
-        self._lock = threading.Lock()
-        self._bars: Bars | None = None
-        self._task: TaskID | None = None
-
-    def show(self, bars: Bars) -> None:
         self._bars = bars
-        if self._files > 1:
-            self._task = bars.add_task("total", total=self._total or None)
+        self._all = Bar("total", total, bars if files > 1 else None)
+        self._said = time.monotonic()
 
     @contextmanager
     def file(self, name: str, total: int | None) -> Iterator[Bar]:
         """One of the files; `name` may come from elsewhere."""
-        task = self._bars.add_task(printable(name), total=total) if self._bars else None
-        bar = Bar(self, name, total, task)
+        bar = Bar(name, total, self._bars, self)
         if not self._bars:
             say(f"{bar.name}: {size(total)}" if total is not None else f"{bar.name}: begins", err=True)
         try:
             yield bar
         except BaseException:
-            if self._bars and task is not None:
-                self._bars.remove_task(task)
+            bar.remove()
             raise
         else:
             if not self._bars:
-                seconds = max(time.monotonic() - bar.started, 0.001)
-                say(f"{bar.name}: done, {size(bar.done)} in {seconds:.0f} s", err=True)
+                say(f"{bar.name}: done, {size(bar.done)} in {bar.seconds:.0f} s", err=True)
         finally:
-            with self._lock:
+            with _counting:
                 self._ended += 1
 
-    def moved(self, bar: Bar, count: int, *, now: bool = True) -> None:
-        """So many bytes more (or fewer) of a file are there; `now`: they came just now."""
-        with self._lock:
-            bar.done += count
-            self._done += count
-            self._moved += count if now else 0
-            if self._bars:
-                if bar.task is not None:
-                    self._bars.update(bar.task, completed=bar.done)
-                if self._task is not None:
-                    self._bars.update(self._task, completed=self._done)
-            elif time.monotonic() - self._said >= _EVERY:
-                self._said = time.monotonic()
-                say(self._line(), err=True)
-
-    def sized(self, bar: Bar, total: int | None) -> None:
-        """A file's size is known now."""
-        with self._lock:
-            self._total += (total or 0) - (bar.total or 0)
-            bar.total = total
-            if self._bars:
-                if bar.task is not None:
-                    self._bars.update(bar.task, total=total)
-                if self._task is not None:
-                    self._bars.update(self._task, total=self._total or None)
-
-    def _line(self) -> str:
-        rate = max(self._moved, 0) / max(time.monotonic() - self._started, 0.001)
-        line = f"{self._ended} of {self._files} files, " if self._files > 1 else ""
-        line += size(self._done)
-        if self._total:
-            line += f" of {size(self._total)} ({min(100, 100 * self._done // self._total)} %)"
-        line += f", {size(int(rate))}/s"
-        if self._total > self._done and rate > 0:
-            line += f", {_duration((self._total - self._done) / rate)} left"
-        return line
+    def moved(self, count: int, total: int, *, now: bool) -> None:
+        """So many bytes more of all are there, which are so many more than was known."""
+        self._all.move(count, (self._all.total or 0) + total, now=now)
+        if not self._bars and time.monotonic() - self._said >= _EVERY:
+            self._said = time.monotonic()
+            say((f"{self._ended} of {self._files} files, " if self._files > 1 else "") + str(self._all), err=True)
 
 
 class Bar:
-    """One file's progress; told by the thread that has the file."""
+    """One file's progress, or that of all; told by the thread that has the file."""
 
-    def __init__(self, progress: Progress, name: str, total: int | None, task: TaskID | None) -> None:
-        self.name = name
+    def __init__(self, name: str, total: int | None, bars: Bars | None, whole: Progress | None = None) -> None:
+        self.name = printable(name)
         self.total = total
-        self.done = 0
-        self.task = task
-        self.started = time.monotonic()
-        self._progress = progress
+        self.done = 0  # bytes, as are the next
+        self._moved = 0  # of them in this run, for the rate
+        self._bars = bars
+        self._task = bars.add_task(self.name, total=total or None) if bars else None
+        self._whole = whole
+        self._started = time.monotonic()
         self._noted = ""
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return max(time.monotonic() - self._started, 0.001)
 
     def advance(self, count: int) -> None:
         """So many bytes more came."""
-        self._progress.moved(self, count)
+        self.move(count, self.total)
 
     def found(self, count: int) -> None:
         """So many bytes more were there already."""
-        self._progress.moved(self, count, now=False)
+        self.move(count, self.total, now=False)
 
     def restart(self, total: int | None) -> None:
         """Nothing of the file is there, and this is its size, where it is known."""
-        self._progress.moved(self, -self.done, now=False)
-        self._progress.sized(self, total)
+        self.move(-self.done, total, now=False)
+
+    def move(self, count: int, total: int | None, *, now: bool = True) -> None:
+        """So many bytes more (or fewer) are there of so many; `now`: they came just now."""
+        with _counting:
+            more = (total or 0) - (self.total or 0)
+            self.done, self.total = self.done + count, total
+            self._moved += count if now else 0
+            if self._bars and self._task is not None:
+                self._bars.update(self._task, completed=self.done, total=total or None)
+            if self._whole:
+                self._whole.moved(count, more, now=now)
+
+    def remove(self) -> None:
+        """Show it no more."""
+        if self._bars and self._task is not None:
+            self._bars.remove_task(self._task)
 
     def note(self, text: str) -> None:
         """Say something about the file, once."""
@@ -231,7 +207,18 @@ class Bar:
             self._noted = text
             say(f"{self.name}: {text}", err=True)
 
+    def __str__(self) -> str:
+        rate = max(self._moved, 0) / self.seconds
+        line = size(self.done)
+        if self.total:
+            line += f" of {size(self.total)} ({min(100, 100 * self.done // self.total)} %)"
+        line += f", {size(int(rate))}/s"
+        if self.total and self.total > self.done and rate > 0:
+            line += f", {_duration((self.total - self.done) / rate)} left"
+        return line
 
+
+_counting = threading.RLock()
 _bars: Bars | None = None  # what is on the terminal at the moment
 
 

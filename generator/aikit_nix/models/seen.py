@@ -12,9 +12,8 @@ import posixpath
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -27,9 +26,6 @@ from aikit_nix.models.remote import frame_of, layer_of
 from aikit_nix.nix import store
 from aikit_nix.sources import judge
 from aikit_nix.sources.gguf import Facts
-
-if TYPE_CHECKING:
-    from aikit_nix.base.console import Bar
 
 _SLOW_BYTES = 256 << 20  # reading so much takes a while
 
@@ -145,7 +141,7 @@ def hashed(path: str, file: Path, take: Callable[[bytes], object] = lambda _: No
     if known and known.size is not None and known.blake3 and known.layer:
         return Digests(known.size, known.sha256, known.blake3, known.layer.digest.removeprefix("sha256:"))
     started = time.time_ns()
-    digests = _hashed(path, file, take)
+    digests = _hashed(path, file, before[2] if before else 0, take)
     remember(path, Pin(digests.sha256, digests.size, digests.blake3, layer_of(path, digests)))
     # A file that was written a moment ago may be written again without a new time: git's racy problem.
     if before and started - max(before[-2:]) >= _RACY_NS and _identity(file) == before:
@@ -170,19 +166,14 @@ def _noted(note: Path) -> str | None:
     return said if re.fullmatch("[0-9a-f]{64}", said) else None
 
 
-def _hashed(path: str, file: Path, take: Callable[[bytes], object]) -> Digests:
+def _hashed(path: str, file: Path, size: int, take: Callable[[bytes], object]) -> Digests:
     """With a progress bar where reading takes a while."""
-    with ExitStack() as stack:
-        bar: Bar | None = None
+    if size < _SLOW_BYTES:
+        return hashing.hash_file(file, frame_of(path), take)
+    with console.progress(1, size) as progress, progress.file(f"reading {file.name}", size) as bar:
 
-        def progress(block: bytes) -> None:
-            nonlocal bar
+        def taken(block: bytes) -> None:
             take(block)
-            size = file.stat().st_size
-            if bar is None and size >= _SLOW_BYTES:
-                shown = stack.enter_context(console.progress(1, size))
-                bar = stack.enter_context(shown.file(f"reading {file.name}", size))
-            if bar:
-                bar.advance(len(block))
+            bar.advance(len(block))
 
-        return hashing.hash_file(file, frame_of(path), progress)
+        return hashing.hash_file(file, frame_of(path), taken)
