@@ -233,13 +233,17 @@ def test_a_policy_engine_takes_what_cosign_verified(verified: list[Path], tmp_pa
 @needs_cosign
 @pytest.mark.skipif(not shutil.which("kyverno"), reason="kyverno's command line is not installed")
 @pytest.mark.usefixtures("evidence")
-def test_a_clusters_policy_takes_them(keys: dict[str, Path], pushed: str, tmp_path: Path) -> None:
+def test_a_clusters_policy_takes_them(
+    tiny_project: Project, keys: dict[str, Path], pushed: str, tmp_path: Path
+) -> None:
     public = [keys[name].with_suffix(".pub") for name in ("alice", "ci")]
-    done = engine.kyverno(tmp_path, pushed, public)
+    image = f"{pushed.rpartition(':')[0]}@{manifest_digest(tiny_project)}"
+    done = engine.kyverno(tmp_path, image, public)
     assert "pass: 1, fail: 0" in done.stdout, done.stdout + done.stderr
     signed.key(tmp_path / "other.pub")
-    done = engine.kyverno(tmp_path, pushed, [public[0], tmp_path / "other.pub"])
+    done = engine.kyverno(tmp_path, image, [public[0], tmp_path / "other.pub"])
     assert "pass: 0, fail: 1" in done.stdout, done.stdout + done.stderr
+    assert "two builders have to have built this very image" in done.stdout
 
 
 @needs_cosign
