@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from aikit_nix.base import typed_json
 from aikit_nix.base.errors import AikitError
@@ -52,6 +52,7 @@ class _Kind(Struct, rename="camel", forbid_unknown_fields=True):
     names: tuple[str, ...] = ()
     more: dict[str, _Kind] = {}
     role: Literal["a", "b"] = "a"
+    many: Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=1)] = ()
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,8 @@ class _Kind(Struct, rename="camel", forbid_unknown_fields=True):
         ({"ownSize": 1, "names": [1]}, "$.names[0] is no text"),
         ({"ownSize": 1, "names": "a"}, "$.names is no list"),
         ({"ownSize": 1, "more": {"x": {}}}, "$.more[...] lacks 'ownSize'"),
+        ({"ownSize": 1, "many": [1, 2]}, "$.many is too short or too long"),
+        ({"ownSize": 1, "many": [0]}, "$.many[0] is no number that may stand there"),
         ({"ownSize": 1, "role": "c"}, "$.role cannot be 'c'"),
         ({"ownSize": 1, "colour": "red"}, "'colour' is not known"),
     ],
@@ -91,8 +94,9 @@ def test_the_users_error_says_what_where_why_and_what_to_do() -> None:
 
 
 def test_what_is_read_is_written_as_it_was() -> None:
-    text = '{\n  "ownSize": 7,\n  "digest": "%s",\n  "names": [\n    "é"\n  ],\n  "more": {},\n  "role": "a"\n}\n' % (
-        "sha256:" + "1" * 64
+    text = (
+        '{\n  "ownSize": 7,\n  "digest": "%s",\n  "names": [\n    "é"\n  ],\n  "more": {},\n  "role": "a",\n  "many": []\n}\n'
+        % ("sha256:" + "1" * 64)
     )
     found = typed_json.decode(text.encode(), _Kind)
     assert typed_json.encode(found) == text

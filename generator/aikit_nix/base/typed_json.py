@@ -32,7 +32,13 @@ Sha256: TypeAlias = Annotated[str, form("[0-9a-f]{64}", "no sha256: it is not 64
 Digest: TypeAlias = Annotated[str, form("sha256:[0-9a-f]{64}", "no sha256 digest")]
 Sri: TypeAlias = Annotated[str, form("sha256-[A-Za-z0-9+/]{43}=", "no SHA-256 as Nix writes it")]
 Size: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 60)]  # bytes
-_KINDS = {"array": "list", "str": "text", "int": "number", "bool": "`true` or `false`", "null": "`null`"}
+_KINDS = {
+    "array": "list",
+    "str": "text",
+    "int": "number that may stand there",
+    "bool": "`true` or `false`",
+    "null": "`null`",
+}
 
 
 def parse(data: bytes) -> Any:
@@ -104,6 +110,8 @@ def _sentence(said: str) -> str:
         return f"{at}: {found[1]!r} is not known" if place else f"{found[1]!r} is not known"
     if found := re.fullmatch(r"Invalid enum value (.*)", said):
         return f"{at} cannot be {found[1]}"
+    if " of length " in said:
+        return f"{at} is too short or too long"
     if found := re.fullmatch(r"Expected `(\w+)[^`]*` ?(matching regex .*)?.*", said):
         words = _WORDS.get(found[2]) or f"no {_KINDS.get(found[1], found[1])}"
         return f"{at} is {'no size in bytes' if found[1] == 'int' and at.lower().endswith('size') else words}"
