@@ -187,6 +187,27 @@ def test_whatever_fails_the_folder_is_old_or_new_or_the_next_run_mends_it(
         assert not list(out.glob(".aikit-nix*"))
 
 
+def test_a_file_system_that_cannot_exchange_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS and FUSE know no RENAME_EXCHANGE."""
+
+    class Libc:
+        @staticmethod
+        def renameat2(*_: object) -> int:
+            return -1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: Libc)
+    folder.write(NIXPKGS, tmp_path)
+    (tmp_path / "aikit/default.nix").write_text("# mine")
+    done = folder.write(DEBIAN, tmp_path)
+    assert done.backups == (tmp_path / "aikit~",)
+    assert (tmp_path / "aikit~/default.nix").read_text() == "# mine"
+    found = tree(tmp_path)
+    assert {name: text for name, text in found.items() if not name.startswith("aikit~/")} == {
+        **whole(DEBIAN),
+        "flake.lock": NIXPKGS.lock,
+    }
+
+
 def test_two_at_once_leave_one_of_the_two(tmp_path: Path) -> None:
     for round_ in range(20):
         out = tmp_path / str(round_)
