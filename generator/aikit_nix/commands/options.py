@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,26 +79,9 @@ class _Flake(click.Option):
 FLAKE = click.option(
     "--flake", type=FOLDER, default=data.FLAKE, show_default=True, metavar="DIR", help="The flake's folder."
 )
-INTO = click.option(
-    "--flake",
-    "-o",
-    "--output",
-    cls=_Flake,
-    type=FOLDER,
-    default=data.FLAKE,
-    show_default=True,
-    metavar="DIR",
-    help="Folder to write the flake to.",
-)
-NEW_FLAKE = click.option(
-    "--flake",
-    "-o",
-    "--output",
-    cls=_Flake,
-    type=FOLDER,
-    metavar="DIR",
-    help="Also write the flake, into this new folder.",
-)
+_WRITTEN = partial(click.option, "--flake", "-o", "--output", cls=_Flake, type=FOLDER, metavar="DIR")
+INTO = _WRITTEN(default=data.FLAKE, show_default=True, help="Folder to write the flake to.")
+NEW_FLAKE = _WRITTEN(help="Also write the flake, into this new folder.")
 DEBIAN_LOCK = click.option(
     "--debian-lock",
     type=click.Path(path_type=Path),
