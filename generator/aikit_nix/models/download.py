@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aikit_nix.base import console
-from aikit_nix.base.errors import AikitError, Diagnostic, error
+from aikit_nix.base.errors import AikitError, collect, error
 from aikit_nix.base.hashing import Digests, Hasher, hash_file
 from aikit_nix.base.redact import shown
 from aikit_nix.http.client import Client, HttpError, Trouble
@@ -44,8 +44,6 @@ def fetch_all(
     the next time. After Ctrl-C too.
     """
     check_space((one.to, one.size or 0) for one in downloads)
-    fetched: list[Fetched] = []
-    problems: list[Diagnostic] = []
     with console.progress(len(downloads), sum(one.size or 0 for one in downloads)) as progress:
 
         def work(download: Download) -> Fetched:
@@ -54,19 +52,15 @@ def fetch_all(
 
         pool = ThreadPoolExecutor(max(1, jobs))
         try:
-            for future in [pool.submit(work, one) for one in downloads]:
-                try:
-                    fetched.append(future.result())
-                except AikitError as problem:
-                    problems.extend(problem.diagnostics)
+            futures = [pool.submit(work, one) for one in downloads]
+            return collect(future.result for future in futures)
+        except AikitError:
+            raise
         except BaseException:
             client.abort()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-    if problems:
-        raise AikitError(*problems)
-    return fetched
 
 
 class _Transfer:

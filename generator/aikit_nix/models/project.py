@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from aikit_nix import sources
@@ -17,7 +18,7 @@ from aikit_nix.aikitfile import parser, yamltree
 from aikit_nix.aikitfile.escapes import Escapes
 from aikit_nix.aikitfile.types import Aikitfile, Model, Pin
 from aikit_nix.base import console
-from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+from aikit_nix.base.errors import AikitError, Diagnostic, Severity, collect, error
 from aikit_nix.models import lock
 from aikit_nix.models.lock import Lock
 from aikit_nix.sources import Local
@@ -68,38 +69,30 @@ def pin(project: Project, added: list[Path] | None = None) -> tuple[Aikitfile, t
     read, and those that did are added to the list. Raises AikitError for all models that nothing pins, and for local
     files that are missing or not what their sha256 or the lock says.
     """
-    models: list[Model] = []
-    local: list[tuple[Model, Path]] = []
-    problems: list[Diagnostic] = []
-    for model in project.aikitfile.models:
-        try:
-            for each, file in _pinned(model, project.folder, added):
-                models.append(each)
-                if file:
-                    local.append((each, file))
-        except AikitError as failed:
-            problems += failed.diagnostics
-    problems += _not_in_lock(project)
-    if problems:
-        raise AikitError(*problems)
-    if missing := lock.unpinned(models):
+    models = project.aikitfile.models
+    folders = {(model.name.value, model.source.value.text): model for model in models if model.is_locked}
+    pinned = collect(
+        [
+            *(partial(_pinned, model, project.folder, added) for model in models),
+            *(partial(_require_locked, model, project) for model in folders.values()),
+        ]
+    )
+    found = [each for some in pinned for each in some]
+    if missing := lock.unpinned(model for model, _ in found):
         raise missing
-    return replace(project.aikitfile, models=tuple(models)), tuple(local)
+    local = tuple((model, file) for model, file in found if file)
+    return replace(project.aikitfile, models=tuple(model for model, _ in found)), local
 
 
-def _pinned(model: Model, folder: Path, added: list[Path] | None) -> Iterator[tuple[Model, Path | None]]:
-    source = model.source.value
-    if not isinstance(source, Local):
-        yield model, None
-        return
-    found = local_files(model, folder)
-    if not found:
-        # The lock knows the file; it may be in the store, or come from a cache
-        yield model, None
-    templates = model.prompt_templates
-    for path, file in found:
-        yield replace(model, path=path, pin=hash_local(model, path, file, added), prompt_templates=templates), file
-        templates = ()
+def _pinned(model: Model, folder: Path, added: list[Path] | None) -> list[tuple[Model, Path | None]]:
+    there = local_files(model, folder) if model.is_local else []
+    if not there:
+        # One from elsewhere; or the lock knows the file, which may be in the store, or come from a cache
+        return [(model, None)]
+    first, *others = [
+        (replace(model, path=path, pin=hash_local(model, path, file, added)), file) for path, file in there
+    ]
+    return [first, *((replace(each, prompt_templates=()), file) for each, file in others)]
 
 
 def check_claims(project: Project) -> list[str]:
@@ -112,30 +105,20 @@ def check_claims(project: Project) -> list[str]:
     return seen.check(project.lock.files(), project.lock.file) if project.lock else []
 
 
-def _not_in_lock(project: Project) -> Iterator[Diagnostic]:
-    """An error for each local folder with a file that the lock does not know."""
-    folders = {
-        (model.name.value, source.text): model
-        for model in project.aikitfile.models
-        if model.is_locked and isinstance(source := model.source.value, Local)
-    }
-    for key, model in folders.items():
-        source = model.source.value
-        entry = project.lock.entries.get(key) if project.lock else None
-        if entry and isinstance(source, Local) and (project.folder / source.path).is_dir():
-            locked = {path for path, _ in entry.files}
-            destination = sources.destination(source, model.name.value)
-            try:
-                there = [
-                    posixpath.join(destination, name)
-                    for name in sources.local.walk(project.folder / source.path, source.path)
-                ]
-            except sources.RefusedError as refused:
-                yield from _unfit(model, refused).diagnostics
-                continue
-            if new := sorted(path for path in there if path not in locked):
-                message = f"{new[0]} is not in the lock, and in the folder: run `aikit-nix lock`, or take it away"
-                yield Diagnostic(Severity.ERROR, "not-locked", message, model.source.at)
+def _require_locked(model: Model, project: Project) -> list[tuple[Model, Path | None]]:
+    """Raises AikitError where the model is a local folder with a file that the lock does not know."""
+    source = model.source.value
+    entry = project.lock.entries.get((model.name.value, source.text)) if project.lock else None
+    if entry and isinstance(source, Local) and (project.folder / source.path).is_dir():
+        destination = sources.destination(source, model.name.value)
+        try:
+            names = [*sources.local.walk(project.folder / source.path, source.path)]
+        except sources.RefusedError as refused:
+            raise _unfit(model, refused) from None
+        if new := sorted({posixpath.join(destination, name) for name in names} - {path for path, _ in entry.files}):
+            message = f"{new[0]} is not in the lock, and in the folder: run `aikit-nix lock`, or take it away"
+            raise error(message, model.source.at, "not-locked")
+    return []
 
 
 def _unfit(model: Model, refused: sources.RefusedError) -> AikitError:
