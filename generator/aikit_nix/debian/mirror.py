@@ -110,7 +110,7 @@ def known(given: Iterable[str] = ()) -> list[str]:
         found = [own]
     if any(map(_has_password, found)):
         raise error(
-            "a mirror with a user or a password in its address cannot be used: what fetches the packages would show it "
-            "to every user of this machine. Name one that needs none, or a proxy that adds it (http_proxy)"
+            "a mirror with a user or a password in its address cannot be used, as `nix build --impure` would write it where"
+            " every user of this machine can read it: name one that needs none, or a proxy that adds it (http_proxy)"
         )
     return found
