@@ -9,9 +9,8 @@ from typing import Any
 from msgspec import Struct, structs
 
 from aikit_nix.aikitfile.escapes import Escapes
-from aikit_nix.aikitfile.types import Runtime
 from aikit_nix.base import files, typed_json
-from aikit_nix.flakes.plan import Engine, Options, Packages
+from aikit_nix.flakes.plan import Options, Packages
 
 FILE = "aikit/choices.json"
 _MAX_BYTES = 1 << 20
@@ -45,16 +44,8 @@ class Choices(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
         return Choices(**merged)
 
     def options(self) -> Options:
-        """The plan's options."""
-        return Options(
-            runtime=Runtime(self.runtime) if self.runtime else None,
-            engine=Engine(self.engine) if self.engine else None,
-            packages=Packages(self.packages) if self.packages else Packages.NIXPKGS,
-            name=self.name,
-            tag=self.tag,
-            cuda_capabilities=self.cuda_capabilities or (),
-            drop_settings=bool(self.drop_settings),
-        )
+        """The plan's options. Raises ValueError for a runtime, an engine or packages that there are not."""
+        return typed_json.convert(self._given(), Options)
 
     @property
     def read_as(self) -> Escapes:
