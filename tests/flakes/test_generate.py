@@ -13,7 +13,7 @@ import pytest
 from aikit_nix.base.errors import AikitError, Diagnostic
 from aikit_nix.flakes import generate
 from aikit_nix.flakes.choices import Choices
-from aikit_nix.flakes.generate import Generated
+from aikit_nix.flakes.generate import Generated, Request
 from support.command import aikit_nix
 from support.flakes import PINNED
 
@@ -29,11 +29,11 @@ def aikitfile(tmp_path: Path) -> Path:
 
 
 def write(aikitfile: Path, output: Path, chosen: Choices = DEBIAN, *, forget: bool = False) -> Generated:
-    return generate.write(aikitfile, output, chosen, elsewhere=True, forget=forget)
+    return generate.write(Request(aikitfile, output, chosen, forget=forget), elsewhere=True)
 
 
 def sources(made: Generated) -> dict[str, str]:
-    plan = json.loads((made.output / "aikit/plan.json").read_bytes())
+    plan = json.loads((made.request.output / "aikit/plan.json").read_bytes())
     return {source["path"]: source["sha256"] for source in plan["sources"]}
 
 
@@ -68,7 +68,7 @@ def test_everything_found_is_told_and_nothing_written_where_something_is_wrong(a
     said: list[Diagnostic] = []
     aikitfile.write_bytes(PINNED + b"colour: red\nbackends: [exllama]\n")
     with pytest.raises(AikitError, match="exllama"):
-        generate.write(aikitfile, tmp_path / "out", DEBIAN, elsewhere=True, report=said.extend)
+        generate.write(Request(aikitfile, tmp_path / "out", DEBIAN), elsewhere=True, report=said.extend)
     assert [finding.code for finding in said] == ["unknown-key"]
     assert not (tmp_path / "out").exists()
 
@@ -108,7 +108,7 @@ def test_the_lines_say_what_is_left_to_do(aikitfile: Path, tmp_path: Path) -> No
 
 def test_a_lock_of_debian_packages_has_one_owner(aikitfile: Path, tmp_path: Path) -> None:
     lock = Path(generate.__file__).parents[3] / "nix/packages/debian/lock.json"
-    made = generate.write(aikitfile, tmp_path / "flake", DEBIAN, elsewhere=True, debian_lock=lock)
+    made = generate.write(Request(aikitfile, tmp_path / "flake", DEBIAN, debian_lock=lock), elsewhere=True)
     assert made.choices.debian_lock
     assert (tmp_path / "flake/aikit/packages/debian/lock.json").is_file()
     assert write(aikitfile, tmp_path / "flake").choices.debian_lock  # the flake's own stays

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,50 +12,31 @@ from aikit_nix.base import data
 from aikit_nix.base.console import report, say
 from aikit_nix.commands import options
 
+if TYPE_CHECKING:
+    from aikit_nix.flakes.generate import Request
+
 
 @click.command()
 @options.generates
 @click.option("--elsewhere", is_flag=True, help="The flake is built on another machine: do without Nix on this one.")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 unless the flake is what `gen` writes.")
-def gen(
-    aikitfile: Path,
-    lock_path: Path | None,
-    flake: Path,
-    debian_lock: Path | None,
-    forget: bool,
-    elsewhere: bool,
-    check: bool,
-    force: bool,
-    **choices: Any,
-) -> None:
+def gen(request: Request, elsewhere: bool, check: bool) -> None:
     """Write the flake of an AIKITFILE (default: ./aikitfile.yaml).
 
     What is chosen here is kept in the flake, and the next `gen` keeps to it. With --check, an edited file, other pins of
     Debian's packages and all else that aikitfile, lock and choices do not give is named, byte for byte.
     """
     from aikit_nix.flakes import generate
-    from aikit_nix.flakes.choices import Choices
 
-    chosen = Choices(**choices)
     if check:
-        if forget or force:
+        if request.forget or request.force:
             raise click.UsageError("--check writes nothing, and goes neither with --forget nor with --force")
-        kept = generate.check(aikitfile, flake, chosen, lock_path=lock_path, debian_lock=debian_lock, report=report)
+        kept = generate.check(request, report)
         words = kept.words() + ["--debian-lock ..."] * bool(kept.debian_lock)
         say(f"chosen: {' '.join(words) or 'nothing but the defaults'}")
-        say(f"{flake.resolve()} is what aikitfile, lock and these choices give")
+        say(f"{request.output.resolve()} is what aikitfile, lock and these choices give")
         return
-    done = generate.write(
-        aikitfile,
-        flake,
-        chosen,
-        lock_path=lock_path,
-        debian_lock=debian_lock,
-        forget=forget,
-        elsewhere=elsewhere,
-        force=force,
-        report=report,
-    )
+    done = generate.write(request, elsewhere=elsewhere, report=report)
     for line in done.lines():
         say(line)
 
@@ -74,42 +55,21 @@ def gen(
     "--out-link", type=click.Path(path_type=Path), default=Path("result"), show_default=True, help="The link to it."
 )
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
-def build(
-    aikitfile: Path,
-    lock_path: Path | None,
-    flake: Path,
-    debian_lock: Path | None,
-    forget: bool,
-    force: bool,
-    attribute: str,
-    out_link: Path,
-    jobs: int,
-    **choices: Any,
-) -> None:
+def build(request: Request, attribute: str, out_link: Path, jobs: int) -> None:
     """Build the image of an AIKITFILE in one go.
 
     That is `gen`, `fetch` of what is missing, and `nix build`. Every model has to be pinned, in the file or in
     aikit.lock. What follows `--` is for Nix: `aikit-nix build -- -L`.
     """
     from aikit_nix.flakes import generate, inputs
-    from aikit_nix.flakes.choices import Choices
     from aikit_nix.models import project
 
-    done = generate.write(
-        aikitfile,
-        flake,
-        Choices(**choices),
-        lock_path=lock_path,
-        debian_lock=debian_lock,
-        forget=forget,
-        force=force,
-        report=report,
-    )
+    done = generate.write(request, report=report)
     say(*(line for line in done.lines() if not line.startswith("next: ")))
     if attribute != "manifest":
-        generate.bring_models(project.read(aikitfile, lock_path=lock_path), flake, jobs)
-    built = inputs.build(flake, attribute, out_link=out_link)
+        generate.bring_models(project.read(request.aikitfile, lock_path=request.lock), request.output, jobs)
+    built = inputs.build(request.output, attribute, out_link=out_link)
     say(f"built {out_link} -> {built}")
     if attribute == "default":
-        where = "" if flake == data.FLAKE else f" --flake {shlex.quote(str(flake))}"
+        where = "" if request.output == data.FLAKE else f" --flake {shlex.quote(str(request.output))}"
         say(f"next: aikit-nix run{where}, or aikit-nix push REGISTRY/NAME:TAG{where}")

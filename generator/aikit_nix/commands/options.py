@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,6 @@ def _together(*options: Decorator) -> Decorator:
 
 # Of all that reads an aikitfile or writes its flake (the choices come as keywords), and of all about a flake's image.
 reads = _together(LOCK, *_READING)
-generates = _together(AIKITFILE, LOCK, INTO, *_CHOICES, DEBIAN_LOCK, _FORGET, _FORCE)
 of_image = _together(FLAKE, LOCK, SYSTEM)
 # Of all that says something of models
 claims = _together(
@@ -150,6 +149,28 @@ claims = _together(
         help="Also where the bytes of a model were never on this machine; it is said of them then.",
     ),
 )
+
+
+def generates(command: Callable[..., None]) -> Callable[..., None]:
+    """What is asked for where a flake is written: the command gets a flakes.generate.Request of it."""
+
+    @wraps(command)
+    def requested(
+        aikitfile: Path,
+        lock_path: Path | None,
+        flake: Path,
+        debian_lock: Path | None,
+        forget: bool,
+        force: bool,
+        **given: Any,
+    ) -> None:
+        from aikit_nix.flakes.choices import Choices
+        from aikit_nix.flakes.generate import Request
+
+        chosen = Choices(**{name: given.pop(name) for name in Choices.__struct_fields__ if name in given})
+        command(Request(aikitfile, flake, chosen, lock_path, debian_lock, forget, force), **given)
+
+    return _together(AIKITFILE, LOCK, INTO, *_CHOICES, DEBIAN_LOCK, _FORGET, _FORCE)(requested)
 
 
 def write_statement(content: dict[str, Any], output: Path, key: str | None, *, log: bool) -> None:

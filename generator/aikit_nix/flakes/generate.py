@@ -29,20 +29,42 @@ Report = Callable[[tuple[Diagnostic, ...]], object]
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A flake that was written into `output`; `kept` are earlier choices that were kept to.
+class Request:
+    """The flake that is asked for: of which aikitfile and locks, as it is chosen, in which folder.
 
-    `missing` are the bytes of Debian's packages that a build downloads, `fetch` the command that does it as this user.
+    `forget` is whether earlier choices do not count, `force` whether what others wrote is set aside.
     """
 
+    aikitfile: Path
     output: Path
+    chosen: Choices
+    lock: Path | None = None
+    debian_lock: Path | None = None
+    forget: bool = False
+    force: bool = False
+
+    @property
+    def fetch(self) -> str:
+        """The command that brings what the flake downloads, as this user."""
+        words = ["aikit-nix", "fetch", *([] if self.aikitfile == data.AIKITFILE else [str(self.aikitfile)])]
+        words += ["--lock", str(self.lock)] if self.lock else []
+        return shlex.join([*words, *([] if self.output == data.FLAKE else ["--flake", str(self.output)])])
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A flake that was written; `kept` are earlier choices that were kept to.
+
+    `missing` are the bytes of Debian's packages that a build downloads.
+    """
+
+    request: Request
     plan: Plan
     choices: Choices
     kept: Choices
     written: Written
     added: tuple[Path, ...]
     missing: int
-    fetch: tuple[str, ...]
     elsewhere: bool
 
     def lines(self) -> Iterator[str]:
@@ -56,38 +78,30 @@ class Generated:
         if words := self.kept.words():
             yield f"as chosen before: {shlex.join(words)} (--forget drops that)"
         parts = ", ".join(self.written.written)
-        yield f"wrote {parts} to {self.output.resolve()}: {self.plan.summary()}"
+        yield f"wrote {parts} to {self.request.output.resolve()}: {self.plan.summary()}"
         if cost := costs.words(self.plan, self.missing):
             yield f"cost: {cost}"
         if (
             self.plan.packages is Packages.NIXPKGS
             and self.choices.nixpkgs
-            and not (self.output / "flake.lock").exists()
+            and not (self.request.output / "flake.lock").exists()
         ):
             yield f"{self.choices.nixpkgs} is not pinned yet: `nix build` pins it in flake.lock, which is to be committed"
         if not self.elsewhere:
-            fetch = f"{shlex.join(self.fetch)} && " if self.missing else ""
-            yield f"next: {fetch}{nix.build_command(self.output)}"
+            fetch = f"{self.request.fetch} && " if self.missing else ""
+            yield f"next: {fetch}{nix.build_command(self.request.output)}"
 
 
-def write(
-    aikitfile: Path,
-    output: Path,
-    chosen: Choices,
-    *,
-    lock_path: Path | None = None,
-    debian_lock: Path | None = None,
-    forget: bool = False,
-    elsewhere: bool = False,
-    force: bool = False,
-    report: Report = lambda _: None,
-) -> Generated:
-    """Write the flake of an aikitfile. No network is used. Nothing is written where something is wrong: AikitError."""
+def write(request: Request, *, elsewhere: bool = False, report: Report = lambda _: None) -> Generated:
+    """Write a flake, `elsewhere` for another machine. No network is used. Nothing is written where something is wrong:
+    AikitError.
+    """
+    output = request.output
     if not elsewhere:
         nix.ready()
-    earlier = Choices() if forget else choices.read(output)
+    earlier = Choices() if request.forget else choices.read(output)
     added: list[Path] = []
-    made = _make(aikitfile, output, chosen.over(earlier), lock_path, debian_lock, None if elsewhere else added, report)
+    made = _make(request, request.chosen.over(earlier), None if elsewhere else added, report)
     if not elsewhere:
         nix.require(made.plan.packages.minimum_nix)
         report(nix.sandbox_warning())
@@ -101,42 +115,22 @@ def write(
             )
     if not elsewhere:
         added += fetch.add_local(made.local)
-    written = folder.write(made.files, output, force=force)
-    kept = earlier if any(earlier.words()) else Choices()
-    words = ["aikit-nix", "fetch", *([] if aikitfile == data.AIKITFILE else [str(aikitfile)])]
-    words += ["--lock", str(lock_path)] if lock_path else []
-    words += [] if output == data.FLAKE else ["--flake", str(output)]
-    return Generated(
-        output,
-        made.plan,
-        made.choices,
-        _kept(kept, made.choices, chosen),
-        written,
-        tuple(added),
-        _missing(made.plan, output, elsewhere=elsewhere),
-        tuple(words),
-        elsewhere,
-    )
+    written = folder.write(made.files, output, force=request.force)
+    kept = _kept(earlier if any(earlier.words()) else Choices(), made.choices, request.chosen)
+    missing = _missing(made.plan, output, elsewhere=elsewhere)
+    return Generated(request, made.plan, made.choices, kept, written, tuple(added), missing, elsewhere)
 
 
-def check(
-    aikitfile: Path,
-    output: Path,
-    chosen: Choices,
-    *,
-    lock_path: Path | None = None,
-    debian_lock: Path | None = None,
-    report: Report = lambda _: None,
-) -> Choices:
+def check(request: Request, report: Report = lambda _: None) -> Choices:
     """That a flake's folder is, byte for byte, what aikitfile, lock and the recorded choices give; those choices.
 
     Raises AikitError with all that differs. Pins of Debian packages that are not the shipped ones are no choice that may
     be recorded: they count where `debian_lock` names them.
     """
-    earlier = choices.read(output)
-    merged = structs.replace(chosen.over(earlier), debian_lock=None)
-    made = _make(aikitfile, output, merged, lock_path, debian_lock, None, report)
-    if differs := [Diagnostic(Severity.ERROR, "differs", each) for each in folder.differences(made.files, output)]:
+    merged = structs.replace(request.chosen.over(choices.read(request.output)), debian_lock=None)
+    made = _make(request, merged, None, report)
+    wrong = folder.differences(made.files, request.output)
+    if differs := [Diagnostic(Severity.ERROR, "differs", each) for each in wrong]:
         raise AikitError(*differs)
     return made.choices
 
@@ -152,30 +146,22 @@ class _Made:
     local: tuple[tuple[Model, Path], ...]
 
 
-def _make(
-    aikitfile: Path,
-    output: Path,
-    merged: Choices,
-    lock_path: Path | None,
-    debian_lock: Path | None,
-    added: list[Path] | None,
-    report: Report,
-) -> _Made:
+def _make(request: Request, merged: Choices, added: list[Path] | None, report: Report) -> _Made:
     """Raises AikitError. Local models are hashed, and `added` to the store where a list for them is given."""
-    own_lock = output / flake.DEBIAN_LOCK
+    own_lock, debian_lock = request.output / flake.DEBIAN_LOCK, request.debian_lock
     if debian_lock is None and merged.debian_lock and own_lock.is_file():
         debian_lock = own_lock
     merged = structs.replace(merged, debian_lock=True if debian_lock and merged.packages == Packages.DEBIAN else None)
     if merged.input and merged.debian_lock:
         raise error("--input takes the Debian packages' lock from that flake: leave --debian-lock out")
-    project = pipeline.read(aikitfile, merged.read_as, lock_path)
+    project = pipeline.read(request.aikitfile, merged.read_as, request.lock)
     report(project.findings)
     report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
     plan.server(project.aikitfile, merged.options())  # before models are read, which takes long
     pinned, local = pipeline.pin(project, added)
     pipeline.check_claims(project)
     planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
-    planned = replace(planned, sources=tuple(_sources(project, output)))
+    planned = replace(planned, sources=tuple(_sources(project, request.output)))
     report(warnings)
     report(tuple(targets.warnings({system: platform.default for system, platform in planned.systems.items()})))
     own = debian_lock if merged.debian_lock else None
@@ -202,7 +188,7 @@ def bring_models(project: Project, output: Path, jobs: int) -> tuple[int, int]:
 def renew(project: Project, output: Path) -> None:
     """Write a flake anew, as it was chosen, from a lock that knows more now. Raises AikitError."""
     assert project.lock  # noqa: S101 (it knows more)
-    write(project.path, output, Choices(), lock_path=Path(project.lock.file), elsewhere=True)
+    write(Request(project.path, output, Choices(), Path(project.lock.file)), elsewhere=True)
     console.say(f"wrote the flake in {output.resolve()} anew, which knows it now", err=True)
 
 
