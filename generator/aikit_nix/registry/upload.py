@@ -72,7 +72,7 @@ class Upload:
         self._move(answer)
 
     def cancel(self) -> None:
-        """Let the registry forget it, if it can be on_progress."""
+        """Let the registry forget the upload, where it hears of it: it goes by itself in time."""
         try:
             self._send("DELETE", self._location, iter(()), 0, {})
         except AikitError as problem:
@@ -247,7 +247,7 @@ class _Sending:
         return True
 
     def _wait(self, backoff: Backoff, problem: HttpError) -> None:
-        """Before the next attempt; where there were enough, another way may end before a proxy's patience does."""
+        """Before the next attempt; after the last one it is tried another way: smaller requests may end before a proxy gives up."""
         try:
             backoff.failed(problem)
         except HttpError:
