@@ -14,7 +14,6 @@ from aikit_nix.flakes.materials import Materials
 from aikit_nix.flakes.plan import Packages
 from aikit_nix.models import lock
 
-VENDORS = ("github", "gitlab")
 # The commits of these tags, as the actions' own repositories have them.
 _ACTIONS = {
     "checkout": "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
