@@ -36,7 +36,9 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def require(entry: Entry) -> None:
-    """Raises ValueError, which says what of an entry does not follow from its source."""
+    """Raises ValueError, which says what of an entry does not follow from its source, or lies on one path twice."""
+    if len({file.path for file in entry.listed}) < len(entry.listed):
+        raise ValueError(f"the model {entry.name!r} has two files on one path")
     try:
         _require(entry, sources.read(entry.source))
     except RefusedError as refused:

@@ -83,8 +83,6 @@ class Entry(Struct, frozen=True):
     def __post_init__(self) -> None:
         if not self.listed:
             raise ValueError(f"the model {self.name!r} has no files")
-        if len({file.path for file in self.listed}) < len(self.listed):
-            raise ValueError(f"the model {self.name!r} has two files on one path")
 
     @classmethod
     def of(cls, name: str, source: str, origin: Origin, files: Iterable[tuple[str, Pin]]) -> Entry:
