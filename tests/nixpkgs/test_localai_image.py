@@ -261,9 +261,10 @@ def test_the_best_library_for_the_processor_is_loaded(
         assert {f"libggml-cpu-{name}.so" for name in ("x64", "sandybridge", "haswell", "skylakex", "zen4")} < libraries
         with container.start(image.image, image.root) as started:
             assert started.chat("hello", model="tiny") == tiny_gguf.SENTENCE
-            (loaded,) = re.findall(r"loaded CPU backend from \S+/libggml-cpu-(\w+)\.so", started.log())
-    plain = " avx " not in Path("/proc/cpuinfo").read_text()
-    assert (loaded in {"x64", "sse42"}) is plain
+            (loaded,) = re.findall(r"system_info: .* CPU : (.*)", started.log())
+    processor = Path("/proc/cpuinfo").read_text()
+    for name, flag in (("AVX", "avx"), ("AVX2", "avx2"), ("AVX512", "avx512f"), ("AVX512_BF16", "avx512_bf16")):
+        assert (f"| {name} = 1 |" in f"| {loaded}") is (f" {flag} " in processor), name
 
 
 def test_a_missing_model_file_is_reported(running: container.Container) -> None:
