@@ -56,7 +56,10 @@ assert
   formatVersion = 2;
   packages = "nixpkgs";
   engine = "localai";
-  backends = builtins.sort builtins.lessThan (file.backends or [ ]);
+  # What is built for both is exllama2.
+  backends = builtins.sort builtins.lessThan (
+    map (backend: if backend == "exllama" then "exllama2" else backend) (file.backends or [ ])
+  );
   systems.${system} = {
     default = runtime;
     runtimes = [ runtime ];

@@ -21,7 +21,8 @@ def review(text: str) -> list[Diagnostic]:
 @pytest.mark.parametrize(
     ("more", "place", "says"),
     [
-        ("config: |\n  - name: m\n    backend: exllama2\n", "7:14", "the image has no backend `exllama2`"),
+        ("config: |\n  - name: m\n    backend: vllm\n", "7:14", "the image has no backend `vllm`"),
+        ("config: |\n  - name: m\n    backend: exllama\n", "7:14", "is not installed: list `exllama2` under backends"),
         ("config: |\n  - name: m\n    backend: lama-cpp\n", "7:14", "did you mean `llama-cpp`?"),
         ("config: |\n  - backend: stablediffusion\n", "6:14", "is not installed: list `stablediffusion` under backends"),
         ("config: |\n  - name: m\n    template:\n      chat: nix\n", "8:13", "no template is called"),

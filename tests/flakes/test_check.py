@@ -55,7 +55,7 @@ def test_all_errors_of_all_files_at_once(folder: Path) -> None:
         (HEAD + MODEL + "runtime: CUDA\n", "5:10", "did you mean `cuda`?"),
         (HEAD + MODEL + "config: |\n  - name: m\n    backend: lama-cpp\n", "7:14", "did you mean `llama-cpp`?"),
         (HEAD + MODEL + "config: |\n  - name: m\n   x: 1\n", "7:4", "cannot read this config"),
-        (HEAD + MODEL + "backends: [exllama2]\n", "5:12", "Use a GGUF of the model"),
+        (HEAD + MODEL + "backends: [exllama2]\n", "5:12", "use a GGUF of the model"),
         (HEAD + MODEL + "config: |\n  - name: m\n    context_size: 999999\n    parameters: {model: m.gguf}\n", "7:19", "4096 tokens"),
         (HEAD + MODEL.replace("m.gguf", "n.gguf"), "4:13", "source 'n.gguf' does not exist"),
         (HEAD + MODEL.replace("m.gguf", "bad.gguf"), "4:13", "bad.gguf is no GGUF: it is an HTML page"),

@@ -47,7 +47,7 @@ def test_readme_and_docs_say_the_same() -> None:
     rows = dict(
         re.findall(r"^\| (\S+) +\| (\d+ \| \d+) \|$", (ROOT / "docs/localai.md").read_text(), flags=re.MULTILINE)
     )
-    parts = (costs.SERVER, costs.LLAMA_CPP, costs.STABLEDIFFUSION)
+    parts = (costs.SERVER, costs.LLAMA_CPP, costs.STABLEDIFFUSION, costs.EXLLAMA2)
     assert {part.name: f"{part.minutes} | {part.megabytes}" for part in parts}.items() <= rows.items()
     sentence = (
         costs.words(planned(Packages.NIXPKGS, Engine.LOCALAI), 0).removeprefix("the first build ").partition(";")[0]

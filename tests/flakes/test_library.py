@@ -29,6 +29,7 @@ KINDS = {
     "llama-server": planned(Packages.NIXPKGS, Engine.LLAMA_SERVER),
     "localai": planned(Packages.NIXPKGS),
     "stablediffusion": planned(Packages.NIXPKGS, backends=("stablediffusion",)),
+    "exllama2": planned(Packages.NIXPKGS, backends=("exllama2",)),
 }
 
 
@@ -51,12 +52,14 @@ def test_a_debian_flake_has_nothing_of_nixpkgs() -> None:
 def test_a_nixpkgs_flake_has_nothing_of_debian(kind: str) -> None:
     found = library.files(KINDS[kind])
     assert not [path for path in found if "debian" in path]
-    assert sum(map(len, found.values())) < 80_000
+    assert sum(map(len, found.values())) < (110_000 if kind == "exllama2" else 80_000)
 
 
 def test_a_backend_comes_with_who_asked_for_it() -> None:
     assert "engines/localai/stablediffusion.nix" not in library.files(KINDS["localai"])
     assert "engines/localai/stablediffusion.nix" in library.files(KINDS["stablediffusion"])
+    assert not [path for path in library.files(KINDS["localai"]) if "exllama2" in path]
+    assert "engines/localai/exllama2/wheels.json" in library.files(KINDS["exllama2"])
     assert "engines/localai/server.nix" not in library.files(KINDS["llama-server"])
 
 

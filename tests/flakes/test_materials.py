@@ -6,12 +6,14 @@ import contextlib
 import copy
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aikit_nix.attest import provenance, sbom, sign
+from aikit_nix.base import data
 from aikit_nix.base.errors import AikitError
 from aikit_nix.flakes import materials
 from aikit_nix.flakes.plan import Packages
@@ -103,6 +105,19 @@ def test_an_owner_that_is_none_is_no_address(tmp_path: Path) -> None:
     assert found.nixpkgs
     assert str(found.nixpkgs.purl).startswith("pkg:github/http%3A%2F%2F%5B/nixpkgs@")
     assert "nixpkgs" in sbom.cyclonedx(found, found.system())
+
+
+def test_the_wheels_of_a_backend_are_among_the_sources(tmp_path: Path) -> None:
+    """At their versions and hashes; a flake without the backend has none of them."""
+    recipes.write(tmp_path, packages=Packages.NIXPKGS)
+    assert len(materials.read(tmp_path).sources()) == 3
+    wheels = data.NIX / "engines/localai/exllama2/wheels.json"
+    (tmp_path / "aikit/engines/localai/exllama2").mkdir(parents=True, exist_ok=True)
+    shutil.copy(wheels, tmp_path / "aikit/engines/localai/exllama2")
+    found = {source.name: source for source in materials.read(tmp_path).sources()}
+    assert found["torch"].purl == "pkg:pypi/torch@2.12.1"
+    assert found["torch"].sha256 == "f4afc8083dff" + found["torch"].sha256[12:]
+    assert len(found) == 3 + len(json.loads(wheels.read_text()))
 
 
 def test_a_flake_whose_library_is_an_input_says_where_its_pins_are(tmp_path: Path) -> None:

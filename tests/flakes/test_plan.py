@@ -133,9 +133,10 @@ def test_a_model_without_a_pin_is_not_planned() -> None:
         ("runtime: rocm", Options(), "f:2:10", "built from Debian's packages only: use `--packages debian`"),
         ("", Options(runtime=Runtime.VULKAN), None, "built from Debian's packages only"),
         ("", replace(DEBIAN, engine=Engine.LOCALAI), None, "no LocalAI"),
-        ("backends: [exllama]", Options(), "f:2:12", "LocalAI dropped it in v2.21"),
-        ("runtime: cuda\nbackends: [exllama2]", Options(), "f:3:12", "the last AIKit that has it is v0.20"),
-        ("backends: [exllama2]", LLAMA_SERVER, "f:2:12", "backend exllama2 cannot be built"),
+        ("backends: [exllama]", Options(), "f:2:12", "runs on NVIDIA's GPUs only: add `runtime: cuda`"),
+        ("runtime: avx2\nbackends: [exllama2]", Options(), "f:3:12", "or use a GGUF of the model"),
+        ("runtime: cuda\nbackends: [exllama2]", LLAMA_SERVER, "f:3:12", "runs inside LocalAI"),
+        ("runtime: cuda\nbackends: [exllama2]", DEBIAN, "f:3:12", "runs inside LocalAI"),
         ("backends: [stablediffusion]", LLAMA_SERVER, "f:2:12", "runs inside LocalAI"),
         *(("", Options(name=name), None, "is no image name") for name in ("A B", "", "a//b", "a\n", "é", "-a")),
         *(("", Options(tag=tag), None, "is no image tag") for tag in ("a b", "", "x" * 129, "a\n", ".a", "a/b")),
@@ -148,6 +149,13 @@ def test_what_cannot_be_built_is_refused_with_what_can(
     with pytest.raises(AikitError, match=re.escape(says)) as refused:
         make(text(more), options)
     assert [finding.at and str(finding.at) for finding in refused.value.diagnostics] == [place]
+
+
+@pytest.mark.parametrize("names", ["exllama", "exllama2", "exllama2, exllama"])
+def test_exllama_is_built_as_its_successor_for_nvidias_gpus_alone(names: str) -> None:
+    made = make(text(f"runtime: cuda\nbackends: [{names}]"))
+    assert made.backends == ("exllama2",)
+    assert {system: platform.runtimes for system, platform in made.systems.items()} == {"x86_64-linux": ("cuda",)}
 
 
 def test_all_that_does_not_fit_together_is_told_at_once() -> None:

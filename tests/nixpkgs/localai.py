@@ -28,7 +28,7 @@ _PACKAGES = {
 }
 # What LocalAI's go.mod and its interface's package.json ask for.
 _VERSIONS = {"go version": (1, 26), "node --version": (20, 19)}
-_SOURCES = re.compile(r"-source\.drv$")
+_SOURCES = re.compile(r"-(source|[^/]*\.whl)\.drv$")
 
 
 def on_debian(folder: Path, overlays: Mapping[Path, Mapping[str, str]] | None = None) -> Nixpkgs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -34,6 +35,7 @@ OUTPUTS = f"""
 CPU = [("x86_64-linux", "avx"), ("x86_64-linux", "avx2"), ("x86_64-linux", "avx512"), ("aarch64-linux", "cpu")]
 CUDA = [("x86_64-linux", "cuda"), ("aarch64-linux", "cuda")]
 COMBINATIONS = [(*platform, backends) for platform in CPU + CUDA for backends in ([], ["stablediffusion"])]
+COMBINATIONS += [("x86_64-linux", "cuda", ["exllama2"])]
 
 
 def engine(nixpkgs: Nixpkgs, system: str, runtime: str, backends: list[str], attribute: str = "package") -> str:
@@ -65,8 +67,13 @@ def test_it_instantiates(nixpkgs: Nixpkgs, system: str, runtime: str, backends: 
     assert drv.endswith("-localai.drv")
 
 
-@pytest.mark.parametrize("runtime", ["", "avx", "avx2", "avx512", "cuda"])
-@pytest.mark.parametrize("backends", ["", "stablediffusion"])
+@pytest.mark.parametrize(
+    ("runtime", "backends"),
+    [
+        *itertools.product(["", "avx", "avx2", "avx512", "cuda"], ["", "stablediffusion"]),
+        ("cuda", "exllama, stablediffusion"),
+    ],
+)
 def test_every_image_that_gen_plans_instantiates(nixpkgs: Nixpkgs, tmp_path: Path, runtime: str, backends: str) -> None:
     (tmp_path / "aikitfile.yaml").write_text(
         f"apiVersion: v1alpha1\nruntime: {runtime}\nbackends: [{backends}]\nmodels:\n"

@@ -20,6 +20,8 @@ from aikit_nix.sources import MODELS
 
 # What LocalAI calls the backends, and what in an aikitfile brings them.
 _BACKENDS: dict[str, Backend | None] = {
+    "exllama": Backend.EXLLAMA2,
+    "exllama2": Backend.EXLLAMA2,
     "llama": None,
     "llama-cpp": None,
     "stablediffusion": Backend.STABLEDIFFUSION,
@@ -64,7 +66,7 @@ class _Image:
                 for model in aikitfile.models
                 for template in model.prompt_templates
             ),
-            frozenset(backend.value for backend in aikitfile.backends),
+            frozenset(backend.value.built for backend in aikitfile.backends),
         )
 
 

@@ -22,6 +22,11 @@ class Backend(StrEnum):
     EXLLAMA = "exllama"
     EXLLAMA2 = "exllama2"
 
+    @property
+    def built(self) -> Backend:
+        """The backend that is built for it: ExLlamaV2 loads the models that ExLlama loaded."""
+        return Backend.EXLLAMA2 if self is Backend.EXLLAMA else self
+
 
 @dataclass(frozen=True)
 class PromptTemplate:

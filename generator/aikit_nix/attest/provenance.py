@@ -97,4 +97,5 @@ def _dependencies(materials: Materials, system: str) -> Iterator[dict[str, Any]]
             }
     for source in materials.sources():
         uri = {"uri": source.purl} if source.purl else {}
-        yield {"name": source.name} | uri | {"digest": {"narSha256": source.sha256}}
+        kind = "sha256" if source.is_file else "narSha256"
+        yield {"name": source.name} | uri | {"digest": {kind: source.sha256}}

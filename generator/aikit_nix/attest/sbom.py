@@ -213,7 +213,13 @@ def _source(source: Source) -> Component:
             name=(PackageURL.from_string(source.purl).namespace if source.purl else None) or _UNKNOWN
         ),
         purl=PackageURL.from_string(source.purl) if source.purl else None,
-        properties=_properties({"aikit-nix:date": source.date, "nix:narHash": f"sha256:{source.sha256}"}),
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=source.sha256)] if source.is_file else None,
+        properties=_properties(
+            {
+                "aikit-nix:date": source.date,
+                "nix:narHash": None if source.is_file else f"sha256:{source.sha256}",
+            }
+        ),
     )
 
 

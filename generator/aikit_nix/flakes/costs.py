@@ -24,6 +24,8 @@ class CompiledPart:
 SERVER = CompiledPart("LocalAI", 10, 577)
 LLAMA_CPP = CompiledPart("llama.cpp", 6, 94)
 STABLEDIFFUSION = CompiledPart("stable-diffusion.cpp", 3, 273)
+# PyTorch and NVIDIA's libraries for it; minutes for one GPU architecture.
+EXLLAMA2 = CompiledPart("ExLlamaV2", 5, 2568)
 # CUDA's kernels are compiled anew for each architecture: of nixpkgs' own list (CUDA 12.9) unless the plan names some.
 # Minutes of llama.cpp's for one, compiled to be slow, as the tests do: they take less than the real ones.
 CUDA_MINUTES = 46
@@ -36,7 +38,8 @@ def parts(plan: Plan) -> tuple[CompiledPart, ...]:
         return ()
     if plan.engine is Engine.LLAMA_SERVER:
         return (LLAMA_CPP,)
-    return (SERVER, LLAMA_CPP, *([STABLEDIFFUSION] if "stablediffusion" in plan.backends else []))
+    backends = {"stablediffusion": STABLEDIFFUSION, "exllama2": EXLLAMA2}
+    return (SERVER, LLAMA_CPP, *(backends[name] for name in plan.backends))
 
 
 def words(plan: Plan, missing: int) -> str:

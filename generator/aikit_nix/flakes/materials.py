@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 from msgspec import Struct, field
@@ -36,6 +36,7 @@ from aikit_nix.sources.gguf import Facts
 T = TypeVar("T")
 
 _PINS = "aikit/pins.json"
+_WHEELS = "aikit/engines/localai/exllama2/wheels.json"
 _FLAKE_LOCK = "flake.lock"
 _MAX_BYTES = 64 << 20
 
@@ -74,7 +75,8 @@ class ModelMaterial:
 class Source:
     """The source of a program that nixpkgs compiles.
 
-    `sha256` (hex) is that of the unpacked tree as a NAR; `date` (ISO 8601) is the release's, where it is known.
+    `sha256` (hex) is that of the file where `is_file`, else that of the unpacked tree as a NAR; `date` (ISO 8601) is the
+    release's, where it is known.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Source:
     purl: str | None
     sha256: str
     date: str | None = None
+    is_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,23 @@ def _pinned(plan: Plan, content: bytes) -> tuple[Source, ...]:
     )
 
 
+class _Wheel(Struct, frozen=True):
+    url: Annotated[str, typed_json.form(r".*/[\w.]+-[\w.]+-[^/]*\.whl", "no wheel's address")]
+    hash: Sri
+
+
+def _wheels(content: bytes) -> tuple[Source, ...]:
+    """The Python packages of the backend exllama2: a wheel's version is in the name of its file."""
+    versions = {
+        name: (wheel.url.rpartition("/")[2].split("-")[1], _hex(wheel.hash))
+        for name, wheel in typed_json.decode(content, dict[str, _Wheel]).items()
+    }
+    return tuple(
+        Source(name, version, f"pkg:pypi/{name}@{version}", sha256, is_file=True)
+        for name, (version, sha256) in versions.items()
+    )
+
+
 def _nixpkgs(content: bytes) -> Source | None:
     """nixpkgs as flake.lock has it, of whatever type: a revision on GitHub has a purl."""
     lock = typed_json.decode(content, FlakeLock)
@@ -280,7 +300,10 @@ def read(folder: Path, lock_path: Path | None = None) -> Materials:
         path,
         hashlib.sha256(path.read_bytes()).hexdigest() if path and found else None,
         debian.DebianLock.read(folder / DEBIAN_LOCK) if (folder / DEBIAN_LOCK).exists() else None,
-        _parsed(folder / _PINS, partial(_pinned, plan)) or (),
+        (
+            *(_parsed(folder / _PINS, partial(_pinned, plan)) or ()),
+            *(_parsed(folder / _WHEELS, _wheels) or ()),
+        ),
         _parsed(folder / _FLAKE_LOCK, _nixpkgs),
         tuple(
             f"{file.path}: {path} has the sha256 {pin.sha256}, and the flake {file.sha256}: run `aikit-nix gen`"

@@ -163,7 +163,7 @@ def make(
         image=_image(aikitfile, options, models, launch.memory),
         packages=options.packages,
         engine=engine,
-        backends=tuple(sorted({backend.value.value for backend in aikitfile.backends})),
+        backends=tuple(sorted({backend.value.built.value for backend in aikitfile.backends})),
         systems=_systems(aikitfile, options),
         models=models,
         files=tuple(files),
@@ -174,7 +174,7 @@ def make(
         cudaCapabilities=_cuda_capabilities(options.cuda_capabilities),
         memory=launch.memory,
     )
-    return plan, (*_licences(*_runtime(aikitfile, options)), *launch.warnings)
+    return plan, (*_licences(plan, *_runtime(aikitfile, options)), *launch.warnings)
 
 
 def server(aikitfile: Aikitfile, options: Options) -> Engine:
@@ -192,13 +192,6 @@ def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
                 f"--cuda-capability {capability!r}: give compute capabilities as NVIDIA writes them, such as 8.6"
             )
     return given
-
-
-# Backends that the specification knows and nobody builds any more.
-_GONE = {
-    Backend.EXLLAMA: "LocalAI dropped it in v2.21, and AIKit's first images for it were empty",
-    Backend.EXLLAMA2: "LocalAI dropped it in v3.11; the last AIKit that has it is v0.20",
-}
 
 
 def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[Diagnostic]:
@@ -226,15 +219,15 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
             None,
         )
     for backend in aikitfile.backends:
-        if backend.value in _GONE:
-            refuse(
-                f"backend {backend.value} cannot be built: {_GONE[backend.value]}. Use a GGUF of the model, which "
-                "llama-cpp runs without an entry here, with `runtime: cuda` on the GPU",
-                backend.at,
-            )
-        elif engine is Engine.LLAMA_SERVER:
+        if engine is Engine.LLAMA_SERVER:
             refuse(
                 f"backend {backend.value} runs inside LocalAI: remove it, or use `--packages nixpkgs --engine localai`",
+                backend.at,
+            )
+        elif backend.value.built is Backend.EXLLAMA2 and runtime is not Runtime.CUDA:
+            refuse(
+                f"backend {backend.value} runs on NVIDIA's GPUs only: add `runtime: cuda`, or use a GGUF of the model, which "
+                "llama-cpp runs anywhere without an entry here",
                 backend.at,
             )
     return found
@@ -249,10 +242,14 @@ def _runtime(aikitfile: Aikitfile, options: Options) -> tuple[Runtime | None, Po
     return None, None
 
 
-def _licences(runtime: Runtime | None, at: Position | None) -> Iterator[Diagnostic]:
+def _licences(plan: Plan, runtime: Runtime | None, at: Position | None) -> Iterator[Diagnostic]:
     if runtime is Runtime.CUDA:
+        exllama2 = Backend.EXLLAMA2.value in plan.backends
+        which = "cuBLAS, CUDA runtime" + (
+            ", and with exllama2 also cuDNN, cuFile, NVSHMEM and others" if exllama2 else ""
+        )
         text = (
-            "runtime cuda puts NVIDIA's CUDA libraries (cuBLAS, CUDA runtime) into the image, under NVIDIA's licence and "
+            f"runtime cuda puts NVIDIA's CUDA libraries ({which}) into the image, under NVIDIA's licence and "
             "not a free one: who passes the image on is bound by https://docs.nvidia.com/cuda/eula/"
         )
         yield Diagnostic(Severity.NOTE, "licence", text, at)
@@ -268,6 +265,8 @@ def _systems(aikitfile: Aikitfile, options: Options) -> dict[str, Platform]:
         if runtime in (None, Runtime.CPU, *gpus):
             systems["aarch64-linux"] = Platform(runtime or Runtime.CPU, (Runtime.CPU, *gpus))
         return systems
+    if any(backend.value.built is Backend.EXLLAMA2 for backend in aikitfile.backends):
+        return {"x86_64-linux": Platform(Runtime.CUDA, (Runtime.CUDA,))}
     systems = {"x86_64-linux": Platform(runtime or Runtime.AVX, (*x86, Runtime.CUDA))}
     if runtime in (None, Runtime.CUDA):
         systems["aarch64-linux"] = Platform(runtime or Runtime.CPU, (Runtime.CPU, Runtime.CUDA))

@@ -55,6 +55,8 @@ let
     else
       compiled;
 
+  exllama2 = import ./exllama2 { inherit pkgs source; };
+
   # Each backend is a folder with a run.sh, which is the program itself: no shell comes along.
   folders = {
     llama-cpp."run.sh" = "${llamaCpp}/bin/llama-cpp-grpc-server";
@@ -65,7 +67,13 @@ let
       # Where the program looks for it: in its working directory, this folder.
       "libgosd-fallback.so" = "${stablediffusion}/lib/libgosd.so";
     };
-  };
+  }
+  # By either name: it loads the models of both.
+  // lib.optionalAttrs (builtins.elem "exllama2" plan.backends) (
+    lib.genAttrs [ "exllama" "exllama2" ] (_: {
+      "run.sh" = exllama2.run;
+    })
+  );
 
   # LocalAI ignores a backend whose folder is a symlink; links inside are fine.
   backends = pkgs.linkFarm "localai-backends" (
@@ -87,7 +95,12 @@ in
 
   # For tests and measurements.
   parts = {
-    inherit server backends stablediffusion;
+    inherit
+      server
+      backends
+      exllama2
+      stablediffusion
+      ;
     llama-cpp = llamaCpp;
   };
 
