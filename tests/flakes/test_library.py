@@ -11,6 +11,7 @@ import pytest
 
 from aikit_nix.aikitfile.parser import parse
 from aikit_nix.base import data
+from aikit_nix.base.targets import Runtime
 from aikit_nix.flakes import library
 from aikit_nix.flakes.plan import Engine, Options, Packages, Plan, make
 from nixpkgs.toolchain import Nixpkgs
@@ -29,7 +30,7 @@ KINDS = {
     "llama-server": planned(Packages.NIXPKGS, Engine.LLAMA_SERVER),
     "localai": planned(Packages.NIXPKGS),
     "stablediffusion": planned(Packages.NIXPKGS, backends=("stablediffusion",)),
-    "exllama2": planned(Packages.NIXPKGS, backends=("exllama2",)),
+    "exllama2": make(parse(PINNED + b"backends: [exllama2]\n", "aikitfile.yaml")[0], Options(runtime=Runtime.CUDA))[0],
 }
 
 
