@@ -271,3 +271,11 @@ def test_what_is_no_file_is_said(tmp_path: Path, kind: str) -> None:
         os.mkfifo(tmp_path / "f")
     with pytest.raises(AikitError, match=r"cannot be read: (it is a pipe|no such file)"):
         seen.hashed(PATH, tmp_path / "f")
+
+
+def test_of_a_path_that_no_lock_can_have_nothing_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image from elsewhere may call a layer anything."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for path in ("/etc/passwd", "/models/../x", "/models/\x1b"):
+        seen.remember(path, Pin("1" * 64, 1))
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]

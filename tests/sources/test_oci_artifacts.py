@@ -232,6 +232,14 @@ def test_an_artifact_with_two_archives_of_one_name(tmp_path: Path, pusher: Pushe
     assert not (tmp_path / "aikit.lock").exists()
 
 
+def test_an_archive_of_nothing(tmp_path: Path, pusher: Pusher) -> None:
+    layer = Layer("application/vnd.kitops.modelkit.model.v1.tar", tar({}))
+    pusher.artifact("1b", [layer], "application/vnd.kitops.modelkit.config.v1+json")
+    write(tmp_path, ("m", f"oci://{pusher.registry}/{pusher.repository}:1b"))
+    assert "the source cannot be locked: the model 'm' has no files" in refused(tmp_path, "lock")
+    assert not (tmp_path / "aikit.lock").exists()
+
+
 def test_what_is_not_there(tmp_path: Path, pusher: Pusher, model: bytes) -> None:
     pusher.artifact("1b", [Layer(OLLAMA, model)], OLLAMA_CONFIG)
     where = f"oci://{pusher.registry}/{pusher.repository}"

@@ -331,7 +331,11 @@ def _completed(model: Model, listed: set[str]) -> list[str]:
 
 
 def _entry(model: Model, origin: Origin, pins: Iterable[tuple[str, Pin]]) -> Entry:
-    return Entry.of(model.name.value, model.source.value.text, origin, tuple(sorted(pins, key=lambda each: each[0])))
+    files = tuple(sorted(pins, key=lambda each: each[0]))
+    try:
+        return Entry.of(model.name.value, model.source.value.text, origin, files)
+    except ValueError as unfit:
+        raise AikitError(_problem("source", f"the source cannot be locked: {unfit}", model)) from None
 
 
 def _local(model: Model, folder: Path, listed: set[str], *, as_is: bool) -> Entry:

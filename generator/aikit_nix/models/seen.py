@@ -44,7 +44,7 @@ def remember(path: str, pin: Pin) -> None:
         gguf=pin.gguf or (known.gguf if known else None),
     )
     if pin != known:
-        with suppress(OSError):  # nobody needs it
+        with suppress(OSError, ValueError):  # nobody needs it, and of an odd path nothing is remembered
             file = _file(path, pin.sha256)
             file.parent.mkdir(parents=True, exist_ok=True)
             files.write_whole(file, typed_json.pack(File.of(path, pin)))
