@@ -15,7 +15,7 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aikit_nix.aikitfile import parser
@@ -94,6 +94,7 @@ MODELS = st.lists(
 
 @patient
 @given(MODELS)
+@example([{"name": "m", "source": "m", "sha256": SHA, "promptTemplates": [{"name": "t", "template": "x"}] * 2}])
 def test_every_name_lands_on_a_path_of_its_own_below_models(models: list[dict[str, Any]]) -> None:
     data = json.dumps({"apiVersion": "v1alpha1", "models": models}, ensure_ascii=False)
     try:

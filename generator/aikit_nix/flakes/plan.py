@@ -148,11 +148,9 @@ def make(
     built.
     """
     engine = server(aikitfile, options)
-    files = [
-        TextFile(template.path, template.template.value)
-        for model in aikitfile.models
-        for template in model.prompt_templates
-    ]
+    # A template that stands twice (a warning) is one file
+    templates = {each.path: each.template.value for model in aikitfile.models for each in model.prompt_templates}
+    files = [TextFile(path, text) for path, text in templates.items()]
     if aikitfile.config:
         files.append(TextFile(CONFIG_PATH, aikitfile.config.value))
 
