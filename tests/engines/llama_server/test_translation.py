@@ -369,3 +369,11 @@ def test_a_config_names_each_file_for_what_it_is() -> None:
         "nothing in the config names n.gguf, a model",
         "nothing in the config names eye.gguf, the projector",
     ]
+
+
+def test_a_key_below_a_number_is_none() -> None:
+    """A name may have dots: it was taken for the setting that it begins with, and had no kind."""
+    text = "models: [{name: m, source: m.gguf}]\nconfig: |\n  - name: m\n    parameters: {model: m.gguf, temperature../x: 0.2}\n"
+    found, _ = parse(f"apiVersion: v1alpha1\n{text}".encode(), "f")
+    (warning,) = llama_server.launch(found, {}).warnings
+    assert "parameters.temperature../x is left out: LocalAI does not know it either" in warning.message

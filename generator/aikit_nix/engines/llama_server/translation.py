@@ -172,7 +172,7 @@ class Translation:
                     self.lost(entry, key, "`/v1/completions` takes the prompt as it is", value.at)
                 return []
         setting = settings.find(key)
-        if setting is None:
+        if setting is None or (setting.option and key not in settings.SETTINGS):  # `temperature.x` is no temperature
             self.not_kept(entry, key, "LocalAI does not know it either", value.at)
         elif setting.becomes is Becomes.WARNING and not settings.is_done_anyway(value):
             self.not_kept(entry, key, "llama-server has no counterpart", value.at)
