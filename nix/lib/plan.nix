@@ -47,6 +47,29 @@ let
       first
     else
       throw "${first} is no image's name: give `name`";
+
+  # A template that stands twice is one file.
+  templates =
+    builtins.foldl'
+      (
+        found: each:
+        if builtins.elem each found then
+          found
+        else if builtins.any (other: other.path == each.path) found then
+          throw "two templates land on ${each.path}: rename one"
+        else
+          found ++ [ each ]
+      )
+      [ ]
+      (
+        builtins.concatMap (
+          model:
+          map (template: {
+            path = "/models/${template.name}.tmpl";
+            text = template.template;
+          }) (model.promptTemplates or [ ])
+        ) models
+      );
 in
 assert file.apiVersion or null == "v1alpha1" || throw "the aikitfile is not of apiVersion v1alpha1";
 assert
@@ -71,13 +94,7 @@ assert
   };
   models = builtins.concatMap (model: pinned.named model.name) models;
   files =
-    builtins.concatMap (
-      model:
-      map (template: {
-        path = "/models/${template.name}.tmpl";
-        text = template.template;
-      }) (model.promptTemplates or [ ])
-    ) models
+    templates
     ++ (
       if file ? config then
         [

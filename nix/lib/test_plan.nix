@@ -25,6 +25,19 @@ let
       aikitfile = aikitfile // changes;
       system = "x86_64-linux";
     };
+  templates =
+    texts:
+    plan {
+      models = [
+        {
+          name = "one";
+          promptTemplates = map (template: {
+            name = "t";
+            inherit template;
+          }) texts;
+        }
+      ];
+    };
   fails = value: !(builtins.tryEval (builtins.deepSeq value value)).success;
   cases = {
     "a runtime where none is named" = (plan { }).systems.x86_64-linux.default == "avx";
@@ -36,6 +49,18 @@ let
           models = [ { name = "One"; } ];
         }).image.name;
     "a config" = (plan { config = "x"; }).env == { CONFIG_FILE = "/config.yaml"; };
+    "a template that stands twice" =
+      map (file: file.path)
+        (templates [
+          "x"
+          "x"
+        ]).files == [ "/models/t.tmpl" ];
+    "two templates of one name" =
+      fails
+        (templates [
+          "x"
+          "y"
+        ]).files;
     "YAML" = fails (
       import ./plan.nix {
         inherit lock;
