@@ -132,7 +132,7 @@ class Progress:
     def file(self, name: str, total: int | None) -> Iterator[Bar]:
         """One of the files; `name` may come from elsewhere."""
         bar = Bar(name, total, self._bars, self)
-        if not self._bars:
+        if not self._bars and self._files == 1:
             say(f"{bar.name}: {size(total)}" if total is not None else f"{bar.name}: begins", err=True)
         try:
             yield bar
