@@ -90,6 +90,7 @@
             fileset = lib.fileset.unions [
               ./LICENSE
               ./README.md
+              ./docs/aikit-nix.1
               ./generator
               ./nix
               ./pyproject.toml

@@ -35,6 +35,8 @@ def test_a_wheel_writes_the_flake_that_the_checkout_writes(tmp_path: Path) -> No
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
     assert not list(installed.rglob("test_*.py"))
+    (page,) = installed.glob("*.data/data/share/man/man1/aikit-nix.1")
+    assert page.read_bytes() == (ROOT / "docs/aikit-nix.1").read_bytes()
     # A symlink in the checkout.
     assert (installed / "aikit_nix/models/layer.py").read_bytes() == (
         installed / "aikit_nix/data/nix/image/model_layer.py"

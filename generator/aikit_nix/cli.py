@@ -64,9 +64,8 @@ _GROUPS = {
         "fmt": _Command("aikitfile", "fmt --check"),
         "schema": _Command("aikitfile", "schema"),
         "debian-lock": _Command("maintain", "debian-lock --check"),
-        "man": _Command("manual", "man"),
-        "help": _Command("manual", "help push"),
-        "version": _Command("manual", "version"),
+        "help": _Command("help", "help push"),
+        "version": _Command("help", "version"),
     },
 }
 # What follows `--` behind these is Nix's.

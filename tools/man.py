@@ -1,20 +1,23 @@
-"""`aikit-nix man`, `help` and `version`: the manual page, which is made from the help of the commands, and the help itself."""
+"""Makes the manual page of the commands' help: `man.py`, after a change of commands or options.
+
+It is committed, as wheels and Nix's package install it: making it needs all that aikit-nix does.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
 from aikit_nix import __version__
-from aikit_nix.base import console
+from aikit_nix.cli import cli
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/aikit-nix.1"
 
 
-@click.command()
-@click.pass_context
-def man(context: click.Context) -> None:
-    """Print the manual page: `aikit-nix man > aikit-nix.1`."""
-    root = context.find_root()
-    group = root.command
-    assert isinstance(group, click.Group)  # noqa: S101 (the root is the group of all commands)
+def page(group: click.Group) -> str:
+    """The page, for roff."""
+    root = click.Context(group, info_name="aikit-nix")
     lines = [
         f'.TH AIKIT-NIX 1 "" "aikit-nix {__version__}" "User Commands"',
         ".SH NAME",
@@ -43,30 +46,7 @@ def man(context: click.Context) -> None:
         ".SH FILES",
         "aikitfile.yaml, aikit.lock beside it; flake.nix, flake.lock and aikit/ in the flake's folder.",
     ]
-    console.write("\n".join(lines) + "\n")
-
-
-@click.command(name="help")
-@click.argument("command", required=False)
-@click.pass_context
-def help(context: click.Context, command: str | None) -> None:  # noqa: A001 (the command's name)
-    """Show the help of a COMMAND, or of all."""
-    root = context.find_root()
-    assert isinstance(root.command, click.Group)  # noqa: S101 (the root is the group of all commands)
-    if command is None:
-        console.write(root.get_help() + "\n")
-        return
-    name, found, _ = root.command.resolve_command(root, [command])
-    assert found  # noqa: S101 (or it was no command)
-    console.write(click.Context(found, info_name=name, parent=root).get_help() + "\n")
-
-
-@click.command()
-def version() -> None:
-    """Show the version, and those of what it pins."""
-    from aikit_nix.flakes import ages
-
-    console.write(f"aikit-nix {__version__} ({ages.versions()})\n")
+    return "\n".join(lines) + "\n"
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -78,3 +58,7 @@ def _text(text: str) -> str:
     """roff reads backslashes, and a dot or quote where a line begins."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return "\\&" + escaped if escaped.startswith((".", "'")) else escaped
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(cli), encoding="utf-8")
