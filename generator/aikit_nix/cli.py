@@ -155,6 +155,9 @@ def main() -> None:
     try:
         try:
             cli.main(sys.argv[1:] or ["--help"], prog_name="aikit-nix", standalone_mode=False)
+        except SystemExit:
+            console.flush()  # or Python tries, as it ends, and says what went wrong in its own words
+            raise
         except OSError as failed:
             if failed.filename is not None:
                 raise error(f"{failed.filename}: {(failed.strerror or str(failed)).lower()}") from None

@@ -48,7 +48,7 @@ def test_a_flake_is_built_without_its_models(tmp_path: Path, monkeypatch: pytest
     folder = layouts.make(tmp_path / "image", {PATH: b"weights"})
     built: list[tuple[nix.Flake, str]] = []
 
-    def build(flake: nix.Flake, output: str, _: object) -> Path:
+    def build(flake: nix.Flake, output: str) -> Path:
         built.append((flake, output))
         return folder
 

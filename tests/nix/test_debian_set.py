@@ -15,6 +15,7 @@ import pytest
 
 from aikit_nix.debian import lock as debian
 from aikit_nix.debian import mirror
+from support import debian_lock
 from support.debian_set import DebianSet
 
 BACKENDS = {"avx": "sandybridge", "avx2": "haswell", "avx512": "skylakex"}
@@ -162,6 +163,7 @@ def machine(file: Path) -> int | None:
 @pytest.mark.parametrize("runtime", ["cpu", "vulkan"])
 def test_an_image_for_arm64_is_made_on_any_machine(debian_set: DebianSet, runtime: str) -> None:
     """`cuda` is fetched by test_debian_images."""
+    debian_lock.prefetch(debian.DebianLock.read(debian_set.lock), mirror.mirrors(), runtime)
     root = debian_set.build("set.engine.root", runtime=runtime, system="aarch64-linux")
     machines = {path: machine(path) for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
     assert {number for number in machines.values() if number} == {183}  # EM_AARCH64

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +155,8 @@ def test_the_archive_is_the_same_image(tmp_path: Path) -> None:
 def test_for_containerd_the_archive_is_the_layout(tmp_path: Path) -> None:
     done = script("docker_archive.py", archive_spec(tmp_path), "--oci")
     assert done.returncode == 0, done.stderr
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(tmp_path / "there", filter="data")
+    (tmp_path / "there").mkdir()
+    subprocess.run(["tar", "-x", "-C", tmp_path / "there"], input=done.stdout, check=True)
     assert (tmp_path / "there/index.json").read_bytes() == (tmp_path / "layout/index.json").read_bytes()
     assert unpack(tmp_path / "there").names == ("docker.io/library/tiny:avx",)
 

@@ -15,6 +15,7 @@ import pytest
 from aikit_nix.base import process
 from aikit_nix.nix import store
 from aikit_nix.nix.stream import StoreStream
+from support import fresh
 from support.contents import content, left_in_store
 
 
@@ -34,6 +35,23 @@ def test_a_file_enters_the_store_while_it_comes(tmp_path: Path, size: int) -> No
     assert path.read_bytes() == data
     process.run(["nix-store", "--verify-path", path])
     assert stream("x.gguf", data).finish() == path  # it is there already
+
+
+FIRST = """
+from pathlib import Path
+from aikit_nix.nix.stream import StoreStream
+stream = StoreStream("x")
+print(Path("/nix/var/nix/gcroots/profiles").is_symlink())
+stream.abort()
+"""
+
+
+@pytest.mark.usefixtures("nix")
+def test_a_new_store_is_made_before_anything_else_can_ask_nix(tmp_path: Path) -> None:
+    if problem := fresh.problem():
+        pytest.skip(problem)
+    done = fresh.run(tmp_path / "nix", sys.executable, "-c", FIRST, cwd=tmp_path)
+    assert done.stdout == "True\n", done.stderr
 
 
 @pytest.mark.parametrize("size", [100, 20 << 20, (50 << 20) + 7])

@@ -30,6 +30,7 @@ _ADD_TO_STORE = 7
 _LAST, _NEXT, _WRITE = 0x616C7473, 0x6F6C6D67, 0x64617416
 _START, _STOP, _RESULT = 0x53545254, 0x53544F50, 0x52534C54
 _PIPE = 1 << 20  # bytes
+_MADE = Path("/nix/var/nix/gcroots/profiles")  # of a new store's folders the last
 _WAITING = 4  # blocks that Nix may lie behind
 _LONGEST = 1 << 20  # bytes of a text in an answer
 # Nix takes a connection that ends for the end of the file, and would keep what came so far. So when we are gone, killed
@@ -46,6 +47,9 @@ class StoreStream:
 
     def __init__(self, name: str) -> None:
         """`name` is the file's in the store."""
+        if not _MADE.is_symlink():  # of two programs that are a new store's first, one fails at making its folders
+            with suppress(AikitError):
+                process.succeeds(["nix-store", "--init"])
         self._name = name
         self._blocks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
         self._aborted = False
