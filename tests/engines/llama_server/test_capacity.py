@@ -45,6 +45,11 @@ def test_the_defaults_are_localais() -> None:
     assert launch(facts=None).memory is None
 
 
+def test_an_image_of_no_gguf_has_no_estimate() -> None:
+    served = launch(names=("m.bin",), facts=None)
+    assert (served.memory, served.env["LLAMA_ARG_CACHE_RAM"]) == (None, "256")
+
+
 def test_the_cache_of_prompts_gets_what_the_limit_leaves() -> None:
     served = launch()
     assert served.memory

@@ -43,7 +43,7 @@ def plan(
     for model, use in zip(models, found, strict=True):
         memory.require(use, model.name, _settings(model).context, model.at)
     known = sorted((use.total for use in found if use), reverse=True)[:_LOADED]
-    if len(known) < min(len(models), _LOADED):
+    if not known or len(known) < min(len(models), _LOADED):
         return None, _UNKNOWN_CACHE
     total = sum(known) + (memory.PROGRAM if len(models) > 1 else 0)
     limit = memory.limit(total * 5 // 4)
