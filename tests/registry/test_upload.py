@@ -31,7 +31,8 @@ def test_a_cut_connection_is_taken_up_where_it_was(fake: FakeRegistry, tmp_path:
     with wire.tap(fake.address) as tap:
         fake.cuts = [0, 2 * MIB, MIB]
         send(full, f"{tap.address}/a:1", chunk=4 * MIB, jobs=1)
-        assert tap.sent < 14 * MIB
+        # Of a chunk that was cut what lay in the sockets was sent in vain: at the most the rest of each
+        assert tap.sent < (8 + 4 + 2 + 3 + 1) * MIB
     assert fake.count("POST") == 3  # no blob was begun twice
     assert fake.manifests["a", "1"]
 
