@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import platform
-import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from aikit_nix.base import data
+from support import carried
+from support.carried import SYSTEMS
 
 SEED = data.NIX / "packages/debian/seed"
-SYSTEMS = ("x86_64-linux", "aarch64-linux")
-EMULATOR = shutil.which("qemu-aarch64-static")
 DATA = bytes(range(256)) * 1000
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs the x86-64 program")
@@ -24,35 +20,12 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs the
 
 @pytest.fixture(scope="module", params=SYSTEMS)
 def seed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """How to run the program, by its emulator where it needs one."""
-    lines = (SEED / f"{request.param}.txt").read_text().splitlines()
-    assert (lines[0], lines[-1]) == ("begin-base64 644 seed.tar.gz", "====")
-    path = tmp_path_factory.mktemp("seed") / "seed"
-    with tarfile.open(fileobj=io.BytesIO(base64.b64decode("".join(lines[1:-1])))) as archive:
-        (member,) = archive.getmembers()
-        assert (member.name, member.mode, member.mtime, member.uid) == ("seed", 0o755, 1, 0)
-        content = archive.extractfile(member)
-        assert content
-        path.write_bytes(content.read())
-    path.chmod(0o755)
-    if request.param == "x86_64-linux":
-        return [str(path)]
-    if not EMULATOR:
-        pytest.skip("no qemu-aarch64-static (Debian package qemu-user-static)")
-    return [EMULATOR, str(path)]
+    return carried.runnable(SEED / f"{request.param}.txt", tmp_path_factory.mktemp("seed"), "seed")
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_texts_are_what_the_source_compiles_to(system: str) -> None:
-    compiler = f"{system.removesuffix('-linux')}-linux-gnu-gcc"
-    if not shutil.which(compiler):
-        pytest.skip(f"{compiler} is not installed")
-    version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
-    if version != "12.2.0":
-        pytest.skip(f"the texts are Debian 12's gcc 12.2.0's, this is {version}")
-    argv: list[str | Path] = [data.NIX / "start/build.sh", system, "packages/debian/seed/seed.c", "seed"]
-    built = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    assert built == (SEED / f"{system}.txt").read_text()
+    assert carried.is_what_compiles(SEED / f"{system}.txt", "packages/debian/seed/seed.c", "seed")
 
 
 def ar(**members: bytes) -> bytes:

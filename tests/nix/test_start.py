@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import gzip
-import io
 import os
 import platform
 import shutil
@@ -13,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,52 +17,23 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.base import data, targets
+from support import carried
+from support.carried import SYSTEMS
 from support.file_server import FileServer
 
 START = data.NIX / "start"
-SYSTEMS = ("x86_64-linux", "aarch64-linux")
-EMULATOR = shutil.which("qemu-aarch64-static")
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="runs the x86-64 program")
 
 
-def carried(system: str) -> bytes:
-    """The program in debian/SYSTEM.txt."""
-    lines = (START / f"debian/{system}.txt").read_text().splitlines()
-    assert (lines[0], lines[-1]) == ("begin-base64 644 aikit-nix.tar.gz", "====")
-    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(base64.b64decode("".join(lines[1:-1]))))) as archive:
-        (member,) = archive.getmembers()
-        assert (member.name, member.mode, member.mtime, member.uid) == ("aikit-nix", 0o755, 1, 0)
-        content = archive.extractfile(member)
-        assert content
-        return content.read()
-
-
 @pytest.fixture(scope="module", params=SYSTEMS)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """How to run the program, by its emulator where it needs one."""
-    path = tmp_path_factory.mktemp("start") / "aikit-nix"
-    path.write_bytes(carried(request.param))
-    path.chmod(0o755)
-    if request.param == "x86_64-linux":
-        return [str(path)]
-    if not EMULATOR:
-        pytest.skip("no qemu-aarch64-static (Debian package qemu-user-static)")
-    return [EMULATOR, str(path)]
+    return carried.runnable(START / f"debian/{request.param}.txt", tmp_path_factory.mktemp("start"), "aikit-nix")
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_texts_are_what_the_source_compiles_to(system: str) -> None:
-    compiler = f"{system.removesuffix('-linux')}-linux-gnu-gcc"
-    if not shutil.which(compiler):
-        pytest.skip(f"{compiler} is not installed")
-    version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout.strip()
-    if version != "12.2.0":
-        pytest.skip(f"the texts are Debian 12's gcc 12.2.0's, this is {version}")
-    built = subprocess.run(
-        [START / "build.sh", system, "start/start.c", "aikit-nix"], capture_output=True, text=True, check=True
-    ).stdout
-    assert built == (START / f"debian/{system}.txt").read_text()
+    assert carried.is_what_compiles(START / f"debian/{system}.txt", "start/start.c", "aikit-nix")
 
 
 def script(folder: Path, text: str) -> Path:

@@ -28,3 +28,18 @@ def overlay() -> dict[Path, Mapping[str, str]]:
             f"AIKIT_CUDA_WHEELS does not name a folder with NVIDIA's wheels: pip download --no-deps {wanted}"
         )
     return {_OVERLAY: {"wheels": str(Path(named).resolve())}}
+
+
+def engine(backend: str) -> str:
+    """A Nix function from nixpkgs to LocalAI's engine with a backend, compiled for one kind of card."""
+    return f"""
+      {{ nixpkgs }}:
+      (import {toolchain.REPOSITORY}/nix/packages/nixpkgs.nix {{
+        inherit nixpkgs;
+        plan = {{
+          engine = "localai";
+          backends = [ "{backend}" ];
+          cudaCapabilities = [ "9.0" ];
+        }};
+      }} "x86_64-linux" "cuda").engine
+    """

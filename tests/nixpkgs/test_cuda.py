@@ -100,17 +100,6 @@ PICTURE = """\
     parameters: {model: tiny.gguf}
 backends: [stablediffusion]
 """
-ENGINE = f"""
-  {{ nixpkgs }}:
-  (import {toolchain.REPOSITORY}/nix/packages/nixpkgs.nix {{
-    inherit nixpkgs;
-    plan = {{
-      engine = "localai";
-      backends = [ "stablediffusion" ];
-      cudaCapabilities = [ "9.0" ];
-    }};
-  }} "x86_64-linux" "cuda").engine.package
-"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +120,7 @@ def built(
     engine = "llama-server" if name == "llama-server" else "localai"
     try:
         if engine == "localai":
-            localai.provide_sources(cuda_nixpkgs, *cuda_nixpkgs.instantiate(ENGINE))
+            localai.provide_sources(cuda_nixpkgs, *cuda_nixpkgs.instantiate(cuda.engine("stablediffusion"), "package"))
         else:
             cuda_nixpkgs.provide(test_image.LLAMA_CPP, "LLAMA_CPP_SRC")
     except toolchain.UnavailableError as reason:

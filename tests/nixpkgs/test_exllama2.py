@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,18 +23,17 @@ import pytest
 from nixpkgs import cuda, localai, toolchain
 from nixpkgs.toolchain import Nixpkgs
 
-ENGINE = f"""
-  {{ nixpkgs }}:
-  (import {toolchain.REPOSITORY}/nix/packages/nixpkgs.nix {{
-    inherit nixpkgs;
-    plan = {{
-      engine = "localai";
-      backends = [ "exllama2" ];
-      cudaCapabilities = [ "9.0" ];
-    }};
-  }} "x86_64-linux" "cuda").engine.parts
-"""
-ADDRESS = "127.0.0.1:18097"
+
+@dataclass(frozen=True)
+class Server:
+    """LocalAI with the backend, and where its log is."""
+
+    url: str
+    log: Path
+
+    def status(self, path: str) -> int:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return int(answer.status)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,8 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     try:
         overlays = {**cuda.overlay(), toolchain.HERE / "cpython.nix": {"prefix": python}}
         nixpkgs = localai.on_debian(tmp_path_factory.mktemp("nixpkgs") / "exllama2", overlays)
-        drvs = {name: nixpkgs.instantiate(ENGINE, name)[0] for name in ("exllama2.run", "server")}
+        engine = cuda.engine("exllama2")
+        drvs = {name: nixpkgs.instantiate(engine, f"parts.{name}")[0] for name in ("exllama2.run", "server")}
         # LocalAI's, which both are made from, and the wheels.
         localai.provide_sources(nixpkgs, drvs["exllama2.run"])
         return {name: realise(nixpkgs, drv) for name, drv in drvs.items()}
@@ -58,8 +60,11 @@ def realise(nixpkgs: Nixpkgs, drv: str) -> Path:
 
 
 @pytest.fixture
-def server(parts: dict[str, Path], tmp_path: Path) -> Iterator[Path]:
-    """LocalAI with the backend and a folder that looks like a model; the file is its log."""
+def server(parts: dict[str, Path], tmp_path: Path) -> Iterator[Server]:
+    """With a folder that looks like a model."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    started = Server(f"http://{address}", tmp_path / "log")
     for name in ("exllama", "exllama2"):
         (tmp_path / "backends" / name).mkdir(parents=True)
         (tmp_path / "backends" / name / "run.sh").symlink_to(parts["exllama2.run"])
@@ -71,7 +76,7 @@ def server(parts: dict[str, Path], tmp_path: Path) -> Iterator[Path]:
     )
     env = {
         "HOME": str(tmp_path),
-        "LOCALAI_ADDRESS": ADDRESS,
+        "LOCALAI_ADDRESS": address,
         "LOCALAI_BACKENDS_PATH": str(tmp_path / "own"),
         "LOCALAI_BACKENDS_SYSTEM_PATH": str(tmp_path / "backends"),
         "LOCALAI_MODELS_PATH": str(tmp_path / "models"),
@@ -82,21 +87,21 @@ def server(parts: dict[str, Path], tmp_path: Path) -> Iterator[Path]:
         "DEBUG": "true",
     }
     (tmp_path / "own").mkdir()
-    with (tmp_path / "log").open("wb") as log:
+    with started.log.open("wb") as log:
         process = subprocess.Popen([parts["server"] / "bin/local-ai"], cwd=tmp_path, env=env, stdout=log, stderr=log)
         try:
-            _until_ready(process)
-            yield tmp_path / "log"
+            _until_ready(started, process)
+            yield started
             assert process.poll() is None
         finally:
             process.terminate()
             process.wait(60)
 
 
-def _until_ready(process: subprocess.Popen[bytes]) -> None:
+def _until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         try:
-            assert _get("/readyz") == 200
+            assert server.status("/readyz") == 200
         except OSError:
             assert process.poll() is None
             time.sleep(0.5)
@@ -105,21 +110,16 @@ def _until_ready(process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("the server does not start")
 
 
-def _get(path: str) -> int:
-    with urllib.request.urlopen(f"http://{ADDRESS}{path}", timeout=60) as answer:
-        return int(answer.status)
-
-
 @pytest.mark.parametrize("model", ["exllama", "exllama2"])
-def test_without_a_gpu_the_answer_says_so_and_the_server_lives_on(server: Path, model: str) -> None:
+def test_without_a_gpu_the_answer_says_so_and_the_server_lives_on(server: Server, model: str) -> None:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]}).encode()
-    asked = urllib.request.Request(f"http://{ADDRESS}/v1/chat/completions", body, {"Content-Type": "application/json"})
+    asked = urllib.request.Request(f"{server.url}/v1/chat/completions", body, {"Content-Type": "application/json"})
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(asked, timeout=600)
     said = refused.value.read().decode()
     assert refused.value.code == 500
-    assert "no CUDA device: ExLlamaV2 runs on NVIDIA GPUs only" in said, server.read_text()[-3000:]
-    assert _get("/readyz") == 200
+    assert "no CUDA device: ExLlamaV2 runs on NVIDIA GPUs only" in said, server.log.read_text()[-3000:]
+    assert server.status("/readyz") == 200
 
 
 def test_the_extension_is_what_exllamav2_asks_for(parts: dict[str, Path]) -> None:
