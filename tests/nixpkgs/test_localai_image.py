@@ -27,7 +27,6 @@ from aikit_nix.base import data
 from aikit_nix.engines import localai as engine
 from aikit_nix.engines.memory import MIB
 from aikit_nix.sources import judge
-from nixpkgs import localai, test_localai, toolchain
 from nixpkgs.toolchain import Nixpkgs
 from support import container, shaped_gguf, tiny_gguf, tiny_picture
 from support.command import aikit_nix
@@ -106,16 +105,6 @@ class Built:
 
     image: Image
     root: Path
-
-
-@pytest.fixture(scope="module")
-def localai_nixpkgs(tmp_path_factory: pytest.TempPathFactory) -> Nixpkgs:
-    try:
-        nixpkgs = localai.on_debian(tmp_path_factory.mktemp("nixpkgs") / "localai")
-        localai.provide_sources(nixpkgs, test_localai.engine(nixpkgs, "x86_64-linux", "avx2", ["stablediffusion"]))
-    except toolchain.UnavailableError as reason:
-        pytest.skip(str(reason))
-    return nixpkgs
 
 
 @pytest.fixture(scope="module")
@@ -391,29 +380,3 @@ def test_the_estimate_is_never_under_what_is_used_and_close_to_the_backends(
     assert server + backend <= launch.memory.request, f"{server} + {backend} were used"
     # What the server itself takes varies by a third.
     assert launch.memory.request <= 1.15 * (160 * MIB + backend), f"{server} + {backend} were used"
-
-
-# objdump prints an instruction as `address: TAB mnemonic operands`.
-AVX512 = re.compile(r"%zmm|%k[1-7]\b|\{%k[1-7]\}")
-FMA = re.compile(r"\tvf(n?madd|n?msub)\w+ ")
-# Integers of 256 bits are AVX2; AVX has only floating point, and moves.
-AVX2 = re.compile(r"\tv(p(?!ermilp|erm2f128|extr|insr|test)\w+|broadcasti128|inserti128|extracti128) .*%ymm")
-
-
-@pytest.mark.parametrize(
-    ("runtime", "absent", "present"),
-    [("avx", [AVX2, FMA, AVX512], []), ("avx2", [AVX512], [AVX2, FMA]), ("avx512", [], [AVX2, FMA, AVX512])],
-)
-def test_the_instructions_of_a_build(
-    localai_nixpkgs: Nixpkgs, runtime: str, absent: list[re.Pattern[str]], present: list[re.Pattern[str]]
-) -> None:
-    drv = test_localai.engine(localai_nixpkgs, "x86_64-linux", runtime, [], "parts.llama-cpp")
-    program = localai_nixpkgs.run(["nix-store", "--realise", drv]).strip() + "/bin/llama-cpp-grpc-server"
-    argv = ["objdump", "--disassemble", "--no-show-raw-insn", program]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as objdump:
-        assert objdump.stdout
-        left = set(present)
-        for line in objdump.stdout:
-            assert not any(pattern.search(line) for pattern in absent), line
-            left -= {pattern for pattern in left if pattern.search(line)}
-    assert not left
