@@ -20,7 +20,7 @@ ENGINES = ("localai", "llama-server")
 Facts = Mapping[str, Any]
 
 MODEL = "gemma"
-AIKITFILE = """apiVersion: v1alpha1
+_MODELS = """apiVersion: v1alpha1
 runtime: avx2
 models:
   - name: gemma
@@ -28,7 +28,10 @@ models:
 config: |
   - name: gemma
     backend: llama
-    parameters:
+"""
+AIKITFILE = (
+    _MODELS
+    + """    parameters:
       model: gemma.gguf
       temperature: 0
     context_size: 1024
@@ -47,18 +50,14 @@ config: |
         {{end}}{{.Input}}
         Answer:
 """
-EMBEDDINGS = """apiVersion: v1alpha1
-runtime: avx2
-models:
-  - name: gemma
-    source: gemma.gguf
-config: |
-  - name: gemma
-    backend: llama
-    embeddings: true
+)
+EMBEDDINGS = (
+    _MODELS
+    + """    embeddings: true
     parameters: {model: gemma.gguf, pooling: mean}
     context_size: 1024
 """
+)
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "find_city", "description": "Finds a city", "parameters": CITY}}

@@ -59,7 +59,7 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
     """
     # Checked where they are not used, too: they stand in choices.json
     library_input = _reference(choices.input, "--input") if choices.input else None
-    chosen = _nixpkgs(choices.nixpkgs) if choices.nixpkgs else None
+    own_nixpkgs = _nixpkgs(choices.nixpkgs) if choices.nixpkgs else None
     content: dict[str, bytes] = {}
     if choices.input is None:
         content |= {f"{AIKIT}/{path}": text for path, text in library.files(plan).items()}
@@ -70,7 +70,7 @@ def render(plan: Plan, choices: Choices, debian_lock: bytes | None = None) -> Fi
     nixpkgs, lock = None, None
     if plan.packages is Packages.NIXPKGS:
         pinned = (data.TEMPLATES / "flake.lock").read_bytes()
-        nixpkgs = chosen or _pinned_reference(pinned)
+        nixpkgs = own_nixpkgs or _pinned_reference(pinned)
         lock = None if choices.nixpkgs or choices.input else pinned
     content["flake.nix"] = data.template("flake.nix.j2", nixpkgs=nixpkgs, library=library_input).encode()
     content[SEALS] = _seals(content)

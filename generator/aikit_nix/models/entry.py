@@ -53,9 +53,10 @@ class File(Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True
             relative_path(self.path.removeprefix(f"{MODELS}/"))
         except RefusedError as bad:
             raise ValueError(f"{self.path!r} {bad}") from None
-        if self.url is not None and not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"{self.url!r} is no URL")
-        http.clean(self.url or "http://h")
+        if self.url is not None:
+            if not self.url.startswith(("http://", "https://")):
+                raise ValueError(f"{self.url!r} is no URL")
+            http.clean(self.url)
 
     @classmethod
     def of(cls, path: str, pin: Pin) -> File:
