@@ -244,9 +244,8 @@ class Client:
             to = blank(str(target))
             if callable(content) or (content is not None and leaves):
                 raise HttpError(Trouble.REFUSED, f"{where} redirects what is sent to {to}")
-            if (
-                leaves and address.scheme == "https" and target.scheme == "http"
-            ):  # a hash may be learned from the answer
+            # A hash may be learned from the answer
+            if leaves and address.scheme == "https" and target.scheme == "http":
                 raise HttpError(Trouble.REFUSED, f"{where} redirects to {to}, which is not encrypted")
             if leaves:
                 sent = http_address.harmless(sent)
