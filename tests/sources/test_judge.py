@@ -34,8 +34,8 @@ def tarred() -> bytes:
     return packed.getvalue()
 
 
-def safetensors() -> bytes:
-    head = json.dumps({"x": {"dtype": "F32"}}).encode()
+def safetensors(length: int = 0x40) -> bytes:
+    head = json.dumps({"x": {"dtype": "F32"}}).encode().ljust(length + 0x100)
     return struct.pack("<Q", len(head)) + head
 
 
@@ -99,6 +99,17 @@ def test_other_files_are_what_they_are() -> None:
                 look(data, name)
     with pytest.raises(judge.UnfitError, match="is no model: it is a Git LFS pointer"):
         look(POINTER, "anything")
+
+
+@pytest.mark.parametrize("length", [0x0A, 0x3C, 0x5B, 0x7B])  # the line's end, <, [ and {
+def test_a_binary_that_begins_as_a_text_does_is_none(length: int) -> None:
+    weights = safetensors(length)
+    assert weights[0] == length
+    assert look(weights, "model.safetensors") is None
+    with pytest.raises(judge.UnfitError, match="is no GGUF: it is a safetensors file"):
+        look(weights)
+    with pytest.raises(judge.OddError):
+        look(weights[:1] + b"\x00\xfe" * 40)
 
 
 def test_half_a_file_is_refused_wherever_it_ends(model: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-NEW = os.urandom(16)  # in no store yet
+NEW = b"new" + os.urandom(16)  # in no store yet; the first letters keep chance from writing another format's
 
 
 def content(folder: Path, size: int) -> bytes:

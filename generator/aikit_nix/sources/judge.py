@@ -21,14 +21,17 @@ _PARTS = re.compile(
 )
 # What weights are called elsewhere: a page or an error under such a name is none either
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".ckpt", ".h5", ".msgpack", ".model")
-_BEGINNINGS = (
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that no text has
+_TEXTS = (
     (
         rb"version https://git-lfs",
         "a Git LFS pointer: fetch the file itself (`git lfs pull`, or its address with /resolve/)",
     ),
     (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", "an HTML page (of a sign-in, an error or a proxy?)"),
     (rb"(\xef\xbb\xbf)?\s*[{\[]", "a JSON text (an error of the server?)"),
-    (rb".{8}\{\s*\"", "a safetensors file"),
+)
+_BINARIES = (
+    (rb"(?s:.{8})\{\s*\"", "a safetensors file"),
     (rb"PK\x03\x04", "a ZIP archive: unpack it"),
     (rb"\x1f\x8b", "compressed with gzip: unpack it"),
     (rb"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it"),
@@ -39,7 +42,7 @@ _BEGINNINGS = (
     (rb"lmgg|tjgg|fmgg|algg", "of GGML, the format before GGUF, which no engine reads: convert it"),
 )
 
-_POINTER, *_PAGES = (what for _, what in _BEGINNINGS[:3])
+_POINTER, *_PAGES = (what for _, what in _TEXTS)
 
 
 class UnfitError(ValueError):
@@ -73,7 +76,8 @@ def look(stream: Readable, name: str, size: int | None = None, *, is_gguf: bool 
     wanted = is_gguf or expects_gguf(name)
     beginning = stream.read(PEEK)
     if not beginning.startswith(b"GGUF"):
-        found = next((what for pattern, what in _BEGINNINGS if re.match(pattern, beginning, re.IGNORECASE)), None)
+        kinds = _BINARIES if _CONTROL.search(beginning) else _TEXTS + _BINARIES
+        found = next((what for pattern, what in kinds if re.match(pattern, beginning, re.IGNORECASE)), None)
         if wanted:
             if found:
                 raise UnfitError(f"is no GGUF: it is {found}")
