@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from aikit_nix.base import data
 from aikit_nix.http import client as http
@@ -44,6 +45,9 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # No pin grows old while the tests stay as they are.
     os.environ["SOURCE_DATE_EPOCH"] = "1"
+    # Properties see the same inputs in each run, however busy the machine is: `make fuzz` looks for new ones.
+    settings.register_profile("test", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("test")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aikit_nix.aikitfile import parser
@@ -29,7 +29,6 @@ from aikit_nix.sources import gguf
 from support.file_server import Failure, FileServer, serve
 from support.pins import pinned
 
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SHA = "1" * 64
 
 # --- What is printed
@@ -40,7 +39,6 @@ STEERING = st.sampled_from(
 SHOWN = st.lists(STEERING | st.text(max_size=3), max_size=12).map("".join)
 
 
-@patient
 @given(SHOWN)
 def test_what_is_printed_is_one_line_of_printable_text(text: str) -> None:
     shown = redact.printable(text)
@@ -49,7 +47,6 @@ def test_what_is_printed_is_one_line_of_printable_text(text: str) -> None:
     assert text != shown or text.isprintable()
 
 
-@patient
 @given(SHOWN, SHOWN, SHOWN, st.integers(0, 9), st.integers(0, 300), st.booleans())
 def test_a_diagnostic_is_a_line_and_an_excerpt(
     message: str, file: str, text: str, line: int, column: int, colour: bool
@@ -64,7 +61,6 @@ def test_a_diagnostic_is_a_line_and_an_excerpt(
     )
 
 
-@patient
 @given(SHOWN, SHOWN)
 def test_a_hidden_secret_is_never_shown(text: str, around: str) -> None:
     redact.hide("hf_secret_of_mine")
@@ -92,7 +88,6 @@ MODELS = st.lists(
 )
 
 
-@patient
 @given(MODELS)
 @example([{"name": "m", "source": "m", "sha256": SHA, "promptTemplates": [{"name": "t", "template": "x"}] * 2}])
 def test_every_name_lands_on_a_path_of_its_own_below_models(models: list[dict[str, Any]]) -> None:
@@ -115,7 +110,6 @@ def test_every_name_lands_on_a_path_of_its_own_below_models(models: list[dict[st
     assert re.fullmatch(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*", planned.image.name)
 
 
-@patient
 @given(NAMES)
 def test_every_file_name_becomes_one_that_the_store_takes(name: str) -> None:
     assert_store_name(store.name(name))
@@ -161,7 +155,6 @@ HEADERS = st.tuples(
 )
 
 
-@patient
 @given(HEADERS, st.binary(max_size=30))
 def test_a_gguf_header_is_read_or_refused(header: bytes, behind: bytes) -> None:
     stream = io.BytesIO(header + behind)
@@ -205,7 +198,6 @@ LOCKS = st.fixed_dictionaries(
 )
 
 
-@patient
 @given(LOCKS | JSON)
 def test_a_lock_is_read_or_refused_and_written_as_it_was_read(value: Any) -> None:
     data = json.dumps(value).encode()
@@ -256,7 +248,7 @@ def server() -> FileServer:
     return stack.enter_context(serve())
 
 
-@settings(patient, max_examples=50)
+@settings(max_examples=50)
 @given(answers(), st.sampled_from(["get", "json", "head", "post", "stream"]))
 def test_an_answer_is_one_or_an_error(answer: bytes, how: str) -> None:
     web = server()

@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aikit_nix.aikitfile import escapes as compat
@@ -25,7 +25,6 @@ from aikit_nix.sources import gguf
 from support.pins import pinned
 
 # A busy machine is no failure.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SHA = "1" * 64
 # Pieces that the code treats specially: random letters would hardly ever make one.
 PIECES = st.sampled_from(
@@ -57,7 +56,6 @@ def yaml_string(text: str) -> str:
     return "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json.dumps(c)[1:-1] for c in text)
 
 
-@patient
 @given(TEXTS.filter(bool), TEXTS.filter(bool))
 def test_any_string_survives_verbatim(template: str, config: str) -> None:
     data = (
@@ -68,7 +66,6 @@ def test_any_string_survives_verbatim(template: str, config: str) -> None:
     assert sorted(texts(parsed)) == sorted([template, config])
 
 
-@patient
 @given(TEXTS.filter(lambda text: text.strip() != "" and text.isprintable()))
 def test_any_line_survives_in_a_literal_block(line: str) -> None:
     data = f"apiVersion: v1alpha1\nmodels: [{{name: m, source: m.gguf}}]\nconfig: |2\n  {line}\n  end\n"
@@ -97,13 +94,11 @@ def check_everything(data: bytes) -> None:
     assert all(rule["shortDescription"]["text"].endswith(".") for rule in rules), rules
 
 
-@patient
 @given(st.binary(max_size=300))
 def test_no_bytes_make_a_traceback(data: bytes) -> None:
     check_everything(data)
 
 
-@patient
 @given(SOUP)
 def test_no_text_makes_a_traceback(text: str) -> None:
     check_everything(text.encode("utf-8", "surrogatepass"))
@@ -144,13 +139,11 @@ FILES = st.fixed_dictionaries(
 )
 
 
-@patient
 @given(FILES)
 def test_no_aikitfile_makes_a_traceback(value: dict[str, Any]) -> None:
     check_everything(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
-@patient
 @given(SOUP, st.sampled_from(["template", "config"]), st.sampled_from(Escapes))
 def test_escapes_never_add_what_was_not_there(text: str, kind: compat.Kind, escapes: Escapes) -> None:
     resolved = compat.resolve(text, kind, escapes)
@@ -162,13 +155,11 @@ def test_escapes_never_add_what_was_not_there(text: str, kind: compat.Kind, esca
         assert compat.brokenness(resolved.text, kind) <= compat.brokenness(text, kind)
 
 
-@patient
 @given(SOUP)
 def test_template_defects_stand_within_the_text(text: str) -> None:
     assert all(0 <= defect.offset < len(text) for defect in gotemplate.defects(text))
 
 
-@patient
 @given(FILES)
 def test_parsing_and_planning_are_deterministic(value: dict[str, Any]) -> None:
     def outcome() -> object:
@@ -212,7 +203,6 @@ def written_files(draw: st.DrawFn) -> str:
     return draw(st.sampled_from(["\n", "\r\n"])).join([*lines, "# the end", ""])
 
 
-@patient
 @given(written_files())
 def test_fmt_keeps_the_meaning_and_the_comments(text: str) -> None:
     try:
@@ -225,14 +215,12 @@ def test_fmt_keeps_the_meaning_and_the_comments(text: str) -> None:
     assert after.count("#") == text.count("#")
 
 
-@patient
 @given(SOUP)
 def test_fmt_formats_or_refuses(text: str) -> None:
     with contextlib.suppress(AikitError):
         fmt.formatted(f"apiVersion: v1alpha1\nmodels: [{{name: m, source: m.gguf}}]\nconfig: {text}\n", "f")
 
 
-@patient
 @given(st.binary(max_size=200) | st.binary(max_size=120).map(lambda data: b"GGUF\3\0\0\0" + bytes(8) + data))
 def test_no_bytes_upset_the_gguf_reader(data: bytes) -> None:
     import io

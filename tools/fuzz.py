@@ -21,7 +21,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 _EXAMPLES = 200  # of a property, before the next one has its turn
@@ -31,7 +31,13 @@ _LONGEST = 10  # seconds of CPU time for one input; most take a thousandth
 
 def main(seconds: float) -> None:
     """Take turns until the time is over, or Ctrl-C."""
-    settings.register_profile("fuzz", max_examples=_EXAMPLES, database=None)
+    settings.register_profile(
+        "fuzz",
+        max_examples=_EXAMPLES,
+        database=None,
+        deadline=None,  # the time of an input has a limit here
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     settings.load_profile("fuzz")
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "generator")]
     import test_input_properties
