@@ -21,16 +21,14 @@ _PARTS = re.compile(
 )
 # What weights are called elsewhere: a page or an error under such a name is none either
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".ckpt", ".h5", ".msgpack", ".model")
-_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that no text has
-_TEXTS = (
+_BEGINNINGS = (
     (
         rb"version https://git-lfs",
         "a Git LFS pointer: fetch the file itself (`git lfs pull`, or its address with /resolve/)",
     ),
     (rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", "an HTML page (of a sign-in, an error or a proxy?)"),
-    (rb"(\xef\xbb\xbf)?\s*[{\[]", "a JSON text (an error of the server?)"),
-)
-_BINARIES = (
+    # A binary may begin with a brace, too: the length of a safetensors' header does
+    (rb"(\xef\xbb\xbf)?\s*[{\[][^\x00-\x08\x0e-\x1f]*\Z", "a JSON text (an error of the server?)"),
     (rb"(?s:.{8})\{\s*\"", "a safetensors file"),
     (rb"PK\x03\x04", "a ZIP archive: unpack it"),
     (rb"\x1f\x8b", "compressed with gzip: unpack it"),
@@ -42,7 +40,7 @@ _BINARIES = (
     (rb"lmgg|tjgg|fmgg|algg", "of GGML, the format before GGUF, which no engine reads: convert it"),
 )
 
-_POINTER, *_PAGES = (what for _, what in _TEXTS)
+_POINTER, *_PAGES = (what for _, what in _BEGINNINGS[:3])
 
 
 class UnfitError(ValueError):
@@ -76,8 +74,7 @@ def look(stream: Readable, name: str, size: int | None = None, *, is_gguf: bool 
     wanted = is_gguf or expects_gguf(name)
     beginning = stream.read(PEEK)
     if not beginning.startswith(b"GGUF"):
-        kinds = _BINARIES if _CONTROL.search(beginning) else _TEXTS + _BINARIES
-        found = next((what for pattern, what in kinds if re.match(pattern, beginning, re.IGNORECASE)), None)
+        found = next((what for pattern, what in _BEGINNINGS if re.match(pattern, beginning, re.IGNORECASE)), None)
         if wanted:
             if found:
                 raise UnfitError(f"is no GGUF: it is {found}")
