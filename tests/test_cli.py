@@ -44,6 +44,12 @@ def test_the_package_is_a_program_too(tmp_path: Path) -> None:
         (["check", "--formt", "json"], "No such option '--formt'"),
         (["push"], "Missing argument 'REF...'"),
         (["gen", "--packages", "arch"], "'arch' is not one of"),
+        (["lock", "--models"], "--models is part of --check"),
+        (["verify", "result", "--evidence", "file"], "--evidence is for a --policy"),
+        (["verify", "result", "--key", "cosign.key"], "--key signs what is written"),
+        (["verify", "result", "--output", "file", "--log"], "--log is about a signature"),
+        (["reproduce", "--key", "cosign.key"], "--key signs what is written"),
+        (["reproduce", "--log"], "--log is about a signature"),
     ],
 )
 def test_a_wrong_command_line_is_another_error_than_a_wrong_file(tmp_path: Path, args: list[str], says: str) -> None:

@@ -50,6 +50,8 @@ def lock(
     from aikit_nix.models import locking
     from aikit_nix.models import project as pipeline
 
+    if models and not check:
+        raise click.UsageError("--models is part of --check")
     path = lock_path or locks.beside(aikitfile)
     written = pipeline.read_as_written(aikitfile)
     old = locks.read(path)

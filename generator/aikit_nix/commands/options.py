@@ -173,6 +173,14 @@ def generates(command: Callable[..., None]) -> Callable[..., None]:
     return _together(AIKITFILE, LOCK, INTO, *_CHOICES, DEBIAN_LOCK, _FORGET, _FORCE)(requested)
 
 
+def check_signing(output: Path | None, key: str | None, *, log: bool) -> None:
+    """Raises UsageError where an option would do nothing."""
+    if key and not output:
+        raise click.UsageError("--key signs what is written: name the file with --output")
+    if log and not key:
+        raise click.UsageError("--log is about a signature: name the --key")
+
+
 def write_statement(content: dict[str, Any], output: Path, key: str | None, *, log: bool) -> None:
     """Write an in-toto statement to a file, signed where there is a key. Raises AikitError."""
     from aikit_nix.attest import provenance, sign

@@ -1,4 +1,6 @@
-"""What shows where an image comes from and that it is what it should be: `verify`, `sbom`, `provenance`."""
+"""What shows where an image comes from and that it is what it should be: `verify`, `reproduce`, `sbom`, `provenance`,
+`attest`, `sign`.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +51,22 @@ def verify(
 
     Exits with 1 where anything differs, or could not be compared. IMAGE is an OCI layout (a folder), a docker-archive, or
     REGISTRY/NAME:TAG. The manifest that the flake gives is built, without the models' bytes, and IMAGE has to be that
-    one; every blob is read. With --policy the signed rebuilds that it wants stand for a flake that is not here. Without IMAGE, the models and packages in this machine's Nix store.
+    one; every blob is read. With --policy the signed rebuilds that it wants stand for a flake that is not here. Without
+    IMAGE, the models and packages in this machine's Nix store are checked.
     """
     from aikit_nix.attest import policy as policies
     from aikit_nix.attest import reproduce
     from aikit_nix.attest import verify as verifier
-    from aikit_nix.base.errors import AikitError, error
+    from aikit_nix.base.errors import AikitError
     from aikit_nix.flakes import materials
     from aikit_nix.http.client import Client
     from aikit_nix.image import blobs
 
+    options.check_signing(output, key, log=log)
     if not image and (policy_path or output):
-        raise error("--policy and --output are about an IMAGE: name one")
+        raise click.UsageError("--policy and --output are about an IMAGE: name one")
+    if evidence and not policy_path:
+        raise click.UsageError("--evidence is for a --policy: name one")
     policy = policies.read(policy_path) if policy_path else None
     report = verifier.Report()
     named = lock_path or context.get_parameter_source("flake") is not click.core.ParameterSource.DEFAULT
@@ -139,18 +145,17 @@ def reproduce(
 ) -> None:
     """Build the image and write what went in and what came out.
 
-    As an in-toto statement, signed with --key; the models' bytes are not needed. A second builder compares: the digests of all inputs, of each layer, of
-    the manifest.
+    As an in-toto statement, signed with --key; the models' bytes are not needed. A second builder compares: the digests
+    of all inputs, of each layer, of the manifest.
     """
     from aikit_nix.attest import provenance as slsa
     from aikit_nix.attest import reproduce as builders
     from aikit_nix.attest import verdict
-    from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
+    from aikit_nix.base.errors import AikitError, Diagnostic, Severity
     from aikit_nix.flakes import materials
 
+    options.check_signing(output, key, log=log)
     theirs = builders.read(compare).predicate if compare else None
-    if key and not output:
-        raise error("--key signs what is written: name the file with --output")
     found = builders.compared(materials.read(flake, lock_path), witnesses, unseen=unseen)
     of = found.system(system)
     image = builders.built(found, of)
