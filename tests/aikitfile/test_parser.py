@@ -75,6 +75,9 @@ def test_of_thousands_of_mistakes_the_first_hundred_are_told_and_the_rest_counte
         "and 2900 more like these",
         "and 200 more like these",
     ]
+    templates = "".join(f"    - {{name: t{n}, template: t}}\n" for n in range(300))
+    found = said(f"{HEAD}{MODEL}    promptTemplates:\n{templates}")
+    assert found[-1].message == "and at least 100 more like these"  # their review ends there
 
 
 # Input, and the codes of what is said about it: an empty set is silence. The comments are AIKit's words.

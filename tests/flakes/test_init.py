@@ -69,6 +69,7 @@ def test_a_local_file(tmp_path: Path, model: bytes) -> None:
 
 def test_the_choice_of_packages_is_kept_for_the_first_gen(tmp_path: Path, model: bytes) -> None:
     (tmp_path / "m.gguf").write_bytes(model)
+    assert "[default: debian]" in aikit_nix("init", "--help", cwd=tmp_path).stdout
     assert "next: aikit-nix build\n" in init(tmp_path, "--model", "m.gguf").stdout
     done = aikit_nix("gen", "--elsewhere", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -91,7 +91,8 @@ def test_a_layout_is_nothing_to_load(tmp_path: Path) -> None:
     ("name", "said"),
     [
         (".", "holds neither a flake nor an OCI layout: write one with `aikit-nix gen`"),
-        ("nothing", "names no registry"),
+        ("nothing", "nothing is not there, and no name in a registry: REGISTRY/REPOSITORY:TAG"),
+        ("./result.tar", "./result.tar is not there, and no name in a registry"),
         ("flake", "flake is not there: write the flake with `aikit-nix gen`"),
         ("text", "is no image that can be read"),
         ("pipe", "is no image"),

@@ -44,17 +44,21 @@ def parse(
     errors = _most(found, Severity.ERROR)
     if errors:
         raise AikitError(*sorted([*errors, *_most(found, Severity.WARNING)], key=_order))
-    found.extend(islice(review.review(result, tuple(text.split("\n"))), 2 * _MOST))
-    shown = [finding for severity in (Severity.WARNING, Severity.NOTE) for finding in _most(found, severity)]
+    reviewed = list(islice(review.review(result, tuple(text.split("\n"))), 2 * _MOST))
+    least = "at least " if len(reviewed) == 2 * _MOST else ""  # of more nobody waits for the number
+    shown = [*_most(found + reviewed, Severity.WARNING, least), *_most(found, Severity.NOTE)]
     return result, tuple(sorted(shown, key=_order))
 
 
-def _most(found: list[Diagnostic], severity: Severity) -> list[Diagnostic]:
+def _most(found: list[Diagnostic], severity: Severity, least: str = "") -> list[Diagnostic]:
     """The first ones of a kind, and how many more there are: a broken file may give thousands."""
     some = [finding for finding in found if finding.severity is severity]
     if len(some) <= _MOST:
         return some
-    return [*some[:_MOST], Diagnostic(severity, "more", f"and {len(some) - _MOST} more like these", some[_MOST].at)]
+    return [
+        *some[:_MOST],
+        Diagnostic(severity, "more", f"and {least}{len(some) - _MOST} more like these", some[_MOST].at),
+    ]
 
 
 def _order(finding: Diagnostic) -> tuple[int, int, str]:

@@ -144,7 +144,7 @@ def fmt(files: tuple[Path, ...], only_check: bool, diff: bool, unescape: bool) -
 @click.option(
     "--runtime", type=click.Choice(language.RUNTIMES), help="What the image is for.  [default: the best that runs here]"
 )
-@options.PACKAGES
+@options.FIRST_PACKAGES
 @click.option(
     "--sha256", metavar="HEX", help="SHA-256 of the file behind a URL, which then is not downloaded to compute it."
 )

@@ -32,11 +32,9 @@ ENGINE = click.option(
     type=click.Choice(["localai", "llama-server"]),
     help="The server in the image.  [default: localai on nixpkgs, llama-server on debian]",
 )
-PACKAGES = click.option(
-    "--packages",
-    type=click.Choice(["nixpkgs", "debian"]),
-    help="Where the programs come from.  [default: nixpkgs]",
-)
+_PACKAGES = partial(click.option, "--packages", type=click.Choice(["nixpkgs", "debian"]))
+PACKAGES = _PACKAGES(help="Where the programs come from.  [default: nixpkgs]")
+FIRST_PACKAGES = _PACKAGES(help="Where the programs come from; kept for `gen` and `build`.  [default: debian]")
 DROP = click.option(
     "--drop-settings",
     is_flag=True,

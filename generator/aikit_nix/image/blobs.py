@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from aikit_nix.base import files
-from aikit_nix.base.errors import error
+from aikit_nix.base.errors import AikitError, error
+from aikit_nix.base.redact import shown
 from aikit_nix.http.client import Client, HttpError
 from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image, Layer
@@ -89,7 +90,12 @@ def _of_layout(folder: Path) -> Opened:
 
 
 def _of_registry(target: str, client: Client, insecure: bool | None, architecture: str | None) -> Opened:
-    source = reference.parse(target)
+    try:
+        source = reference.parse(target)
+    except AikitError:
+        raise error(
+            f"{shown(target)} is not there, and no name in a registry: REGISTRY/REPOSITORY:TAG", code="image"
+        ) from None
     there = Repository(client, source.registry, source.repository, insecure=insecure)
     manifest = there.manifest(source.reference)
     if manifest.is_index:
