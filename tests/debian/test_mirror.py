@@ -62,7 +62,6 @@ def test_the_mirror_is_apts(
 
 def test_the_environment_names_the_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(debian_mirror.MIRROR, " http://a.example/debian/  http://b.example/debian")
-    assert debian_mirror.machine_mirror() == "http://a.example/debian"
     assert debian_mirror.mirrors() == ["http://a.example/debian/", "http://b.example/debian"]
     assert debian_mirror.mirrors(["http://c.example/debian"]) == ["http://c.example/debian"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from aikit_nix.base import tar
 from aikit_nix.base.errors import AikitError
 from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image
@@ -116,7 +117,7 @@ def test_a_packed_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_unpacks_to_more_than_an_image_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(tar, "_FREE_BYTES", 1 << 20)
     (tmp_path / "image.tar").write_bytes(gzip.compress(bytes(8 << 20)))
     with pytest.raises(AikitError, match="unpacks to far more than any image"):
         read(tmp_path / "image.tar")

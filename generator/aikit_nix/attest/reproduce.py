@@ -22,7 +22,6 @@ from aikit_nix.image.layout import Image
 from aikit_nix.nix import command as nix
 
 VERSION = 1
-_MAX_BYTES = 16 << 20
 
 
 def built(materials: Materials, system: str) -> Image:

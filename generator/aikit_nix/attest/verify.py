@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
@@ -29,7 +28,6 @@ from aikit_nix.image.blobs import Blocks, Opened
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.models import layer as model_layer
 from aikit_nix.models import seen
-from aikit_nix.nix import store
 
 
 @dataclass
@@ -317,7 +315,7 @@ def in_store(materials: Materials, system: str, report: Report) -> None:
         else:
             report.differs(f"{model.path}: {model.store_file} is not in the store (`aikit-nix fetch` brings it)")
     for package in {each.sha256: each for each in (*materials.debs(system), *materials.tools())}.values():
-        file = store.store_path(store.name(posixpath.basename(package.filename)), package.sha256)
+        file = package.store_path
         if file.exists():
             report.compare(f"sha256 of {file}", hashing.hash_file(file).sha256, package.sha256)
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -114,58 +114,39 @@ def hash_file(
     `layer_of` gives the layer's frame for a size in bytes; `take` gets each block that was read. Raises AikitError
     for what is no regular file, cannot be read, or changes meanwhile.
     """
-    with _Opened(path) as opened:
-        size = opened.before.st_size
-        hasher = Hasher(layer_of(size) if layer_of else None)
+    try:
+        stream = files.open_regular(path)
+    except (OSError, ValueError) as problem:
+        raise _unreadable(path, problem) from None
+    with stream:
+        before = os.fstat(stream.fileno())
+        hasher = Hasher(layer_of(before.st_size) if layer_of else None)
         try:
-            while block := opened.read():
+            for block in _blocks(path, stream.fileno()):
                 hasher.update(block)
                 take(block)
-                if hasher.size > size:
-                    raise opened.changed()
-            opened.check(hasher.size)
+                if hasher.size > before.st_size:
+                    break
+            if hasher.size != before.st_size or identity(os.fstat(stream.fileno())) != identity(before):
+                raise error(
+                    f"{shown(str(path))} changed while it was read: try again when it is at rest", code="file-changed"
+                )
             return hasher.digests()
         finally:
             hasher.close()
 
 
-class _Opened:
-    """A regular file that is read, and must not change meanwhile."""
+def _blocks(path: Path, descriptor: int) -> Iterator[bytes]:
+    try:
+        while block := os.read(descriptor, BLOCK):
+            yield block
+    except OSError as problem:
+        raise _unreadable(path, problem) from None
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def __enter__(self) -> _Opened:
-        try:
-            self._stream = files.open_regular(self._path)
-        except (OSError, ValueError) as problem:
-            raise self._unreadable(problem) from None
-        self.before = os.fstat(self._stream.fileno())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def read(self) -> bytes:
-        try:
-            return os.read(self._stream.fileno(), BLOCK)
-        except OSError as problem:
-            raise self._unreadable(problem) from None
-
-    def check(self, read: int) -> None:
-        """Raises AikitError where the file changed since it was opened."""
-        after = os.fstat(self._stream.fileno())
-        if read != after.st_size or identity(after) != identity(self.before):
-            raise self.changed()
-
-    def changed(self) -> AikitError:
-        return error(
-            f"{shown(str(self._path))} changed while it was read: try again when it is at rest", code="file-changed"
-        )
-
-    def _unreadable(self, problem: OSError | ValueError) -> AikitError:
-        reason = files.reason(problem) if isinstance(problem, OSError) else problem
-        return error(f"{shown(str(self._path))} cannot be read: {reason}", code="file-read")
+def _unreadable(path: Path, problem: OSError | ValueError) -> AikitError:
+    reason = files.reason(problem) if isinstance(problem, OSError) else problem
+    return error(f"{shown(str(path))} cannot be read: {reason}", code="file-read")
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:

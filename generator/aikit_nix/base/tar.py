@@ -23,6 +23,7 @@ from aikit_nix.base import console
 
 MOST_MEMBERS = 1 << 19  # each is remembered by its name
 _BLOCK = 1 << 20
+_FREE_BYTES = 64 << 20
 _HEAD = 512  # bytes of a head, and what content is padded to
 _LONGEST = 64 << 10  # bytes of records, or of a long name
 _POSIX, _GNU, _OLDEST = b"ustar\x0000", b"ustar  \0", bytes(8)
@@ -69,6 +70,11 @@ def unpacked(stream: IO[bytes]) -> IO[bytes]:
     stream.seek(0)
     packed = next((each for magic, each in _PACKED if re.match(magic, start)), None)
     return cast("IO[bytes]", packed(stream)) if packed else stream
+
+
+def most_unpacked(size: int) -> int:
+    """The bytes that so many may unpack to: weights hardly shrink, so what gives more is a bomb."""
+    return _FREE_BYTES + 20 * size
 
 
 def blocks(stream: IO[bytes]) -> Iterator[bytes]:

@@ -15,9 +15,7 @@ MIRROR = "AIKIT_DEBIAN_MIRROR"  # URLs separated by blanks
 
 
 def machine_mirror(apt: Path = Path("/etc/apt")) -> str | None:
-    """This machine's mirror: the first of AIKIT_DEBIAN_MIRROR, or what apt reads the main archive from."""
-    if given := os.environ.get(MIRROR, "").split():
-        return given[0].rstrip("/")
+    """What apt reads the main archive from."""
     sources = [source for file in _apt_files(apt) for source in _apt_sources(file)]
     candidates = [source for source in sources if source.is_main_archive()]
     return max(candidates, key=_Source.likeness).uri.rstrip("/") if candidates else None

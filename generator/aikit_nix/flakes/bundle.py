@@ -115,7 +115,7 @@ def collect(found: Materials, system: str, *, built: bool) -> list[Item]:
         if model := models.get(path):
             return PathKind.MODEL, model.origin.license if model.origin else None
         if deb := debs.get(path):
-            return PathKind.DEB, f"Debian {deb.filename.split('/')[1]}: usr/share/doc/{deb.name}/copyright"
+            return PathKind.DEB, f"Debian {deb.component}: usr/share/doc/{deb.name}/copyright"
         if path in inputs:
             return PathKind.INPUT, None
         return (PathKind.SOURCE if path in outside else PathKind.BUILT), None

@@ -20,6 +20,7 @@ from aikit_nix.engines import Engine as Engine
 from aikit_nix.engines.memory import Memory
 from aikit_nix.nix import command as nix
 from aikit_nix.nix import store
+from aikit_nix.registry import reference
 from aikit_nix.sources import MODELS
 from aikit_nix.sources.gguf import Facts
 
@@ -287,17 +288,12 @@ def _model_file(model: Model, pin: Pin) -> ModelFile:
     return ModelFile(model.path, name, url, pin.sha256, pin.size, pin.layer, fetch)
 
 
-# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
-_IMAGE_NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
-_IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-
-
 def _image(
     aikitfile: Aikitfile, options: Options, models: tuple[ModelFile, ...], memory: Memory | None = None
 ) -> ImageName:
-    if options.name is not None and not _IMAGE_NAME.fullmatch(options.name):
+    if options.name is not None and not reference.REPOSITORY.fullmatch(options.name):
         raise error(f"--name {options.name!r} is no image name: use lower-case letters, digits, `.`, `_`, `-`, `/`")
-    if options.tag is not None and not _IMAGE_TAG.fullmatch(options.tag):
+    if options.tag is not None and not reference.TAG.fullmatch(options.tag):
         raise error(f"--tag {options.tag!r} is no image tag: use up to 128 letters, digits, `.`, `_`, `-`")
     name = options.name or _image_name(aikitfile.models[0].name.value if aikitfile.models else "")
     return ImageName(

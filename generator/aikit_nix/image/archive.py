@@ -20,9 +20,6 @@ from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Listed
 
 _BLOCK = 1 << 20
-# Weights hardly shrink: what unpacks to more than this is a bomb.
-_FREE_BYTES = 64 << 20
-_MOST_TIMES = 20
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def _stream(file: Path) -> Iterator[IO[bytes]]:
             if (packed := tar.unpacked(stream)) is stream:
                 yield stream
                 return
-            most = _FREE_BYTES + _MOST_TIMES * file.stat().st_size
+            most = tar.most_unpacked(file.stat().st_size)
             with TemporaryFile() as plain:
                 for block in tar.blocks(packed):
                     most -= plain.write(block)

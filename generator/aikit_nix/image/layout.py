@@ -21,10 +21,11 @@ from aikit_nix.base import files, typed_json
 from aikit_nix.base.errors import error
 from aikit_nix.base.typed_json import Digest, Size
 from aikit_nix.nix import store
+from aikit_nix.registry import manifest
+from aikit_nix.registry.reference import DIGEST as DIGEST
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = manifest.MANIFEST[0]
 LAYER = "application/vnd.oci.image.layer.v1.tar"
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MODELS_LABEL = "aikit-nix.models"  # JSON: path in the image -> "sha256:…"
 _MODEL_LAYER = "model layer: "  # as nix/image/layout.py calls them in the image's history
 _STORE_PATHS = re.compile(r"/nix/store/[0-9a-z]{32}-([0-9A-Za-z+._?=-]+)")

@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 
 _MOST_FILES = 1000
 _MOST_MEMBERS = 2 * _MOST_FILES  # folders too, each of which is remembered
-# Weights hardly shrink: what unpacks to more than this is a bomb.
-_FREE_BYTES = 64 << 20
-_MOST_TIMES = 20
 
 
 def add_members(file: Path, remote: Remote) -> tuple[tuple[str, Pin], ...]:
     """Put an archive's regular files into the store; gives (path in the image, pin), sorted. Raises AikitError."""
     try:
         with file.open("rb") as stream:
-            most = _FREE_BYTES + _MOST_TIMES * file.stat().st_size
+            most = tar.most_unpacked(file.stat().st_size)
             return tuple(
                 sorted(
                     _members(tar.TarReader(tar.unpacked(stream), most=_MOST_MEMBERS), remote, file.parent, most),

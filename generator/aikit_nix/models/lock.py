@@ -137,7 +137,11 @@ def apply(aikitfile: Aikitfile, lock: Lock | None) -> tuple[Aikitfile, list[Diag
 def _apply(model: Model, lock: Lock | None, listed: set[str], found: list[Diagnostic]) -> Iterator[Model]:
     entry = lock.entry(model) if lock else None
     if lock is None or entry is None:
-        pin = Pin(model.sha256.value, url=_public_url(model)) if model.sha256 and not model.is_several else None
+        pin = (
+            Pin(model.sha256.value, url=getattr(model.source.value, "url", None))
+            if model.sha256 and not model.is_several
+            else None
+        )
         yield replace(model, pin=pin)
         return
     own = dict(entry.files)
@@ -158,11 +162,6 @@ def _apply(model: Model, lock: Lock | None, listed: set[str], found: list[Diagno
         if path == model.path or path not in listed:
             yield replace(model, path=path, pin=pin, prompt_templates=templates)
             templates = ()
-
-
-def _public_url(model: Model) -> str | None:
-    url: str | None = getattr(model.source.value, "url", None)
-    return url
 
 
 def unpinned(models: Iterable[Model]) -> AikitError | None:

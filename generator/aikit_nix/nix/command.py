@@ -55,7 +55,7 @@ def require(wanted: tuple[int, int]) -> None:
     found = (int(digits[1]), int(digits[2])) if digits else (0, 0)
     if found < wanted:
         raise error(
-            f"these packages need Nix {_dotted(wanted)} or newer and `nix --version` says {said!r}: upgrade Nix, use"
+            f"these packages need Nix {'.'.join(map(str, wanted))} or newer and `nix --version` says {said!r}: upgrade Nix, use"
             " `--packages debian` (Nix 2.8), or write the flake for another machine with --elsewhere",
             code="nix-too-old",
         )
@@ -64,10 +64,6 @@ def require(wanted: tuple[int, int]) -> None:
 def version() -> str:
     """What Nix says of itself: `nix (Nix) 2.8.0`. Raises AikitError where there is none."""
     return process.run(["nix", "--version"]).strip()
-
-
-def _dotted(numbers: tuple[int, int]) -> str:
-    return ".".join(map(str, numbers))
 
 
 @dataclass(frozen=True)

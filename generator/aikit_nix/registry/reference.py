@@ -11,8 +11,8 @@ from aikit_nix.base.redact import shown
 
 OLLAMA = "registry.ollama.ai"
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::\d{1,5})?|\[[0-9A-Fa-f:]+\](?::\d{1,5})?")
 
@@ -66,11 +66,11 @@ def read(text: str) -> Reference:
         )
     name, at, digest = path.partition("@")
     repository, colon, tag = name.partition(":")
-    if not _REPOSITORY.fullmatch(repository):
+    if not REPOSITORY.fullmatch(repository):
         raise RefusedError(f"names no repository of a registry: `{repository}`")
     if at and not DIGEST.fullmatch(digest):
         raise RefusedError("has a digest that is not sha256: and 64 lower-case hex digits")
-    if colon and not _TAG.fullmatch(tag):
+    if colon and not TAG.fullmatch(tag):
         raise RefusedError(f"has a tag that no registry takes: `{tag}`")
     if not at and not colon:
         raise RefusedError(f"has no tag: write {text}:TAG (`latest`, if there is no other)")
