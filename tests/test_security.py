@@ -161,7 +161,7 @@ OF_OTHERS = (
     "aikitfiles, file names, model files",
     "So downloads need not be encrypted",
     "Nix, the C library, and the programs",
-    "`nix`, `git`, `gpgv`",
+    "Nix's own, `gpgv`, `cosign`",
     "Whoever wrote the pins",
     "What an origin says when a model is pinned",
     "takes Hugging Face's or a registry's word",

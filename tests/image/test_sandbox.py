@@ -122,7 +122,7 @@ def test_its_port_is_reached_from_here_until_it_is_stopped(root: Path) -> None:
 
 
 def test_a_server_that_does_not_end_by_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_PATIENCE", 0.2)
+    monkeypatch.setattr(sandbox, "_TIMEOUT", 0.2)
     argv = [
         sys.executable,
         "-c",

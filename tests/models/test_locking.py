@@ -10,7 +10,7 @@ import pytest
 
 from aikit_nix.aikitfile.types import Aikitfile, Pin
 from aikit_nix.models import locking
-from aikit_nix.models import project as pipeline
+from aikit_nix.models import project as projects
 from support.file_server import FileServer
 from support.hugging_face import HuggingFace
 from support.locks import digest, done, in_store, locked, refused, write
@@ -150,7 +150,7 @@ def test_what_was_locked_while_models_came_stays(
     hub.repository().commit({"m.gguf": model, "n.gguf": model + b"n"})
     write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"))
     done(tmp_path, "lock")
-    project = pipeline.read(tmp_path / "aikitfile.yaml")
+    project = projects.read(tmp_path / "aikitfile.yaml")
 
     def slow(_: Aikitfile, __: int) -> dict[str, Pin]:
         write(tmp_path, ("m", "huggingface://ns/repo/m.gguf"), ("n", "huggingface://ns/repo/n.gguf"))
@@ -158,6 +158,6 @@ def test_what_was_locked_while_models_came_stays(
         return {"/models/m.gguf": Pin(digest(model), len(model), "b" * 64)}
 
     monkeypatch.setattr("aikit_nix.models.fetch.bring_models", slow)
-    assert locking.bring(pipeline.pin(project)[0], project.lock, 1) == (1, True)
+    assert locking.bring(projects.pin(project)[0], project.lock, 1) == (1, True)
     assert [entry["name"] for entry in locked(tmp_path)] == ["m", "n"]
     assert locked(tmp_path)[0]["files"][0]["blake3"] == "b" * 64

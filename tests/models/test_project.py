@@ -14,7 +14,7 @@ import pytest
 
 from aikit_nix.aikitfile import yamltree
 from aikit_nix.base.errors import AikitError
-from aikit_nix.models import project as pipeline
+from aikit_nix.models import project as projects
 from aikit_nix.models.project import Project
 from aikit_nix.sources.gguf import Facts
 from support import tiny_gguf
@@ -39,12 +39,12 @@ def write_lock(folder: Path, source: str, *files: tuple[str, bytes], **more: Any
 
 
 def read(folder: Path, *sources: str, **more: Any) -> Project:
-    return pipeline.read(write(folder, *sources, **more))
+    return projects.read(write(folder, *sources, **more))
 
 
 def refusals(project: Project) -> list[str]:
     with pytest.raises(AikitError) as refused:
-        pipeline.pin(project)
+        projects.pin(project)
     return [finding.message for finding in refused.value.diagnostics]
 
 
@@ -53,20 +53,20 @@ def refusals(project: Project) -> list[str]:
 
 def test_the_lock_beside_the_aikitfile_is_read_and_another_only_if_it_is_there(tmp_path: Path) -> None:
     path = write(tmp_path, "m.gguf")
-    assert pipeline.read(path).lock is None
+    assert projects.read(path).lock is None
     write_lock(tmp_path, "m.gguf", ("/models/m.gguf", b"x"))
-    project = pipeline.read(path)
+    project = projects.read(path)
     assert (project.folder, project.aikitfile.models[0].is_locked) == (tmp_path, True)
     with pytest.raises(AikitError, match=r"other\.lock is not there: write it with `aikit-nix lock --lock"):
-        pipeline.read(path, lock_path=tmp_path / "other.lock")
+        projects.read(path, lock_path=tmp_path / "other.lock")
 
 
 def test_who_writes_the_lock_anew_is_not_stopped_by_the_broken_one(tmp_path: Path) -> None:
     path = write(tmp_path, "m.gguf")
     (tmp_path / "aikit.lock").write_text("{")
-    assert pipeline.read_as_written(path).models[0].pin is None
+    assert projects.read_as_written(path).models[0].pin is None
     with pytest.raises(AikitError):
-        pipeline.read(path)
+        projects.read(path)
 
 
 def test_a_file_that_is_no_aikitfile_is_not_read_whole(tmp_path: Path) -> None:
@@ -84,18 +84,18 @@ def test_a_file_that_is_no_aikitfile_is_not_read_whole(tmp_path: Path) -> None:
 def test_the_lock_alone_says_what_is_in_a_model_that_it_has(tmp_path: Path) -> None:
     """Or the plan would be another one on a machine that has not the file."""
     tiny_gguf.make(tmp_path / "m.gguf", chat_template=None)
-    (seen,) = pipeline.facts(read(tmp_path, "m.gguf")).values()
+    (seen,) = projects.facts(read(tmp_path, "m.gguf")).values()
     assert (seen.chat_template, seen.context_length) == (False, 4096)
     data = (tmp_path / "m.gguf").read_bytes()
     write_lock(tmp_path, "m.gguf", ("/models/m.gguf", data))
-    assert pipeline.facts(read(tmp_path, "m.gguf")) == {}
+    assert projects.facts(read(tmp_path, "m.gguf")) == {}
     write_lock(tmp_path, "m.gguf", ("/models/m.gguf", data), gguf={"chatTemplate": True, "contextLength": 7})
-    assert pipeline.facts(read(tmp_path, "m.gguf")) == {"/models/m.gguf": Facts(True, 7)}
+    assert projects.facts(read(tmp_path, "m.gguf")) == {"/models/m.gguf": Facts(True, 7)}
 
 
 def test_of_a_model_that_is_not_there_nothing_is_known(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"<html>")
-    assert pipeline.facts(read(tmp_path, "nothing.gguf", "bad.gguf", "hf://ns/repo")) == {}
+    assert projects.facts(read(tmp_path, "nothing.gguf", "bad.gguf", "hf://ns/repo")) == {}
 
 
 # --- Pinning
@@ -106,7 +106,7 @@ def test_a_folder_becomes_a_model_a_file_and_its_templates_are_kept_once(tmp_pat
     for name in ("w/a.json", "w/deep/b.bin"):
         (tmp_path / name).write_text(name)
     project = read(tmp_path, "w", promptTemplates=[{"name": "t", "template": "x"}])
-    pinned, local = pipeline.pin(project)
+    pinned, local = projects.pin(project)
     assert [(model.path, len(model.prompt_templates)) for model in pinned.models] == [
         ("/models/w/a.json", 1),
         ("/models/w/deep/b.bin", 0),
@@ -121,7 +121,7 @@ def test_a_folder_becomes_a_model_a_file_and_its_templates_are_kept_once(tmp_pat
 def test_a_locked_file_need_not_be_there_but_must_be_the_one(tmp_path: Path) -> None:
     write_lock(tmp_path, "m.gguf", ("/models/m.gguf", b"right"))
     project = read(tmp_path, "m.gguf")
-    pinned, local = pipeline.pin(project)
+    pinned, local = projects.pin(project)
     assert (pinned.models[0].pin, local) == (project.aikitfile.models[0].pin, ())
     (tmp_path / "m.gguf").write_bytes(b"wrong")
     (said,) = refusals(project)
@@ -133,7 +133,7 @@ def test_a_file_that_came_into_a_locked_folder_is_refused(tmp_path: Path) -> Non
     (tmp_path / "w/a").write_bytes(b"a")
     write_lock(tmp_path, "w", ("/models/w/a", b"a"))
     project = read(tmp_path, "w")
-    pipeline.pin(project)
+    projects.pin(project)
     (tmp_path / "w/new").write_bytes(b"")
     (said,) = refusals(project)
     assert said.startswith("/models/w/new is not in the lock, and in the folder")
@@ -143,7 +143,7 @@ def test_a_locked_folder_may_be_empty_but_holds_nothing_that_is_no_file(tmp_path
     (tmp_path / "w").mkdir()
     write_lock(tmp_path, "w", ("/models/w/a", b"a"))
     project = read(tmp_path, "w")
-    assert pipeline.pin(project)[1] == ()
+    assert projects.pin(project)[1] == ()
     (tmp_path / "w/b").symlink_to("nowhere")
     (said,) = refusals(project)
     assert said.startswith("source 'w' does not exist: its target is missing (w/b")
@@ -173,10 +173,10 @@ def test_only_a_link_out_of_the_folder_whose_bytes_nobody_pinned_is_warned_of(tm
     (folder / "broken.gguf").symlink_to("nowhere")
     (folder / "loop.gguf").symlink_to("loop.gguf")
     sources = ["out.gguf", "in.gguf", "broken.gguf", "loop.gguf"]
-    (warned,) = pipeline.links(read(folder, *sources).aikitfile.models, folder)
+    (warned,) = projects.links(read(folder, *sources).aikitfile.models, folder)
     assert warned.message == f"the source leads to {tmp_path}/outside: what is there goes into the image"
     pinned = read(folder, "out.gguf", sha256=hashlib.sha256(b"secret").hexdigest())
-    assert list(pipeline.links(pinned.aikitfile.models, folder)) == []
+    assert list(projects.links(pinned.aikitfile.models, folder)) == []
 
 
 def test_what_not_everybody_may_read_is_published_by_no_link(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_not_everybody_may_read_is_published_by_no_link(tmp_path: Path) -> 
     for source in ("m.gguf", "w"):
         (said,) = refusals(read(folder, source))
         assert f"leads to {tmp_path}/key, which not everybody may read" in said
-    pinned, _ = pipeline.pin(read(folder, "m.gguf", sha256=hashlib.sha256(b"secret").hexdigest()))
+    pinned, _ = projects.pin(read(folder, "m.gguf", sha256=hashlib.sha256(b"secret").hexdigest()))
     assert pinned.models[0].pin
 
 
@@ -201,12 +201,12 @@ def test_what_lies_in_a_private_folder_is_published_by_no_link(tmp_path: Path) -
     file.write_bytes(b"secret")
     (tmp_path / "home/project/m.gguf").symlink_to(file)
     project = read(tmp_path / "home/project", "m.gguf")
-    pipeline.pin(project)
+    projects.pin(project)
     (tmp_path / "home").chmod(0o700)
-    pipeline.pin(project)
+    projects.pin(project)
     (tmp_path / "home/private").chmod(0o700)
     (said,) = refusals(project)
     assert f"leads to {file}, which not everybody may read" in said
     assert f"`chmod o+x {tmp_path}/home/private`" in said
-    pinned, _ = pipeline.pin(read(tmp_path / "home/project", "m.gguf", sha256=hashlib.sha256(b"secret").hexdigest()))
+    pinned, _ = projects.pin(read(tmp_path / "home/project", "m.gguf", sha256=hashlib.sha256(b"secret").hexdigest()))
     assert pinned.models[0].pin

@@ -13,20 +13,20 @@ from aikit_nix.aikitfile.parser import parse
 from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError
 from aikit_nix.models import fetch
-from aikit_nix.models import project as pipeline
+from aikit_nix.models import project as projects
 from aikit_nix.nix import store
 from support import library
 from support.contents import NEW, content, left_in_store
 
 
-def project(source: str, folder: Path, sha256: str = "") -> pipeline.Project:
+def project(source: str, folder: Path, sha256: str = "") -> projects.Project:
     text = f"apiVersion: v1alpha1\nmodels:\n  - name: m\n    source: {source}\n"
     text += f'    sha256: "{sha256}"\n' if sha256 else ""
-    return pipeline.Project(folder / "aikitfile.yaml", parse(text.encode(), "aikitfile.yaml")[0], None, ())
+    return projects.Project(folder / "aikitfile.yaml", parse(text.encode(), "aikitfile.yaml")[0], None, ())
 
 
 def add(source: str, folder: Path) -> list[Path]:
-    _, local = pipeline.pin(project(source, folder))
+    _, local = projects.pin(project(source, folder))
     return [
         file for model, file in local if model.pin and store.add(file, posixpath.basename(model.path), model.pin.sha256)
     ]
@@ -71,7 +71,7 @@ def test_a_local_file_enters_the_store_in_the_pass_that_hashes_it(
     file = tmp_path / "big.gguf"
     file.write_bytes(data)
     added: list[Path] = []
-    _, local = pipeline.pin(project("big.gguf", tmp_path), added)
+    _, local = projects.pin(project("big.gguf", tmp_path), added)
     assert added == [file]
     path = store.store_path("big.gguf", hashlib.sha256(data).hexdigest())
     assert path.read_bytes() == data
@@ -79,7 +79,7 @@ def test_a_local_file_enters_the_store_in_the_pass_that_hashes_it(
     assert fetch.add_local(local) == []  # it is there
 
     again: list[Path] = []
-    pipeline.pin(project("big.gguf", tmp_path), again)
+    projects.pin(project("big.gguf", tmp_path), again)
     assert again == []
 
 
@@ -89,7 +89,7 @@ def test_a_local_file_that_is_another_than_it_should_be_enters_no_store(tmp_path
     (tmp_path / "wrong.gguf").write_bytes(data)
     added: list[Path] = []
     with pytest.raises(AikitError, match="this is not the file that the aikitfile means"):
-        pipeline.pin(project("wrong.gguf", tmp_path, "0" * 64), added)
+        projects.pin(project("wrong.gguf", tmp_path, "0" * 64), added)
     assert added == []
     assert not store.store_path("wrong.gguf", hashlib.sha256(data).hexdigest()).exists()
     assert not left_in_store("wrong.gguf")
@@ -108,7 +108,7 @@ def test_missing_and_wrong_files_are_all_reported(tmp_path: Path) -> None:
         ),
     ]:
         with pytest.raises(AikitError) as raised:
-            pipeline.pin(project(source, tmp_path, sha256))
+            projects.pin(project(source, tmp_path, sha256))
         assert str(raised.value).startswith(message)
 
 

@@ -1,4 +1,4 @@
-"""The one place that starts other programs: nix, git, tar, gpgv, skopeo and the like."""
+"""The one place that starts other programs: Nix's, gpgv, cosign, container engines and the like."""
 
 from __future__ import annotations
 

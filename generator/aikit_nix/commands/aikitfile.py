@@ -85,11 +85,11 @@ def explain(aikitfile: Path, lock_path: Path | None, **choices: Any) -> None:
     """Say what each part of an AIKITFILE becomes in the image."""
     from aikit_nix.aikitfile.escapes import Escapes
     from aikit_nix.flakes import explain as explainer
-    from aikit_nix.models import project as pipeline
+    from aikit_nix.models import project as projects
 
     chosen = _chosen(aikitfile, choices)
-    project = pipeline.read(aikitfile, chosen.read_as, lock_path)
-    written = pipeline.read(aikitfile, Escapes.VERBATIM, lock_path)
+    project = projects.read(aikitfile, chosen.read_as, lock_path)
+    written = projects.read(aikitfile, Escapes.VERBATIM, lock_path)
     report(project.findings)
     console.show(*explainer.explain(project, written.aikitfile, chosen.options()))
 

@@ -48,20 +48,20 @@ def lock(
     from aikit_nix.base.errors import AikitError, error
     from aikit_nix.models import lock as locks
     from aikit_nix.models import locking
-    from aikit_nix.models import project as pipeline
+    from aikit_nix.models import project as projects
 
     if models and not check:
         raise click.UsageError("--models is part of --check")
     path = lock_path or locks.beside(aikitfile)
-    written = pipeline.read_as_written(aikitfile)
+    written = projects.read_as_written(aikitfile)
     old = locks.read(path)
     if check:
         if found := locking.missing(written, old):
             raise AikitError(*found)
         if models:
-            here = pipeline.read(aikitfile, lock_path=lock_path)
-            pipeline.pin(here)
-            unseen = pipeline.check_claims(here)
+            here = projects.read(aikitfile, lock_path=lock_path)
+            projects.pin(here)
+            unseen = projects.check_claims(here)
             count = len(written.models)
             console.say(f"{count - len(unseen)} of {_models(count)} seen here, and what {path} claims of them is so")
         console.say(f"{path} covers {aikitfile}: {_models(len(written.models))}")
@@ -72,7 +72,7 @@ def lock(
         raise error(
             f"{option} {unknown[0]}: {aikitfile} has no model of that name (it has {', '.join(sorted(names)[:8])})"
         )
-    console.report(pipeline.links(written.models, aikitfile.parent))
+    console.report(projects.links(written.models, aikitfile.parent))
     new, changes = locking.make(
         written,
         aikitfile.parent,
@@ -107,11 +107,11 @@ def fetch(aikitfile: Path, lock_path: Path | None, flake: Path, jobs: int) -> No
     """
     from aikit_nix.flakes import generate, inputs
     from aikit_nix.flakes.write import PLAN
-    from aikit_nix.models import project as pipeline
+    from aikit_nix.models import project as projects
 
-    project = pipeline.read(aikitfile, lock_path=lock_path)
+    project = projects.read(aikitfile, lock_path=lock_path)
     console.report(project.findings)
-    console.report(pipeline.links(project.aikitfile.models, project.folder))
+    console.report(projects.links(project.aikitfile.models, project.folder))
     models, count = generate.bring_models(project, flake, jobs)
     console.say(f"{_models(models)} in the Nix store, {count} of them new")
     if not (flake / PLAN).is_file():

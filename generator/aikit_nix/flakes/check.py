@@ -10,7 +10,7 @@ from aikit_nix.aikitfile.types import Aikitfile
 from aikit_nix.base.errors import AikitError, Diagnostic, Severity
 from aikit_nix.flakes import ages, plan
 from aikit_nix.models import lock
-from aikit_nix.models import project as pipeline
+from aikit_nix.models import project as projects
 from aikit_nix.sources import MODELS
 
 
@@ -19,7 +19,7 @@ def check(
 ) -> tuple[Diagnostic, ...]:
     """Every finding about one aikitfile and its lock, errors included. What `gen` refuses with these options is among them."""
     try:
-        project = pipeline.read(path, escapes, lock_path)
+        project = projects.read(path, escapes, lock_path)
     except AikitError as failed:
         return failed.diagnostics
     return (
@@ -31,10 +31,10 @@ def check(
     )
 
 
-def _combinations(project: pipeline.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
+def _combinations(project: projects.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
     """What `gen` would refuse, or warn of."""
     try:
-        planned, warnings = plan.make(project.aikitfile, options, pipeline.facts(project))
+        planned, warnings = plan.make(project.aikitfile, options, projects.facts(project))
         return (*warnings, *ages.notes(planned))
     except AikitError as failed:
         return failed.diagnostics
@@ -45,25 +45,25 @@ def _pins(parsed: Aikitfile) -> tuple[Diagnostic, ...]:
     return missing.diagnostics if missing else ()
 
 
-def _files(project: pipeline.Project) -> Iterator[Diagnostic]:
+def _files(project: projects.Project) -> Iterator[Diagnostic]:
     local = [model for model in project.aikitfile.models if model.is_local]
-    yield from pipeline.links(local, project.folder)
+    yield from projects.links(local, project.folder)
     for model in local:
         doubts: list[Diagnostic] = []
         as_is = bool(model.pin and model.pin.as_is)
         try:
-            for path, file in pipeline.local_files(model, project.folder):
-                pipeline.look(model, path, file, as_is=as_is, report=doubts.extend)
+            for path, file in projects.local_files(model, project.folder):
+                projects.look(model, path, file, as_is=as_is, report=doubts.extend)
         except AikitError as failed:
             yield from failed.diagnostics
         yield from doubts
 
 
-def _contexts(project: pipeline.Project) -> Iterator[Diagnostic]:
+def _contexts(project: projects.Project) -> Iterator[Diagnostic]:
     """Where the config gives a model more context than it was trained for."""
     from aikit_nix.aikitfile import localai_config
 
-    known = pipeline.facts(project)
+    known = projects.facts(project)
     config = localai_config.read(project.aikitfile)
     for entry in config.entries if config and not config.errors else ():
         name, size = entry.words("parameters.model"), entry.values.get("context_size")

@@ -11,7 +11,7 @@ from aikit_nix.base import console, files
 from aikit_nix.base.errors import AikitError, Located
 from aikit_nix.base.targets import ARCHITECTURES
 from aikit_nix.flakes import plan
-from aikit_nix.models import project as pipeline
+from aikit_nix.models import project as projects
 from aikit_nix.models.entry import Entry
 from aikit_nix.sources import MODELS, gguf
 from aikit_nix.sources.role import Role
@@ -19,13 +19,13 @@ from aikit_nix.sources.role import Role
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
 
 
-def explain(project: pipeline.Project, written: Aikitfile, options: plan.Options) -> list[str]:
+def explain(project: projects.Project, written: Aikitfile, options: plan.Options) -> list[str]:
     """Lines for people. `written` is the same file read verbatim, to tell which texts were unescaped.
 
     Raises AikitError for what `gen` would refuse, but for models that are not pinned yet.
     """
     parsed = project.aikitfile
-    planned, _ = plan.make(parsed, options, pipeline.facts(project))
+    planned, _ = plan.make(parsed, options, projects.facts(project))
     return [*_image(planned, len(parsed.models)), *_models(project, written), *_config(parsed, written)]
 
 
@@ -76,7 +76,7 @@ def _debian(planned: plan.Plan) -> Iterator[str]:
                 yield f"          {component}: {', '.join(names)}"
 
 
-def _models(project: pipeline.Project, written: Aikitfile) -> Iterator[str]:
+def _models(project: projects.Project, written: Aikitfile) -> Iterator[str]:
     texts = {template.name.at: template.template for model in written.models for template in model.prompt_templates}
     for model in project.aikitfile.models:
         yield ""
@@ -119,7 +119,7 @@ def _origin(entry: Entry | None) -> Iterator[str]:
 
 def _header(model: Model, folder: Path) -> Iterator[str]:
     try:
-        found = pipeline.local_files(model, folder) if model.is_local else []
+        found = projects.local_files(model, folder) if model.is_local else []
     except AikitError as failed:
         yield f"  gguf    cannot be read: {failed.diagnostics[0].message}"
         return

@@ -21,7 +21,7 @@ from aikit_nix.flakes.folder import Written
 from aikit_nix.flakes.plan import Packages, Plan, SourceFile
 from aikit_nix.flakes.write import Files
 from aikit_nix.models import fetch, locking
-from aikit_nix.models import project as pipeline
+from aikit_nix.models import project as projects
 from aikit_nix.models.project import Project
 from aikit_nix.nix import command as nix
 
@@ -154,13 +154,13 @@ def _make(request: Request, merged: Choices, added: list[Path] | None, report: R
     merged = structs.replace(merged, debian_lock=True if debian_lock and merged.packages == Packages.DEBIAN else None)
     if merged.input and merged.debian_lock:
         raise error("--input takes the Debian packages' lock from that flake: leave --debian-lock out")
-    project = pipeline.read(request.aikitfile, merged.read_as, request.lock)
+    project = projects.read(request.aikitfile, merged.read_as, request.lock)
     report(project.findings)
-    report(tuple(pipeline.links(project.aikitfile.models, project.folder)))
+    report(tuple(projects.links(project.aikitfile.models, project.folder)))
     plan.server(project.aikitfile, merged.options())  # before models are read, which takes long
-    pinned, local = pipeline.pin(project, added)
-    pipeline.check_claims(project)
-    planned, warnings = plan.make(pinned, merged.options(), pipeline.facts(project))
+    pinned, local = projects.pin(project, added)
+    projects.check_claims(project)
+    planned, warnings = plan.make(pinned, merged.options(), projects.facts(project))
     planned = replace(planned, sources=tuple(_sources(project, request.output)))
     report(warnings)
     report(tuple(targets.warnings({system: platform.default for system, platform in planned.systems.items()})))
@@ -175,7 +175,7 @@ def bring_models(project: Project, output: Path, jobs: int) -> tuple[int, int]:
     made from it; how many there are, and how many of them came. Raises AikitError.
     """
     added: list[Path] = []
-    pinned, local = pipeline.pin(project, added)
+    pinned, local = projects.pin(project, added)
     for file in [*added, *fetch.add_local(local)]:
         console.say(f"added {file} to the Nix store")
     was_current = project.lock is not None and made_from(output, Path(project.lock.file))

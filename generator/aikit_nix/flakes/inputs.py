@@ -1,4 +1,4 @@
-"""What a generated flake is evaluated from and built of: its own files handed to Nix, and what it downloads."""
+"""A generated flake is built, and what it downloads for that is brought: Debian's packages by our own means."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from aikit_nix.base import console
 from aikit_nix.base.errors import error
 from aikit_nix.http.client import Client, Timeouts
 
-_PATIENCE = 1800.0  # seconds: a slow machine may take long to read a long conversation
+_TIMEOUT = 1800.0  # seconds: a slow machine may take long to read a long conversation
 _LONGEST_LINE = 1 << 20
 
 
@@ -20,7 +20,7 @@ def talk(url: str) -> None:
     """Answer each line of standard input, until its end. On a terminal Ctrl-C ends an answer. Raises AikitError."""
     terminal = sys.stdin.isatty()
     messages: list[dict[str, str]] = []
-    with Client(Timeouts(read=_PATIENCE, answer=_PATIENCE, attempts=1)) as client:
+    with Client(Timeouts(read=_TIMEOUT, answer=_TIMEOUT, attempts=1)) as client:
         model = _model(client, url)
         while True:
             if terminal:
@@ -60,7 +60,7 @@ def _answer(client: Client, url: str, question: dict[str, Any]) -> Generator[str
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     data = json.dumps(question).encode()
     with client.stream(f"{url}/v1/chat/completions", headers=headers, content=data) as stream:
-        for event in events(stream.blocks(1, _PATIENCE)):
+        for event in events(stream.blocks(1, _TIMEOUT)):
             try:
                 part = json.loads(event)
                 if "error" in part:

@@ -19,7 +19,7 @@ from typing import IO, Any
 from aikit_nix.base import process
 from aikit_nix.image import relay
 
-_PATIENCE = 10.0  # seconds that a server has to end by itself
+_TIMEOUT = 10.0  # seconds that a server has to end by itself
 
 
 def missing() -> str | None:
@@ -71,7 +71,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
     """End a server: politely, then for good."""
     server.terminate()
     try:
-        server.wait(_PATIENCE)
+        server.wait(_TIMEOUT)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()

@@ -1,6 +1,6 @@
-"""What every command does: read → pin → plan → render → write. A command is a use of a part of it.
+"""An aikitfile with its lock: read once, and its models pinned, local ones by their bytes.
 
-Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix fetch` do.
+Nothing here touches the network: `aikit-nix lock` (locking.py) and `aikit-nix fetch` (fetch.py) do.
 """
 
 from __future__ import annotations
