@@ -187,6 +187,7 @@ def test_a_lock_that_is_behind_stops_it(origin: Path, tmp_path: Path) -> None:
     [
         (["--install", "x; curl"], "--install x; curl: a pipeline takes letters"),
         (["--install", "${{ secrets.TOKEN }}"], "a pipeline takes letters"),
+        (["--install", "-x"], "begins with a letter, a digit, . or /"),
         (["--install", "x", "--lock", "../aikit.lock"], "aikit.lock"),
     ],
 )
@@ -194,3 +195,8 @@ def test_what_is_more_than_text_is_refused(origin: Path, options: list[str], mes
     done = aikit_nix("ci", "github", "--flake", "flake", *options, cwd=origin)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+def test_a_wheel_beside_the_aikitfile_can_be_named(origin: Path) -> None:
+    done = aikit_nix("ci", "github", "--flake", "flake", "--install", "./aikit_nix.whl", cwd=origin)
+    assert '  AIKIT_NIX: "./aikit_nix.whl"\n' in done.stdout, done.stderr

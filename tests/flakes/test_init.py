@@ -15,6 +15,8 @@ import gguf
 import pytest
 
 from aikit_nix.aikitfile.types import Aikitfile
+from aikit_nix.base import targets
+from aikit_nix.flakes import init as initialiser
 from aikit_nix.models.project import read
 from support import tiny_gguf
 from support.command import aikit_nix
@@ -107,6 +109,15 @@ def test_it_asks_on_a_terminal(tmp_path: Path, model: bytes) -> None:
     assert parsed.runtime is not None
     assert parsed.runtime.value == "avx512"
     assert "next: aikit-nix build\n" in done.stdout
+
+
+def test_where_no_runtime_is_known_to_run_none_is_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"Model": "m.gguf", "Programs": "debian"}
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("click.prompt", lambda text, **_: answers[text.split()[0]])
+    monkeypatch.setattr(targets, "best_runtime", lambda: None)
+    assert initialiser.ask(None, None) == (("m.gguf",), None, "debian")
+    assert initialiser.ask("cuda", None) == (("m.gguf",), "cuda", "debian")
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path: Path, model: bytes) -> None:

@@ -22,8 +22,8 @@ _ACTIONS = {
     "download": "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1",
     "cosign": "sigstore/cosign-installer@6f9f17788090df1f26f669e9d70d6ae9567deba6 # v4.1.2",
 }
-# What neither YAML, nor a shell, nor the vendors' own expressions take for more than text.
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/@:+=~,-]*")
+# What neither YAML, nor a shell, nor the vendors' own expressions take for more than text, nor a program for an option.
+_PLAIN = re.compile(r"[A-Za-z0-9./][A-Za-z0-9 ._/@:+=~,-]*")
 
 
 def pipeline(vendor: str, install: str, aikitfile: Path, lock_path: Path | None, found: Materials) -> str:
@@ -54,5 +54,6 @@ def _inside(path: Path) -> str:
 
 def _plain(what: str, text: str) -> str:
     if not _PLAIN.fullmatch(text):
-        raise error(f"{what} {shown(text)}: a pipeline takes letters, digits, blanks and . _ / @ : + = ~ , - there")
+        signs = ". _ / @ : + = ~ , -, and begins with a letter, a digit, . or /"
+        raise error(f"{what} {shown(text)}: a pipeline takes letters, digits, blanks and {signs}")
     return text

@@ -72,8 +72,9 @@ def ask(runtime: str | None, packages: str | None) -> tuple[tuple[str, ...], str
     if not sys.stdin.isatty():
         raise error("no model: give --model URL, NAMESPACE/REPO on Hugging Face, ollama://NAME, or a GGUF file")
     model = click.prompt("Model (URL of a GGUF, NAMESPACE/REPO on Hugging Face, ollama://NAME, or a file)").strip()
-    best = targets.best_runtime() or "avx2"
-    chosen = runtime or click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default=best)
+    chosen = runtime
+    if chosen is None and (best := targets.best_runtime()):  # else, as on arm64, the file does without
+        chosen = click.prompt("Runtime", type=click.Choice(schema.RUNTIMES), default=best)
     question = "Programs from (debian: ready in seconds; nixpkgs: compiled from source)"
     origin = packages or click.prompt(question, type=click.Choice([each.value for each in Packages]), default="debian")
     return (model,), chosen, str(origin)
