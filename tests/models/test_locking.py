@@ -47,9 +47,7 @@ def test_without_nix(tmp_path: Path, hub: HuggingFace, model: bytes) -> None:
     env = {"PATH": str(tmp_path)}
     done(tmp_path, "lock", env=env)
     done(tmp_path, "gen", "--elsewhere", env=env)
-    assert "`nix-store` cannot be run: it is not on PATH (apt-get install nix-bin" in refused(
-        tmp_path, "fetch", env=env
-    )
+    assert "`nix` is missing: install Debian's nix-bin" in refused(tmp_path, "fetch", env=env)
 
 
 def test_a_store_that_is_not_there(tmp_path: Path, files: FileServer, model: bytes) -> None:

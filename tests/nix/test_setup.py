@@ -83,16 +83,29 @@ def test_a_daemon_that_does_not_run(machine: Path) -> None:
     assert "the Nix daemon does not run: start it" in str(as_user(machine))
 
 
+def test_without_nix_nothing_is_downloaded_for_its_store(tmp_path: Path) -> None:
+    source = "models: [{name: m, source: 'http://127.0.0.1:9/m.gguf'}]"
+    (tmp_path / "aikitfile.yaml").write_text(f"apiVersion: v1alpha1\n{source}\n")
+    argv = [sys.executable, "-m", "aikit_nix", "lock"]
+    env = os.environ | {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "`nix` is missing: install Debian's nix-bin" in done.stderr
+
+
 @ROOT_ONLY
 @pytest.mark.skipif(setup.has_build_users(), reason="this machine has build users")
-def test_root_without_build_users_is_told_before_anything_is_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["gen", "--packages", "debian"], ["fetch"]])
+def test_root_without_build_users_is_told_before_anything_is_done(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "aikitfile.yaml").write_bytes(PINNED)
     env = {name: value for name, value in os.environ.items() if name != "NIX_CONFIG"} | {"NIX_CONF_DIR": str(tmp_path)}
-    argv = [sys.executable, "-m", "aikit_nix", "gen", "--packages", "debian"]
+    argv = [sys.executable, "-m", "aikit_nix", *words]
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"echo 'build-users-group =' >> {tmp_path}/nix.conf" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["aikitfile.yaml"]
+    if words == ["fetch"]:
+        return
     (tmp_path / "nix.conf").write_text("build-users-group =\n")
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -174,6 +174,7 @@ def bring_models(project: Project, output: Path, jobs: int) -> tuple[int, int]:
     """Bring a project's models into the Nix store, and what their bytes say into its lock and the flake in a folder that was
     made from it; how many there are, and how many of them came. Raises AikitError.
     """
+    nix.ready()
     added: list[Path] = []
     pinned, local = projects.pin(project, added)
     for file in [*added, *fetch.add_local(local)]:

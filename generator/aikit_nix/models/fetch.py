@@ -22,6 +22,7 @@ from aikit_nix.base import console, files, typed_json
 from aikit_nix.base.errors import AikitError, collect
 from aikit_nix.models.entry import File
 from aikit_nix.models.remote import Pins, Remote, frame_of, judged, key_of, pin_of
+from aikit_nix.nix import command as nix
 from aikit_nix.nix import store
 from aikit_nix.sources import HubFile, HubRepository, Reference, head, huggingface, judge, oci
 
@@ -103,6 +104,7 @@ def bring(remotes: Sequence[Remote], client: Client, *, jobs: int = 4) -> dict[R
 
     if not remotes:
         return {}
+    nix.has_store()
     files.make_folder(folder())
     origins = Origins(client)
     pins: dict[Remote, Pins] = {}

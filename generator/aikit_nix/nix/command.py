@@ -33,10 +33,16 @@ OLDEST = (2, 8)
 
 
 @lru_cache(maxsize=1)
-def ready() -> None:
-    """Check that there is a Nix which can build here, before anything is done. Raises AikitError, which says the remedy."""
+def has_store() -> None:
+    """Check that there is a Nix whose store takes something here. Raises AikitError, which says the remedy."""
     if problem := setup.problem():
         raise error(problem, code="nix-setup")
+
+
+@lru_cache(maxsize=1)
+def ready() -> None:
+    """Check that there is a Nix which can build here, before anything is done. Raises AikitError, which says the remedy."""
+    has_store()
     builds_itself = os.geteuid() == 0 and not setup.daemon()
     if builds_itself and not setup.has_build_users() and _settings().get("build-users-group"):
         file = _configuration()
