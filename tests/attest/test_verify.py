@@ -279,7 +279,7 @@ def test_a_flake_that_cannot_be_built_is_no_plan(honest: Honest, tmp_path: Path)
     environment = {**os.environ, "PATH": str(tmp_path)}  # without Nix
     done = aikit_nix("verify", "--flake", honest.materials.folder, honest.layout, cwd=tmp_path, env=environment)
     assert done.returncode == 1
-    assert "error: not compared with a plan: " in done.stderr
+    assert "error: not compared with a plan: `nix` is missing: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

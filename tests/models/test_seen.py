@@ -20,8 +20,8 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.base.hashing import Digests
 from aikit_nix.flakes import materials
 from aikit_nix.image import layout, push
-from aikit_nix.models import remote, seen
-from aikit_nix.nix import store
+from aikit_nix.models import lock, remote, seen
+from aikit_nix.nix import setup, store
 from support import layouts, recipes
 from support.command import aikit_nix
 from support.file_server import FileServer
@@ -110,6 +110,18 @@ def test_what_was_never_seen_is_said(tmp_path: Path) -> None:
     for command in (["reproduce"], ["attest", "localhost:1/x:1"]):
         done = aikit_nix(*command, "--flake", ".", cwd=tmp_path)
         assert "were never seen on this machine" in done.stderr
+
+
+def test_where_nix_cannot_be_asked_the_store_is_left_alone(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (pin,) = [pin for _, pin in lock.parse((project / "aikit.lock").read_bytes(), "aikit.lock").files()]
+    shutil.rmtree(tmp_path / "cache")
+    monkeypatch.setattr(setup, "problem", lambda: "no Nix")
+    assert seen.derived([(PATH, pin)]) == {}
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert seen.derived([(PATH, pin)])[PATH].layer == pin.layer
 
 
 def test_lock_derives_a_wrong_claim_again(project: Path) -> None:

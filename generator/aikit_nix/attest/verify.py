@@ -111,7 +111,7 @@ def wanted(found: Image, materials: Materials | None, system: str | None, report
     try:
         return reproduce.built(materials, materials.system(system or next(iter(own), None)))
     except AikitError as failed:
-        report.differs(f"not compared with a plan: {failed}")
+        report.differs(f"not compared with a plan: {failed.diagnostics[0].message}")
         return None
 
 

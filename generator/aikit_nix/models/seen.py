@@ -23,7 +23,7 @@ from aikit_nix.base.errors import AikitError, Diagnostic, Severity, error
 from aikit_nix.base.hashing import Digests
 from aikit_nix.models.entry import File
 from aikit_nix.models.remote import frame_of, layer_of
-from aikit_nix.nix import store
+from aikit_nix.nix import setup, store
 from aikit_nix.sources import judge
 from aikit_nix.sources.gguf import Facts
 
@@ -60,14 +60,17 @@ def recall(path: str, pin: Pin) -> Pin | None:
 
 
 def derived(claims: Iterable[tuple[str, Pin]]) -> dict[str, Pin]:
-    """What is known here of files, by path in the image: what was seen before, and what lies in the store, which is read.
+    """What is known here of files, by path in the image: what was seen before, and what lies in the store, which is read,
+    where this user may ask Nix whether it is whole.
 
     Raises AikitError where the store has other bytes than it says.
     """
     claims = list(claims)
     found = {path: known for path, pin in claims if (known := recall(path, pin))}
     unread = [(path, pin) for path, pin in claims if path not in found and _in_store(path, pin).is_file()]
-    there = store.present((posixpath.basename(path), pin.sha256) for path, pin in unread) if unread else []
+    if not unread or setup.problem():
+        return found
+    there = store.present((posixpath.basename(path), pin.sha256) for path, pin in unread)
     return found | {path: _read(path, pin) for (path, pin), is_there in zip(unread, there, strict=True) if is_there}
 
 

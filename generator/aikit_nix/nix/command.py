@@ -144,7 +144,8 @@ def _outputs(content: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 
 def invalid(paths: Iterable[str]) -> list[str]:
-    """Those of some store paths that are not in the store."""
+    """Those of some store paths that are not in the store. Raises AikitError."""
+    has_store()
     return [
         path
         for some in chunks(sorted(paths))
@@ -174,6 +175,7 @@ def inputs(flake: Flake) -> list[str]:
             yield each["path"]
             yield from below(each)
 
+    ready()
     return sorted(
         set(below(json.loads(process.run([*_NIX, "flake", "archive", "--json", flake.reference], cwd=flake.folder))))
     )
