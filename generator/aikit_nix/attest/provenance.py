@@ -12,6 +12,7 @@ from typing import Any
 from aikit_nix import __version__
 from aikit_nix.attest import purls
 from aikit_nix.base.targets import ARCHITECTURES
+from aikit_nix.debian.lock import BUILDER
 from aikit_nix.flakes.materials import Materials
 from aikit_nix.flakes.write import PLAN
 
@@ -85,7 +86,7 @@ def _dependencies(materials: Materials, system: str) -> Iterator[dict[str, Any]]
         yield found
     for role, architecture, packages in (
         ("image", ARCHITECTURES[system], materials.debs(system)),
-        ("tool", ARCHITECTURES["x86_64-linux"], materials.tools()),
+        ("tool", ARCHITECTURES[BUILDER], materials.tools()),
     ):
         for package in packages:
             yield {

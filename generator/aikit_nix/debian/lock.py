@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 SNAPSHOT = "http://snapshot.debian.org/archive/debian"  # keeps every file that Debian ever published
 _MOST_BYTES = 16 << 20  # of a lock
 LOCK = data.NIX / "packages/debian/lock.json"
+BUILDER = "x86_64-linux"  # whose programs put every image together: nix/packages/debian
 
 # The suites that have llama.cpp with one backend a CPU type. sid's fixes come first; testing is whole when sid is
 # in the middle of a transition.
-SUITES = ("sid", "testing")
+_SUITES = ("sid", "testing")
 
 # Root packages, whose dependencies follow: what every image holds, what it holds besides for an accelerator, and what
 # builds it (on a machine of that architecture). An architecture that lacks an accelerator's root packages goes without.
@@ -193,7 +194,6 @@ def renew(
     mirror: str,
     replaced: datetime | None = None,
     *,
-    suites: Sequence[str] = SUITES,
     keyring: Path | None = None,
     allow_older: bool = False,
 ) -> tuple[DebianLock, tuple[Diagnostic, ...]]:
@@ -207,7 +207,7 @@ def renew(
 
     with Archive(mirror, keyring or KEYRING) as archive:
         warnings: list[Diagnostic] = []
-        for suite in suites:
+        for suite in _SUITES:
             release = archive.release(suite)
             for problem in _ages(release, mirror, replaced):
                 if not allow_older:
@@ -270,9 +270,9 @@ def _snapshot(date: datetime) -> str:
     return (date + timedelta(hours=12)).strftime("%Y%m%dT%H%M%SZ")
 
 
-def needed(lock: DebianLock, system: str, runtime: str, builder: str = "x86_64-linux") -> set[Package]:
+def needed(lock: DebianLock, system: str, runtime: str) -> set[Package]:
     """What a build of a runtime's image for a Nix system downloads: the image's packages and the tools."""
-    image, tools = (lock.architectures[ARCHITECTURES[each]] for each in (system, builder))
+    image, tools = (lock.architectures[ARCHITECTURES[each]] for each in (system, BUILDER))
     return {*image.image(runtime), *tools.builders()}
 
 

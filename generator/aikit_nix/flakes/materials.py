@@ -158,9 +158,7 @@ class Materials:
         """The .debs whose programs put the image together, sorted by name. Raises AikitError."""
         if self.plan.packages is not Packages.DEBIAN:
             return []
-        # Of the machine that builds: nix/packages/debian
-        builder = self._debian.architectures[ARCHITECTURES["x86_64-linux"]]
-        return sorted((builder.packages[name] for name in builder.tools), key=_by_name)
+        return sorted(self._debian.architectures[ARCHITECTURES[debian.BUILDER]].builders(), key=_by_name)
 
     def deb_url(self, package: Package) -> str:
         """Where a .deb is for good."""
