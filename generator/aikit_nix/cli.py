@@ -136,7 +136,12 @@ def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, params=[*_VERBOSITY])
 @click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="As the command version."
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="The same as the command `version`.",
 )
 def cli() -> None:
     """Compile an aikitfile into a Nix flake whose `nix build` emits an OCI image."""

@@ -16,7 +16,7 @@ from aikit_nix.commands import options
 @click.argument("folder", metavar="DIR", type=options.FOLDER)
 @options.of_image
 @click.option(
-    "--built", is_flag=True, help="Build it, and put in what was built too, but for what holds a model again."
+    "--built", is_flag=True, help="Build the image first, and put in what was built, except for copies of models."
 )
 @click.option("--to", "url", metavar="URL", help="Also copy it to another cache or store: s3://…, ssh://…, file://….")
 @click.option("--key", type=options.FILE, help="Sign it with this key (`nix key generate-secret`).")

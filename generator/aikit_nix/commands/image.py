@@ -26,7 +26,9 @@ FORMAT = click.option("--format", "format_", type=click.Choice(["text", "json"])
 @click.command()
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 @options.IMAGE
-@click.option("--mount-from", metavar="REPOSITORY", multiple=True, help="Another repository there that has some of it.")
+@click.option(
+    "--mount-from", metavar="REPOSITORY", multiple=True, help="A repository of the registry to mount layers from."
+)
 @INSECURE
 @click.option(
     "--chunk",

@@ -107,14 +107,17 @@ LOG = click.option("--log", is_flag=True, help="Also tell the public transparenc
 INSECURE = click.option(
     "--insecure/--secure",
     default=None,
-    help="Plain HTTP with the registry, or TLS that is verified and nothing else.  [default: TLS; on this machine any, or HTTP]",
+    help="Plain HTTP with the registry, or verified TLS only.  [default: verified TLS; for a registry on this machine any TLS, "
+    "else HTTP]",
 )
 
 STATEMENT_KEY = click.option(
     "--key", metavar="KEY", help="Sign what is written with cosign: a private key's file or a KMS address."
 )
 _FORGET = click.option("--forget", is_flag=True, help="Keep nothing of what was chosen for the flake that is there.")
-_FORCE = click.option("--force", is_flag=True, help="Set aside, as flake.nix~, what aikit-nix did not write.")
+_FORCE = click.option(
+    "--force", is_flag=True, help="Rename what aikit-nix did not write (to flake.nix~), and write anew."
+)
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -139,12 +142,12 @@ claims = _together(
         type=(FILE, FILE),
         multiple=True,
         metavar="STATEMENT PUBKEY",
-        help="A signed `reproduce` of this flake, from where the models' bytes were, and its key; may be repeated.",
+        help="What `reproduce --key` wrote of this flake where the models were, and its public key; may be repeated.",
     ),
     click.option(
         "--unseen",
         is_flag=True,
-        help="Also where the bytes of a model were never on this machine; it is said of them then.",
+        help="Go on where the bytes of a model were never on this machine, and write that of it.",
     ),
 )
 

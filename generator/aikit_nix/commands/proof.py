@@ -51,8 +51,8 @@ def verify(
 
     Exits with 1 where anything differs, or could not be compared. IMAGE is an OCI layout (a folder), a docker-archive, or
     REGISTRY/NAME:TAG. The manifest that the flake gives is built, without the models' bytes, and IMAGE has to be that
-    one; every blob is read. With --policy the signed rebuilds that it wants stand for a flake that is not here. Without
-    IMAGE, the models and packages in this machine's Nix store are checked.
+    one; every blob is read. Where no flake is here, signed rebuilds that a --policy asks for take its place. Without IMAGE,
+    the models and packages in this machine's Nix store are checked.
     """
     from aikit_nix.attest import policy as policies
     from aikit_nix.attest import reproduce
