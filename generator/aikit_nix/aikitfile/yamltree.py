@@ -208,7 +208,11 @@ def _compose(document: Document, text: str) -> tuple[Node | None, list[Diagnosti
                 raise _too_deep(_position(event.start_mark, document))
         elif kind is yaml.DocumentEndEvent:
             if _another_document(document.text, event.end_mark.index):
-                warnings.append(_several_documents(_position(event.start_mark, document)))
+                said = (
+                    "only the first YAML document of a file is read: this one ends here; move the rest to another file"
+                )
+                at = _position(event.start_mark, document)
+                warnings.append(Diagnostic(Severity.WARNING, "several-documents", said, at))
             break
         else:
             if kind is yaml.DocumentStartEvent and event.version not in (None, (1, 1)):
@@ -252,11 +256,6 @@ def _aliased(event: Any, anchors: dict[str, Node], parents: list[Node], document
 
 def _too_deep(at: Position) -> AikitError:
     return _error("yaml-depth", f"more than {MAX_DEPTH} levels of nesting: an aikitfile has 5", at)
-
-
-def _several_documents(at: Position) -> Diagnostic:
-    message = "only the first YAML document of a file is read: this one ends here; move the rest to another file"
-    return Diagnostic(Severity.WARNING, "several-documents", message, at)
 
 
 def scalars(root: Node | None) -> Iterator[Node]:

@@ -70,7 +70,7 @@ def start(
     It is ended when the block is left by an exception. Raises AikitError when the program is missing.
     """
     try:
-        console.trace(_shown(argv))
+        console.trace(shlex.join(map(str, argv)))
         process = subprocess.Popen(
             [str(arg) for arg in argv],
             cwd=cwd,
@@ -107,10 +107,6 @@ def missing(program: str) -> AikitError:
     return error(f"`{program}` cannot be run: it is not on PATH ({where})", code="program-missing")
 
 
-def _shown(argv: Sequence[str | Path]) -> str:
-    return shlex.join(map(str, argv))
-
-
 def _finish(
     argv: Sequence[str | Path],
     *,
@@ -122,7 +118,7 @@ def _finish(
     """Without a daemon each Nix program opens the store's database itself, and gives up where another just closes it as the last
     (https://sqlite.org/wal.html, "Sometimes queries return SQLITE_BUSY"). It has done nothing then: it is started again.
     """
-    console.trace(_shown(argv))
+    console.trace(shlex.join(map(str, argv)))
 
     def once() -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(

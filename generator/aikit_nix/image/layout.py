@@ -5,7 +5,6 @@ Both may come from anywhere, so nothing in them is believed: sizes are bounded, 
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from aikit_nix.base.typed_json import Digest, Size
 from aikit_nix.nix import store
 from aikit_nix.registry import manifest
 from aikit_nix.registry.reference import DIGEST as DIGEST
+from aikit_nix.registry.reference import digest_of as digest_of
 
 MANIFEST = manifest.MANIFEST[0]
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -268,11 +268,6 @@ def read_from(content: Callable[[str], bytes], where: str) -> Image:
 def blob_path(folder: Path, digest: str) -> Path:
     """Where a blob of an OCI layout is, or would be."""
     return folder / "blobs" / digest.replace(":", "/")
-
-
-def digest_of(data: bytes) -> str:
-    """A digest as OCI writes it."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _manifest(manifest: bytes) -> _Manifest:

@@ -208,7 +208,7 @@ def build_command(folder: Path, *options: str) -> str:
     As `path:`, which is that folder: in a git repository Nix would take all that git tracks there.
     """
     words = ["nix", "build", *options]
-    if not {"nix-command", "flakes"} <= _experimental_features():
+    if not {"nix-command", "flakes"} <= {*_settings().get("experimental-features", "").split()}:
         words += ["--extra-experimental-features", shlex.quote("nix-command flakes")]
     if is_plain(folder):
         return " ".join([*words, f"path:{folder}"])
@@ -249,11 +249,6 @@ def trusted_keys() -> list[str]:
 
 def _configuration() -> Path:
     return Path(os.environ.get("NIX_CONF_DIR", "/etc/nix")) / "nix.conf"
-
-
-def _experimental_features() -> set[str]:
-    """The features that are on for this user; none where this Nix does not say."""
-    return set(_settings().get("experimental-features", "").split())
 
 
 @lru_cache(maxsize=1)

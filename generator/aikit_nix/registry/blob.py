@@ -11,6 +11,7 @@ from typing import Protocol
 from aikit_nix.base import files
 from aikit_nix.base.errors import error
 from aikit_nix.base.hashing import HashThread
+from aikit_nix.registry.reference import digest_of
 
 _BLOCK = 512 << 10  # bytes that are read, hashed and sent at a time
 
@@ -48,7 +49,7 @@ class Blob:
 
     @classmethod
     def of(cls, data: bytes, what: str) -> Blob:
-        return cls(f"sha256:{hashlib.sha256(data).hexdigest()}", len(data), what, (data,))
+        return cls(digest_of(data), len(data), what, (data,))
 
 
 class Content:

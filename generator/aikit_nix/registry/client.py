@@ -6,7 +6,6 @@ ignores DOCKER_CONFIG, python-dxf does not resume, and both read a blob only fro
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import threading
@@ -21,6 +20,7 @@ from aikit_nix.http.client import Answer, Backoff, Client, HttpError, Trouble
 from aikit_nix.http.proxies import is_loopback
 from aikit_nix.registry import challenges, credentials, reference
 from aikit_nix.registry.manifest import INDEX, MANIFEST, Manifest
+from aikit_nix.registry.reference import digest_of
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class Repository:
     def manifest(self, reference: str) -> Manifest:
         """The manifest of a tag or digest; its bytes are checked against the digest."""
         answer = self.get(f"manifests/{reference}", {"Accept": _ACCEPT}, limit=_LIMIT)
-        digest = "sha256:" + hashlib.sha256(answer.body).hexdigest()
+        digest = digest_of(answer.body)
         said = answer.headers.get("Docker-Content-Digest")
         wanted = reference if reference.startswith("sha256:") else said
         if wanted and wanted.startswith("sha256:") and wanted != digest:
@@ -113,7 +113,7 @@ class Repository:
     def blob(self, digest: str, limit: int = _LIMIT) -> bytes:
         """A small blob, checked."""
         body = self.get(f"blobs/{digest}", limit=limit).body
-        if "sha256:" + hashlib.sha256(body).hexdigest() != digest:
+        if digest_of(body) != digest:
             raise error(f"{self}: the blob {digest} has other bytes than its digest says", code="registry")
         return body
 
@@ -178,7 +178,7 @@ class Repository:
         Tags may be such as never change (ECR, Harbor, Quay, Artifactory, Google), and a second PUT be refused in any way:
         so what is there is asked first, and not sent again.
         """
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        digest = digest_of(data)
         path = f"manifests/{quote(reference, safe=':')}"
 
         def put(login: Mapping[str, str]) -> Answer:

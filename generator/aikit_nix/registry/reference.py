@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ class Reference:
         """The reference, as skopeo and oras take it."""
         mark = "@" if self.reference.startswith("sha256:") else ":"
         return f"{self.registry}/{self.repository}{mark}{self.reference}"
+
+
+def digest_of(data: bytes) -> str:
+    """A digest as OCI writes it."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def host(registry: str) -> str:
