@@ -9,7 +9,8 @@ let
   # null: nixpkgs' choice, one CPU backend for each type of processor, picked at run time.
   wanted = runtimes.${runtime}.instructions or null;
 
-  without = unwanted: builtins.filter (input: !builtins.elem input unwanted);
+  # By name: to compare derivations is to evaluate all that Node.js is made of.
+  without = unwanted: builtins.filter (input: !builtins.elem (lib.getName input) unwanted);
 
   cuda = runtime == "cuda";
 
@@ -28,9 +29,9 @@ let
           # The web interface is left out: it would bring Node.js and hundreds of npm packages into the build.
           # spirv-headers is for Vulkan.
           nativeBuildInputs = without [
-            pkgs.nodejs_latest
-            pkgs.npmHooks.npmConfigHook
-            pkgs.spirv-headers
+            "nodejs"
+            "npm-config-hook"
+            "spirv-headers"
           ] old.nativeBuildInputs;
           npmDeps = null;
           npmDepsHash = null;
@@ -38,7 +39,7 @@ let
           preConfigure = lib.head (lib.splitString "pushd" old.preConfigure);
 
           # Without openssl: the models are in the image, the server downloads nothing.
-          buildInputs = without [ pkgs.openssl ] old.buildInputs;
+          buildInputs = without [ "openssl" ] old.buildInputs;
 
           cmakeFlags =
             old.cmakeFlags
