@@ -214,6 +214,7 @@ def arguments(config: str, *files: str) -> list[str]:
         ("options: ['kv_unified:false', swa_full, 'cont_batching:off']", ["--no-kv-unified", "--swa-full", "--no-cont-batching"]),
         ("options: ['spec_type:draft_mtp,draft', 'spec_p_min:0.75']", ["--spec-type", "draft-mtp,draft-simple", "--spec-draft-p-min", "0.75"]),
         ("options: ['--override-kv:a=int:1', 'parallel:3', '--no-host']", ["--parallel", "3", "--override-kv", "a=int:1", "--no-host", "--ctx-size", "12288"]),
+        ("context_size: 512, options: ['parallel:2', '--ctx_size:8192']", ["--ctx-size", "8192", "--parallel", "2"]),
         ("options: ['n_ubatch:64', 'n_ubatch:128']", ["--ubatch-size", "128"]),
         ("options: ['pooling:last'], embeddings: true", ["--embeddings", "--pooling", "last", "--batch-size", "4096", "--ubatch-size", "4096"]),
         ("reranking: true, context_size: 600", ["--reranking", "--ctx-size", "600", "--batch-size", "600", "--ubatch-size", "600"]),
@@ -279,6 +280,12 @@ def test_an_alias_is_one_more_name_and_what_is_disabled_is_not_served() -> None:
         launch("- {name: c, parameters: {model: a.gguf}}\n- {name: x, alias: y}", "a.gguf")
 
 
+def test_a_negative_context_is_the_models_own() -> None:
+    config = "- {name: c, context_size: -1, parameters: {model: a.gguf}, options: ['parallel:2']}"
+    headers = {"/models/a.gguf": Facts(True, 2048)}
+    assert options(launch(config, "a.gguf", headers=headers))["--ctx-size"] == "4096"
+
+
 def test_numbers_become_what_llama_server_reads() -> None:
     config = "- {name: c, threads: 0x10, flash_attention: true, parameters: {model: tiny.gguf, temperature: 1_0.5, seed: 4294967295}}"
     got = options(launch(config, "tiny.gguf"))
@@ -304,6 +311,10 @@ ONE = "{model: tiny.gguf}"
         (f"- {{name: c, threads: 9999999999, parameters: {ONE}}}", "8:24: config: threads is too large"),
         (f"- {{name: c, rope_scaling: dynamic, parameters: {ONE}}}", "8:29: config: rope_scaling must be one of none, linear, yarn, not `dynamic`"),
         (f"- {{name: c, options: ['parallel:two'], parameters: {ONE}}}", "8:24: config: options.parallel must be a whole number, not the text `two`"),
+        *((f"- {{name: c, options: ['{option}'], parameters: {ONE}}}", f"8:24: config c: {slots} is no number of slots: 1 to 256") for option, slots in (("parallel:0", 0), ("--parallel:-1", -1), ("n_parallel:257", 257))),
+        *((f"- {{name: c, options: ['{option}'], parameters: {ONE}}}", f"8:24: config: options has `{option}`: --") for option in ("--parallel:four", "--ctx_size:8k", "--cache-ram", "--ubatch-size:")),
+        (f"- {{name: c, options: ['-np:4'], parameters: {ONE}}}", "8:24: config: options has `-np`: write llama-server's long name for it"),
+        (f"- {{name: c, context_size: -1, parameters: {ONE}}}", "8:29: config: context_size is the model's own, which is not known here"),
         (f"- {{name: c, lora_adapter: x, parameters: {ONE}}}", "8:29: config c: lora_adapter names `x`, which is no model file"),
         (f"- {{name: c, lora_adapters: [x], parameters: {ONE}}}", "8:30: config c: lora_adapters names `x`, which is no model file"),
         (f"- {{name: 'a,b', parameters: {ONE}}}", "8:5: config a,b: llama-server takes a comma for two names"),

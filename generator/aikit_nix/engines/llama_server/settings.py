@@ -7,6 +7,7 @@ backend/cpp/llama-cpp/grpc-server.cpp. What llama-server has for them: its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -208,6 +209,9 @@ _ROWS = (
 # LocalAI's own where the config says nothing (core/config/defaults.go); the batch is llama-server's, too
 DEFAULT_CONTEXT = 4096
 DEFAULT_BATCH = 512
+MOST_SLOTS = 256  # LLAMA_MAX_SEQ
+# Of llama-server's own options those that count here, too: whole numbers
+_NUMBERS = frozenset(["ctx-size", "parallel", "ubatch-size", "cache-ram"])
 
 # What is not set where it is 0
 _NEVER_0 = frozenset(
@@ -289,6 +293,17 @@ def options(setting: Setting, value: ConfigValue) -> list[Option]:
             return [(setting.option if value.boolean() else f"no-{setting.option}", None)]
         case _:
             return _more(value)
+
+
+def own(item: ConfigValue) -> Option:
+    """One of llama-server's own options, `--NAME:VALUE` or `--NAME`. Raises AikitError where it is none that it takes."""
+    name, colon, value = item.text().partition(":")
+    if not name.startswith("--"):
+        raise item.error(f"has `{short(name)}`: write llama-server's long name for it, with two dashes")
+    option = name.removeprefix("--").replace("_", "-")
+    if option in _NUMBERS and not re.fullmatch("-?[0-9]{1,9}", value, re.ASCII):
+        raise item.error(f"has `{short(item.text())}`: {name} takes a whole number")
+    return option, value if colon else None
 
 
 def _more(value: ConfigValue) -> list[Option]:

@@ -139,10 +139,11 @@ class Translation:
             except AikitError as wrong:
                 self.errors += wrong.diagnostics
         options += self.kwargs(entry)
-        options += self.slots(options)
+        context = int(dict(options).get("ctx-size") or settings.DEFAULT_CONTEXT)
+        options += self.slots(entry, options, context)
         header = self.headers.get(path)
         if ("embeddings", None) in options or ("reranking", None) in options:
-            options += self.single_pass(entry, header)
+            options += self.single_pass(entry, header, context)
         if ("embeddings", None) in options:
             # Without pooling llama-server refuses /v1/embeddings. A GGUF of an embedding model says which one.
             if header and header.pooling is None and "pooling" not in dict(options):
@@ -158,6 +159,13 @@ class Translation:
         match key:
             case "stopwords":
                 return self.stopwords(entry, value)
+            case "context_size" if value.integer() < 0:
+                header = self.headers.get(f"/models/{entry.words('parameters.model')}")
+                if not (header and header.context_length):
+                    raise value.error(
+                        "is the model's own, which is not known here: write a number, or `aikit-nix lock`"
+                    )
+                return [("ctx-size", str(header.context_length))]
             case "lora_adapter":
                 return self.loras(entry, (value,), "lora_scale")
             case "lora_adapters":
@@ -191,7 +199,7 @@ class Translation:
         for item in value.items():
             name, colon, rest = item.text().partition(":")
             if name.startswith("-"):
-                own.append((name.lstrip("-"), rest if colon else None))
+                own.append(settings.own(item))
                 continue
             # As grpc-server.cpp reads them: up to the next colon
             text = rest.partition(":")[0] if colon else "true"
@@ -238,17 +246,17 @@ class Translation:
                 kwargs["enable_thinking"] = effort.lower() != "none" and not off
         return [("chat-template-kwargs", json.dumps(kwargs, ensure_ascii=False))] if kwargs else []
 
-    def slots(self, options: list[Option]) -> list[Option]:
+    def slots(self, entry: ConfigEntry, options: list[Option], context: int) -> list[Option]:
         """`context_size` is what each of several requests at once may have; llama-server divides its own among them."""
-        named = dict(options)
-        slots = int(named.get("parallel") or 1)
-        context = int(named.get("ctx-size") or settings.DEFAULT_CONTEXT)
-        return [("ctx-size", str(slots * context))] if slots > 1 else []
+        slots = int(dict(options).get("parallel") or 1)
+        value = entry.values.get("options")
+        if value and not 1 <= slots <= settings.MOST_SLOTS:
+            self.refuse(f"config {entry.name}: {slots} is no number of slots: 1 to {settings.MOST_SLOTS}", value.at)
+        as_it_is = value and any(re.match("--ctx[-_]size:", item.node.text) for item in value.items())
+        return [("ctx-size", str(slots * context))] if slots > 1 and not as_it_is else []
 
-    def single_pass(self, entry: ConfigEntry, header: Facts | None) -> list[Option]:
+    def single_pass(self, entry: ConfigEntry, header: Facts | None, context: int) -> list[Option]:
         """As LocalAI: the whole context in one batch, since an embedding or a rank is made of all of it at once."""
-        size = entry.values.get("context_size")
-        context = (size.integer() if size else 0) or settings.DEFAULT_CONTEXT
         context = min(context, header.context_length or context) if header else context
         if entry.values.get("parameters.batch") or context <= settings.DEFAULT_BATCH:
             return []
