@@ -67,6 +67,7 @@ def test_the_server_is_asked_where_it_answers(tmp_path: Path, packages: Packages
 
 def test_without_a_header_memory_follows_from_the_models_and_a_gpu_from_the_runtime(tmp_path: Path) -> None:
     recipes.write(tmp_path, b"x" * 3_000_000, packages=Packages.NIXPKGS)
+    assert "no header of theirs" in kubernetes.manifests(materials.read(tmp_path), SYSTEM, REFERENCE)
     assert pod(manifests(tmp_path))[1]["resources"] == {
         "requests": {"cpu": "2", "memory": "1027Mi"},
         "limits": {"cpu": "2", "memory": "2054Mi"},
@@ -147,7 +148,14 @@ def test_localai_brings_its_own_backends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("image", "name"),
-    [("llama", "llama"), ("a/b_c.d--e", "b-c-d-e"), ("7b", "model-7b"), ("x" * 90, "x" * 50)],
+    [
+        ("llama", "llama"),
+        ("a/b_c.d--e", "b-c-d-e"),
+        ("7b", "model-7b"),
+        ("on", "on"),
+        ("null", "null"),
+        ("x" * 90, "x" * 50),
+    ],
 )
 def test_names_are_dns_labels(tmp_path: Path, image: str, name: str) -> None:
     recipes.write(tmp_path)
@@ -204,9 +212,27 @@ def test_the_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "wrote pod.yaml\n", "")
     found = materials.read(tmp_path / "flake")
     assert (tmp_path / "pod.yaml").read_text() == kubernetes.manifests(found, found.system(), REFERENCE)
-    done = aikit_nix("k8s", "--all-systems", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, kubernetes.manifests(found, None, None))
-    assert "no node can pull the image by that name" in done.stderr
+    for reference in ([], [""]):
+        done = aikit_nix("k8s", "--all-systems", *reference, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, kubernetes.manifests(found, None, None))
+        assert "no node can pull the image by that name" in done.stderr
+
+
+def test_kubernetes_makes_no_variables_of_a_text(tmp_path: Path) -> None:
+    """`$(HOME)` in arguments and variables is the variable's value, unless the dollar is doubled."""
+    recipes.write(tmp_path)
+    recipes.change(tmp_path / "aikit/plan.json", env={"A": "$(HOME)"}, cmd=["$(HOME) $$x"])
+    _, container = pod(manifests(tmp_path, server="x:1"))
+    assert container["args"][-1] == "$$(HOME) $$$$x"
+    assert environment(container)["A"] == "$$(HOME)"
+
+
+@pytest.mark.parametrize("name", ["", "AI", "a b", "a/b", "-a", "a.", "x" * 64])
+@pytest.mark.parametrize("option", ["namespace", "key_secret"])
+def test_a_name_that_kubernetes_refuses_is_refused(tmp_path: Path, option: str, name: str) -> None:
+    recipes.write(tmp_path)
+    with pytest.raises(AikitError, match=f"--{option.replace('_', '-')} .* is no name that Kubernetes takes"):
+        manifests(tmp_path, wishes=kubernetes.Wishes(**{option: name}))  # type: ignore[arg-type]
 
 
 def test_what_no_file_can_hold_is_refused(tmp_path: Path) -> None:

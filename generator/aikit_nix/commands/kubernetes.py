@@ -47,6 +47,6 @@ def k8s(
     wanted = None if all_systems else found.system(system)
     text = kubernetes.manifests(found, wanted, reference, server, kubernetes.Wishes(**wishes))
     options.write(text, output)
-    if reference is None:
+    if not reference:
         said = "no node can pull the image by that name: push it, and give REFERENCE as `aikit-nix push` prints it"
         console.report([Diagnostic(Severity.WARNING, "no-reference", said, None)])

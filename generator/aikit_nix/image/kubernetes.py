@@ -16,6 +16,7 @@ from aikit_nix.sources import MODELS
 _GPUS = {"cuda": "nvidia.com/gpu", "rocm": "amd.com/gpu"}  # what device plugins call a runtime's processor
 _MIB = 1 << 20
 _OVERHEAD = 1 << 30
+_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"  # RFC 1123
 _HOME = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108 (the pod's own)
 
 
@@ -41,6 +42,12 @@ def manifests(
     for given in (image, server, wishes.namespace, wishes.key_secret):
         if given and any("\ud800" <= character <= "\udfff" for character in given):
             raise error(f"{given!r} is no UTF-8: name it as registries and clusters do")
+    for option, given, pattern in (
+        ("--namespace", wishes.namespace, _LABEL),
+        ("--key-secret", wishes.key_secret, rf"{_LABEL}(\.{_LABEL})*"),
+    ):
+        if given is not None and not re.fullmatch(pattern, given):
+            raise error(f"{option} {given!r} is no name that Kubernetes takes: lower-case letters, digits and `-`")
     systems = [materials.system(system)] if system else sorted(materials.plan.systems)
     runtime = materials.runtime(systems[0])
     sizes = [model.file.size for model in materials.models]
@@ -58,6 +65,7 @@ def manifests(
         "port": 8080,
         "memory": -(-sum(known) // _MIB) if limit else None,
         "limit": limit,
+        "estimated": materials.plan.memory is not None,
         "gpu": _GPUS.get(runtime),
         "architecture": ARCHITECTURES[systems[0]] if len(systems) == 1 else None,
         **told,
@@ -73,8 +81,8 @@ def manifests(
     return data.template(
         "k8s/image-volume.yaml.j2",
         server=server,
-        args=[*materials.plan.entrypoint, *materials.plan.cmd],
-        env=sorted({**_HOME, **materials.plan.env}.items()),
+        args=[_verbatim(word) for word in (*materials.plan.entrypoint, *materials.plan.cmd)],
+        env=[(key, _verbatim(value)) for key, value in sorted({**_HOME, **materials.plan.env}.items())],
         files=[(file.path, file.text) for file in materials.plan.files if not file.path.startswith(f"{MODELS}/")],
         **values,
     )
@@ -88,6 +96,11 @@ def _told(engine: Engine) -> dict[str, str]:
         case Engine.LOCALAI:
             return {"ready": "/readyz", "alive": "/healthz", "threads": "LOCALAI_THREADS", "key": "LOCALAI_API_KEY"}
     assert_never(engine)
+
+
+def _verbatim(text: str) -> str:
+    """As Kubernetes takes it for that text: `$(NAME)` is a variable there, and `$$` a dollar."""
+    return text.replace("$", "$$")
 
 
 def _name(image: str) -> str:
