@@ -99,6 +99,14 @@ def test_memory_follows_from_the_config(settings: str, cells: int, batch: int) -
     assert found.request == 160 * MIB + SIZE + cells * 1024 + batch * 2 * cells + PROGRAM
 
 
+def test_a_window_bounds_nothing_where_all_of_the_context_is_kept() -> None:
+    facts = Facts(True, 8192, None, Shape(window=512, window_keys=256, window_values=256))
+    narrow, whole = (memory_of(f"options: ['swa_full:{said}']", facts=facts) for said in ("off", "on"))
+    assert narrow
+    assert whole
+    assert (narrow.request < SIZE + 210 * MIB, whole.request > SIZE + 210 * MIB) == (True, True), (narrow, whole)
+
+
 def test_prompts_have_the_bound_of_the_config_or_as_much_as_the_model() -> None:
     bounded, free = memory_of("options: ['cache_ram:100']"), memory_of("backend: llama")
     assert bounded

@@ -74,6 +74,25 @@ def test_a_window_bounds_the_cache_of_its_layers() -> None:
         assert use.cache == size * MIB
 
 
+def test_with_the_whole_context_in_all_layers_a_window_bounds_nothing() -> None:
+    facts = Facts(False, 32768, None, gguf.Shape(768, 768, 512, 3840, 3840))
+    use = memory.use([(1, facts)], Settings(32768, full=True))
+    assert use
+    assert use.cache == 2 * 32768 * 2 * (768 + 3840)
+
+
+def test_a_draft_has_a_cache_of_its_own_and_later_shards_have_weights_alone() -> None:
+    facts, settings = Facts(True, 4096, None, gguf.Shape(256, 256, buffers=512, repacked=MIB)), Settings(4096)
+    one = memory.use([(MIB, facts)], settings)
+    draft = memory.use([(MIB, facts), (MIB, facts)], settings)
+    shards = memory.use([(MIB, facts), (MIB, Facts(shape=gguf.Shape(repacked=MIB)))], settings)
+    assert one
+    assert draft
+    assert shards
+    assert (draft.cache, draft.total) == (2 * one.cache, 2 * one.total - memory.PROGRAM)
+    assert (shards.cache, shards.rest) == (one.cache, one.rest + MIB)
+
+
 def test_what_a_header_does_not_say_is_not_guessed() -> None:
     assert memory.use([(1, Facts(True, 4096))], Settings(4096)) is None
     assert memory.use([(None, Facts(True, 4096, None, gguf.Shape(1, 1)))], Settings(4096)) is None

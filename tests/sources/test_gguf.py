@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import gguf as reference
+import numpy as np
 import pytest
 
 from aikit_nix.aikitfile.types import Pin
@@ -107,3 +108,17 @@ def test_what_is_empty_or_of_another_type_says_nothing() -> None:
     data = b"GGUF" + struct.pack("<IQQ", 3, 0, len(values)) + body
     header = gguf.read(io.BytesIO(data))
     assert header == gguf.Header("a", "a", None, None, None, 0, None, len(data))
+
+
+def test_a_later_shard_says_which_of_its_weights_stand_in_memory_twice(tmp_path: Path) -> None:
+    writer = reference.GGUFWriter(tmp_path / "m.gguf", "llama", split_max_tensors=1)
+    writer.add_block_count(1)
+    writer.add_embedding_length(32)
+    for name in ("output.weight", "blk.0.ffn_up.weight"):
+        writer.add_tensor(name, np.zeros((8, 18), dtype=np.uint8), raw_dtype=reference.GGMLQuantizationType.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with (tmp_path / "m-00002-of-00002.gguf").open("rb") as stream:
+        assert gguf.read(stream).shape == gguf.Shape(repacked=8 * 18)

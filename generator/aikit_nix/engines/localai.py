@@ -90,11 +90,15 @@ def _settings(entry: ConfigEntry, header: Facts) -> Settings:
         max(options.get("ubatch", options.get("n_ubatch", batch)), 1),
         entry.words("cache_type_k") or "f16",
         entry.words("cache_type_v") or "f16",
+        any(re.fullmatch("swa_full(:(true|1|yes|on|enabled))?|--swa-full", text) for text in _texts(entry)),
     )
+
+
+def _texts(entry: ConfigEntry) -> tuple[str, ...]:
+    return entry.values["options"].texts() if "options" in entry.values else ()
 
 
 def _options(entry: ConfigEntry) -> dict[str, int]:
     """Those of the backend's `options` that are whole numbers."""
-    items = entry.values["options"].texts() if "options" in entry.values else ()
-    pairs = (item.partition(":")[::2] for item in items)
+    pairs = (item.partition(":")[::2] for item in _texts(entry))
     return {name: int(value) for name, value in pairs if re.fullmatch("-?[0-9]{1,9}", value, re.ASCII)}

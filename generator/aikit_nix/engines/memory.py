@@ -7,11 +7,12 @@ llama-kv-cache-iswa.cpp. The buffers of a batch are those that it reserves for i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aikit_nix.base.errors import AikitError, Diagnostic, Position, Severity
 from aikit_nix.base.redact import printable
-from aikit_nix.sources.gguf import Facts
+from aikit_nix.sources.gguf import Facts, Shape
+from aikit_nix.sources.role import Role
 
 MIB = 1 << 20
 # More than the largest machines have: such a context is a mistake.
@@ -32,6 +33,7 @@ CACHE_TYPES = {
 }
 PROGRAM = 32 * MIB  # the server, its libraries and its graphs, without a model
 _TOKEN = 224  # bytes of a token or merge in the tables of a tokenizer
+_SERVED = (Role.MODEL, Role.DRAFT)
 _PADDING = 256  # the cache's cells are so many, or a multiple
 
 
@@ -59,37 +61,59 @@ class Memory:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is told that its memory depends on. `context` is in tokens for all slots together."""
+    """What a server is told that its memory depends on. `context` is in tokens for all slots together; with `full` the
+    layers with a window keep all of it, too.
+    """
 
     context: int
     slots: int = 1
     batch: int = 512
     keys: str = "f16"
     values: str = "f16"
+    full: bool = False
 
 
 def use(files: Iterable[tuple[int | None, Facts | None]], settings: Settings) -> Use | None:
     """For a model of these files, by size in bytes and header; None where a header does not say enough.
 
-    The first file is the model (or its first shard), whose header counts; the others are its shards, adapters, projectors.
+    The first file is the model (or its first shard); the others are its shards, adapters, projectors, and its draft, which
+    has a cache of its own.
     """
     found = list(files)
     sizes = [size for size, _ in found if size is not None]
-    shape = found[0][1].shape if found and found[0][1] else None
-    if shape is None or len(sizes) < len(found):
+    if not found or len(sizes) < len(found) or found[0][1] is None or found[0][1].shape is None:
         return None
-    keys, values = (CACHE_TYPES.get(kind, CACHE_TYPES["f16"]) for kind in (settings.keys, settings.values))
+    cache, rest = 0, PROGRAM
+    for _, facts in found:
+        if facts and facts.shape:
+            rest += facts.shape.repacked
+            if facts.role in _SERVED and facts.shape != Shape(repacked=facts.shape.repacked):  # no later shard
+                cache += _cache(facts.shape, settings)
+                rest += _buffers(facts.shape, settings)
+                settings = replace(settings, keys="f16", values="f16")  # the draft's
+    return Use(sum(sizes), cache, rest)
+
+
+def _cells(shape: Shape, settings: Settings) -> tuple[int, int]:
+    """Of the layers that see all of the context, and of those that see a window."""
     cells = _padded(settings.context)
     each = settings.context // settings.slots
     window = settings.slots * _padded(min(each, shape.window + settings.batch))
+    return cells, cells if settings.full else window
+
+
+def _cache(shape: Shape, settings: Settings) -> int:
+    keys, values = (CACHE_TYPES.get(kind, CACHE_TYPES["f16"]) for kind in (settings.keys, settings.values))
+    cells, window = _cells(shape, settings)
     cache = cells * (keys * shape.keys + values * shape.values)
-    cache += window * (keys * shape.window_keys + values * shape.window_values)
+    return int(cache + window * (keys * shape.window_keys + values * shape.window_values))
+
+
+def _buffers(shape: Shape, settings: Settings) -> int:
+    """Those of a batch, the scores of a token and what is sampled from them, and the tables of the tokenizer."""
+    cells, window = _cells(shape, settings)
     buffers = settings.batch * (4 * shape.buffers + 2 * (cells + (window if shape.window else 0)))
-    repacked = sum(facts.shape.repacked for _, facts in found if facts and facts.shape)
-    # The scores of a token, and what is sampled from them.
-    outputs = settings.slots * shape.tokens * 16
-    tables = _TOKEN * (shape.tokens + shape.merges)
-    return Use(sum(sizes), int(cache), repacked + buffers + outputs + tables + PROGRAM)
+    return buffers + settings.slots * shape.tokens * 16 + _TOKEN * (shape.tokens + shape.merges)
 
 
 def require(use: Use | None, name: str, context: int, at: Position) -> None:

@@ -176,7 +176,7 @@ def read(stream: Readable) -> Header:
 
 
 def _shape(architecture: str | None, found: Mapping[str, object], repacked: int) -> Shape | None:
-    """None where the header lacks a number that it takes, or is absurd."""
+    """None where the header lacks a number that it takes, or is absurd. A model's later shards have no more than weights."""
 
     def numbers(key: str, otherwise: int | None = None) -> list[int]:
         value = found.get(f"{architecture}.{key}")
@@ -187,6 +187,8 @@ def _shape(architecture: str | None, found: Mapping[str, object], repacked: int)
 
     layers = _int(found.get(f"{architecture}.block_count")) or 0
     width = _int(found.get(f"{architecture}.embedding_length")) or 0
+    if _int(found.get("split.no")):
+        return Shape(repacked=repacked) if repacked < _MOST else None
     if not 0 < layers <= _MAX_LAYERS or not width:
         return None
     heads = numbers("attention.head_count")

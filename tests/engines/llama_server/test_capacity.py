@@ -94,6 +94,19 @@ def test_shards_and_what_is_loaded_beside_the_model_count() -> None:
     assert served.memory.request > 3 * SIZE
 
 
+def test_an_adapter_without_a_config_counts() -> None:
+    served = launch(names=("a.gguf", "adapter.gguf"))
+    assert served.memory
+    assert served.memory.request > 2 * SIZE
+
+
+def test_a_window_bounds_nothing_where_all_of_the_context_is_kept() -> None:
+    facts = Facts(True, 4096, None, Shape(keys=256, values=256, window=512, window_keys=256, window_values=256))
+    memory = launch(config("context_size: 8192, options: [swa_full]"), facts=facts).memory
+    assert memory
+    assert memory.request >= SIZE + 16 * MIB + PROGRAM
+
+
 def test_of_several_models_four_are_loaded() -> None:
     four, five = (launch(names=tuple(f"{letter}.gguf" for letter in letters)).memory for letters in ("abcd", "abcde"))
     assert four

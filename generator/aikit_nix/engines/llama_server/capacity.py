@@ -15,7 +15,7 @@ from aikit_nix.sources.names import shards
 # Of several models llama-server keeps so many loaded (--models-max).
 _LOADED = 4
 _UNKNOWN_CACHE = 256 * MIB
-_FILES = ("mmproj", "spec-draft-model")
+_FILES = ("mmproj", "spec-draft-model", "lora")
 
 
 def environment(cache: int) -> Mapping[str, str]:
@@ -66,6 +66,7 @@ def _settings(model: ServedModel) -> memory.Settings:
         number("ubatch-size", DEFAULT_BATCH),
         options.get("cache-type-k") or "f16",
         options.get("cache-type-v") or "f16",
+        "swa-full" in options,
     )
 
 
