@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support import tiny_gguf
 from support.command import aikit_nix
 
 HEAD = "apiVersion: v1alpha1\n"
@@ -36,6 +37,20 @@ def test_explain(folder: Path) -> None:
     assert "on x86_64-linux (others: cpu, avx2, avx512, cuda, vulkan, rocm)\n" in done.stdout
     assert "on aarch64-linux (others: cuda, vulkan)\n" in done.stdout
     assert "  serves  1 request at once, of 4096 tokens with the answer; others wait\n" in done.stdout
+
+
+def test_explain_knows_a_folder_that_no_lock_has(folder: Path) -> None:
+    """`gen` takes it; the sizes of the files are enough to say what memory they take."""
+    (folder / "many").mkdir()
+    tiny_gguf.make(folder / "many" / "a.gguf", context=2048)
+    config = "config: |\n  - {name: a, parameters: {model: many/a.gguf}}\n"
+    write(folder, HEAD + "models: [{name: m, source: many/}]\n" + config)
+    done = aikit_nix("explain", "--packages", "debian", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  memory  " in done.stdout
+    assert "  serves  1 request at once, of 2048 tokens with the answer; others wait\n" in done.stdout
+    done = aikit_nix("check", "--packages", "debian", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_explain_says_what_is_not_in_debian_proper(folder: Path) -> None:

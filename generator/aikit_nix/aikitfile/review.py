@@ -51,6 +51,7 @@ class _Image:
     """What a config can name: paths below /models, templates, backends."""
 
     files: frozenset[str]
+    folders: tuple[str, ...]  # or files beside the aikitfile, where no lock says which
     paths: frozenset[str]
     templates: frozenset[str]
     backends: frozenset[Backend]
@@ -60,6 +61,11 @@ class _Image:
         files = frozenset(model.path.removeprefix(MODELS + "/") for model in aikitfile.models)
         return cls(
             files,
+            tuple(
+                model.path.removeprefix(MODELS + "/") + "/"
+                for model in aikitfile.models
+                if model.is_local and not model.is_locked
+            ),
             files | {parent for file in files for parent in _parents(file)},
             frozenset(
                 posixpath.normpath(template.name.value)
@@ -74,7 +80,11 @@ def _entry(entry: ConfigEntry, image: _Image, text: Text) -> Iterator[Diagnostic
     files = image.files
     for value in entry.files():
         name = value.node.text
-        if name in files or posixpath.normpath(name).removeprefix(MODELS + "/") in image.paths:
+        if (
+            name in files
+            or name.startswith(image.folders)
+            or posixpath.normpath(name).removeprefix(MODELS + "/") in image.paths
+        ):
             continue
         # a backend in Python fetches what is no file from Hugging Face, LocalAI fetches URLs
         if "://" in name:

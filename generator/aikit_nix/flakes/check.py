@@ -34,7 +34,7 @@ def check(
 def _combinations(project: projects.Project, options: plan.Options) -> tuple[Diagnostic, ...]:
     """What `gen` would refuse, or warn of."""
     try:
-        planned, warnings = plan.make(project.aikitfile, options, projects.facts(project))
+        planned, warnings = plan.make(projects.spread(project), options, projects.facts(project))
         return (*warnings, *ages.notes(planned))
     except AikitError as failed:
         return failed.diagnostics

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aikit_nix.aikitfile import localai_config
@@ -14,6 +14,7 @@ from aikit_nix.flakes import plan
 from aikit_nix.models import project as projects
 from aikit_nix.models.entry import Entry
 from aikit_nix.sources import MODELS, gguf
+from aikit_nix.sources.gguf import Facts
 from aikit_nix.sources.role import Role
 
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
@@ -25,25 +26,26 @@ def explain(project: projects.Project, written: Aikitfile, options: plan.Options
     Raises AikitError for what `gen` would refuse, but for models that are not pinned yet.
     """
     parsed = project.aikitfile
-    planned, _ = plan.make(parsed, options, projects.facts(project))
-    return [*_image(planned, len(parsed.models)), *_models(project, written), *_config(parsed, written)]
+    spread, known = projects.spread(project), projects.facts(project)
+    planned, _ = plan.make(spread, options, known)
+    return [*_image(planned, len(spread.models), known), *_models(project, written), *_config(parsed, written)]
 
 
-def _image(planned: plan.Plan, models: int) -> Iterator[str]:
+def _image(planned: plan.Plan, models: int, known: Mapping[str, Facts]) -> Iterator[str]:
     yield f"image     {planned.summary(models).removeprefix('image ')}"
     for system, platform in planned.systems.items():
         tag = planned.image.tag or platform.default
         others = ", ".join(runtime for runtime in platform.runtimes if runtime != platform.default)
         yield f"  default {planned.image.name}:{tag} on {system}{f' (others: {others})' if others else ''}"
     yield f"  runs    {' '.join([_ENTRYPOINTS[planned.engine], *planned.entrypoint, *planned.cmd])}, as user 65532, on port 8080"
-    yield from _memory(planned)
+    yield from _memory(planned, known)
     if planned.packages is plan.Packages.DEBIAN:
         yield from _debian(planned)
     if planned.backends:
         yield f"  backend {', '.join(planned.backends)}, besides llama-cpp"
 
 
-def _memory(planned: plan.Plan) -> Iterator[str]:
+def _memory(planned: plan.Plan, known: Mapping[str, Facts]) -> Iterator[str]:
     """What the server takes, where the models' headers and sizes are known; on a GPU the weights and the cache are there."""
     if planned.memory:
         request, limit = (console.size(size) for size in (planned.memory.request, planned.memory.limit))
@@ -59,7 +61,10 @@ def _memory(planned: plan.Plan) -> Iterator[str]:
             )
             for option, name in (("--parallel", "LLAMA_ARG_N_PARALLEL"), ("--ctx-size", "LLAMA_ARG_CTX_SIZE"))
         )
-        yield f"  serves  {slots} request{'s' if slots > 1 else ''} at once, of {context // slots} tokens with the answer; others wait"
+        facts = known.get(planned.entrypoint[planned.entrypoint.index("--model") + 1])
+        # What a model was not trained with, llama-server does not give it
+        each = min(context // slots, (facts and facts.context_length) or context)
+        yield f"  serves  {slots} request{'s' if slots > 1 else ''} at once, of {each} tokens with the answer; others wait"
 
 
 def _debian(planned: plan.Plan) -> Iterator[str]:

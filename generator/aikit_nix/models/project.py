@@ -89,10 +89,28 @@ def _pinned(model: Model, folder: Path, added: list[Path] | None) -> list[tuple[
     if not there:
         # One from elsewhere; or the lock knows the file, which may be in the store, or come from a cache
         return [(model, None)]
-    first, *others = [
-        (replace(model, path=path, pin=hash_local(model, path, file, added)), file) for path, file in there
-    ]
-    return [first, *((replace(each, prompt_templates=()), file) for each, file in others)]
+    models = _spread(model, [(path, hash_local(model, path, file, added)) for path, file in there])
+    return [(each, file) for each, (_, file) in zip(models, there, strict=True)]
+
+
+def _spread(model: Model, pins: list[tuple[str, Pin]]) -> list[Model]:
+    """A model for each file of a local source; its templates are the first one's."""
+    first, *others = [replace(model, path=path, pin=pin) for path, pin in pins]
+    return [first, *(replace(each, prompt_templates=()) for each in others)]
+
+
+def spread(project: Project) -> Aikitfile:
+    """The aikitfile with a model for each local file that is there, and its size: what `pin` makes of it, but unread."""
+    models: list[Model] = []
+    for model in project.aikitfile.models:
+        found = [model]
+        if model.is_local and not model.is_locked:
+            with suppress(AikitError, OSError):  # `pin` and `check` say what is wrong with it
+                pin = model.pin or Pin("0" * 64)
+                there = local_files(model, project.folder)
+                found = _spread(model, [(path, replace(pin, size=file.stat().st_size)) for path, file in there])
+        models += found
+    return replace(project.aikitfile, models=tuple(models))
 
 
 def check_claims(project: Project) -> list[str]:
