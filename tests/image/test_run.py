@@ -130,6 +130,10 @@ def test_what_cannot_start_is_said(tiny_flake: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "--no-such-option" in done.stderr
     assert "before it was ready" in done.stderr.splitlines()[-1]
+    for port in (["--port", "9090"], ["--port=9090"]):
+        done = aikit_nix(*run, "--port", "0", "--", *port, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "leave out its --port, and name this machine's by `run --port`" in done.stderr
     thin = layouts.make(tmp_path / "thin", {"/models/x.gguf": os.urandom(10)})
     done = aikit_nix("run", "--with", "bubblewrap", "--flake", thin, "--port", "0", cwd=tmp_path)
     assert "/models/x.gguf is not on this machine: `aikit-nix fetch` brings it" in done.stderr

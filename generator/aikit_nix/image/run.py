@@ -56,6 +56,7 @@ def serve(
     if program != BUBBLEWRAP:
         engine = containers.choose(program, _ENGINES)
     image = find.layout_of(source)
+    _require_port(image, arguments)
     with files.scratch() as scratch, _log(scratch, quiet) as log:
         if engine:
             started = _in_engine(image, source, engine, port, tuple(arguments), log)
@@ -147,9 +148,22 @@ def _wait(server: Server, image: Image, log: IO[bytes], engine: ContainerEngine 
                 time.sleep(0.1)
 
 
+def _require_port(image: Image, arguments: Sequence[str]) -> None:
+    """Raises AikitError where the server would listen where nobody asks it."""
+    option = next((word for word in _probe(image) if word.startswith("--")), None)
+    if any(argument.partition("=")[0] == option for argument in arguments):
+        raise error(
+            f"the server is asked on its own port: leave out its {option}, and name this machine's by `run --port`"
+        )
+
+
 def _ready_path(image: Image) -> str:
     """What the image's own health check asks for."""
+    return next((word for word in _probe(image) if word.startswith("/")), "/v1/models")
+
+
+def _probe(image: Image) -> list[str]:
+    """The words of the image's own health check: a port, a path, and the option and variable of another port."""
     check = image.run.get("Healthcheck") or {}
     words = [str(word) for word in check.get("Test") or ()]
-    after = words[words.index("probe") :] if "probe" in words else []
-    return next((word for word in after if word.startswith("/")), "/v1/models")
+    return words[words.index("probe") + 1 :] if "probe" in words else []
