@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_without_a_header_memory_follows_from_the_models_and_a_gpu_from_the_runt
     found = manifests(tmp_path)
     assert pod(found)[1]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert found["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_a_manifest_without_memory_says_so(tmp_path: Path) -> None:
+    recipes.write(tmp_path)
+    plan = json.loads((tmp_path / "aikit/plan.json").read_text())
+    models = [{**model, "size": None} for model in plan["models"]]
+    recipes.change(tmp_path / "aikit/plan.json", memory=None, models=models)
+    assert "# No memory: nobody said how large" in kubernetes.manifests(materials.read(tmp_path), SYSTEM, REFERENCE)
+    assert pod(manifests(tmp_path))[1]["resources"] == {"requests": {"cpu": "2"}, "limits": {"cpu": "2"}}
 
 
 def test_memory_is_what_the_plan_says(tmp_path: Path) -> None:

@@ -209,11 +209,11 @@ def test_openais_own_client_with_a_key_and_logs_in_json(base: tuple[image.Image,
             assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices) == "This tiny model "
             with pytest.raises(openai.BadRequestError, match="context"):
                 client.completions.create(model="the-model", prompt="x" * 600)
-        with (
-            openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client,
-            pytest.raises(openai.AuthenticationError),
-        ):
-            client.chat.completions.create(model="the-model", messages=messages)
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError):
+                client.chat.completions.create(model="the-model", messages=messages)
+            with pytest.raises(openai.AuthenticationError):
+                client.models.list()
         lines = server.log().splitlines()
         assert len([json.loads(line) for line in lines if line.startswith("{")]) > 10
 
