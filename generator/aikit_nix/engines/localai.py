@@ -67,8 +67,13 @@ def _memory(aikitfile: Aikitfile, headers: Mapping[str, Facts], entries: Sequenc
         if use is None or settings is None:
             return None
         memory.require(use, entry.name, settings.context, entry.at)
-        bound = _options(entry).get("cache_ram", -1)
-        total, prompts = total + use.total, prompts + (use.total if bound < 0 else bound * MIB)
+        options = _options(entry)
+        bound = options.get("cache_ram", -1)
+        kept = options.get("ctx_checkpoints", options.get("n_ctx_checkpoints", memory.CHECKPOINTS))
+        total, prompts = (
+            total + use.total,
+            prompts + (use.total if bound < 0 else bound * MIB) + max(kept, 0) * use.checkpoint,
+        )
     return Memory(total, memory.limit(total + prompts))
 
 

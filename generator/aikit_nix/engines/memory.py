@@ -33,17 +33,22 @@ CACHE_TYPES = {
 }
 PROGRAM = 32 * MIB  # the server, its libraries and its graphs, without a model
 _TOKEN = 224  # bytes of a token or merge in the tables of a tokenizer
+CHECKPOINTS = 32  # --ctx-checkpoints, for each slot
 _SERVED = (Role.MODEL, Role.DRAFT)
 _PADDING = 256  # the cache's cells are so many, or a multiple
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a served model takes, in bytes. `weights` are the files, `cache` that of keys and values for all slots."""
+    """What a served model takes, in bytes. `weights` are the files, `cache` that of keys and values for all slots.
+
+    `checkpoint` is what the server keeps, beside that, of the layers with a window each time that it has read a prompt.
+    """
 
     weights: int
     cache: int
     rest: int
+    checkpoint: int = 0
 
     @property
     def total(self) -> int:
@@ -83,15 +88,17 @@ def use(files: Iterable[tuple[int | None, Facts | None]], settings: Settings) ->
     sizes = [size for size, _ in found if size is not None]
     if not found or len(sizes) < len(found) or found[0][1] is None or found[0][1].shape is None:
         return None
-    cache, rest = 0, PROGRAM
+    cache, rest, checkpoint = 0, PROGRAM, 0
     for _, facts in found:
         if facts and facts.shape:
             rest += facts.shape.repacked
             if facts.role in _SERVED and facts.shape != Shape(repacked=facts.shape.repacked):  # no later shard
-                cache += _cache(facts.shape, settings)
+                whole, window = _cache(facts.shape, settings)
+                cache += whole + window
+                checkpoint += 0 if settings.full else window
                 rest += _buffers(facts.shape, settings)
                 settings = replace(settings, keys="f16", values="f16")  # the draft's
-    return Use(sum(sizes), cache, rest)
+    return Use(sum(sizes), cache, rest, checkpoint)
 
 
 def _cells(shape: Shape, settings: Settings) -> tuple[int, int]:
@@ -102,11 +109,12 @@ def _cells(shape: Shape, settings: Settings) -> tuple[int, int]:
     return cells, cells if settings.full else window
 
 
-def _cache(shape: Shape, settings: Settings) -> int:
+def _cache(shape: Shape, settings: Settings) -> tuple[int, int]:
+    """Of the same layers."""
     keys, values = (CACHE_TYPES.get(kind, CACHE_TYPES["f16"]) for kind in (settings.keys, settings.values))
     cells, window = _cells(shape, settings)
-    cache = cells * (keys * shape.keys + values * shape.values)
-    return int(cache + window * (keys * shape.window_keys + values * shape.window_values))
+    whole = cells * (keys * shape.keys + values * shape.values)
+    return int(whole), int(window * (keys * shape.window_keys + values * shape.window_values))
 
 
 def _buffers(shape: Shape, settings: Settings) -> int:

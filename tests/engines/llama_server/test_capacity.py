@@ -107,6 +107,19 @@ def test_a_window_bounds_nothing_where_all_of_the_context_is_kept() -> None:
     assert memory.request >= SIZE + 16 * MIB + PROGRAM
 
 
+@pytest.mark.parametrize(
+    ("settings", "checkpoints"), [("", 32), ("options: ['ctx_checkpoints:4']", 4), ("options: [swa_full]", 0)]
+)
+def test_the_limit_has_room_for_the_checkpoints_of_a_window(settings: str, checkpoints: int) -> None:
+    """Each is a copy of the window's cache, beside the cache of prompts."""
+    facts = Facts(True, 4096, None, Shape(keys=256, values=256, window=1536, window_keys=4096, window_values=4096))
+    served = launch(config(settings), facts=facts)
+    assert served.memory
+    kept = int(served.env["LLAMA_ARG_CACHE_RAM"]) * MIB + checkpoints * 32 * MIB
+    assert served.memory.request + kept <= served.memory.limit
+    assert served.memory.limit < served.memory.request * 5 // 4 + checkpoints * 32 * MIB + 256 * MIB
+
+
 def test_of_several_models_four_are_loaded() -> None:
     four, five = (launch(names=tuple(f"{letter}.gguf" for letter in letters)).memory for letters in ("abcd", "abcde"))
     assert four

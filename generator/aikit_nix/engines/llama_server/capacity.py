@@ -40,30 +40,38 @@ def plan(
     """
     sizes = {model.path: model.pin.size if model.pin else None for model in aikitfile.models}
     found = [memory.use(_files(sizes, headers, model), _settings(model)) for model in models]
-    for model, use in zip(models, found, strict=True):
+    each = list(zip(models, found, strict=True))
+    for model, use in each:
         memory.require(use, model.name, _settings(model).context, model.at)
     known = sorted((use.total for use in found if use), reverse=True)[:_LOADED]
+    kept = [
+        max(_number(model, "ctx-checkpoints", memory.CHECKPOINTS), 0) * use.checkpoint for model, use in each if use
+    ]
+    checkpoints = sum(sorted(kept, reverse=True)[:_LOADED])
     if not known or len(known) < min(len(models), _LOADED):
         return None, _UNKNOWN_CACHE
     total = sum(known) + (memory.PROGRAM if len(models) > 1 else 0)
-    limit = memory.limit(total * 5 // 4)
+    limit = memory.limit(total * 5 // 4 + checkpoints)
     given = [int(value) for model in models if (value := dict(model.options).get("cache-ram"))]
-    cache = (limit - total) // len(known)
+    cache = (limit - total - checkpoints) // len(known)
     if given:  # by the config, which knows better: -1 is no bound, and llama-server's own is 8 GiB
-        limit = total + len(known) * max(cache, *(8192 * MIB if size < 0 else size * MIB for size in given))
+        limit = (
+            total + checkpoints + len(known) * max(cache, *(8192 * MIB if size < 0 else size * MIB for size in given))
+        )
     return Memory(total, limit), cache
+
+
+def _number(model: ServedModel, option: str, otherwise: int) -> int:
+    value = dict(model.options).get(option)
+    return int(value) if value else otherwise
 
 
 def _settings(model: ServedModel) -> memory.Settings:
     options = dict(model.options)
-
-    def number(option: str, otherwise: int) -> int:
-        return max(int(options.get(option) or otherwise), 1)
-
     return memory.Settings(
-        number("ctx-size", DEFAULT_CONTEXT),
-        number("parallel", 1),
-        number("ubatch-size", DEFAULT_BATCH),
+        max(_number(model, "ctx-size", DEFAULT_CONTEXT), 1),
+        max(_number(model, "parallel", 1), 1),
+        max(_number(model, "ubatch-size", DEFAULT_BATCH), 1),
         options.get("cache-type-k") or "f16",
         options.get("cache-type-v") or "f16",
         "swa-full" in options,

@@ -211,7 +211,7 @@ DEFAULT_CONTEXT = 4096
 DEFAULT_BATCH = 512
 MOST_SLOTS = 256  # LLAMA_MAX_SEQ
 # Of llama-server's own options those that count here, too: whole numbers
-_NUMBERS = frozenset(["ctx-size", "parallel", "ubatch-size", "cache-ram"])
+_NUMBERS = frozenset(["ctx-size", "parallel", "ubatch-size", "cache-ram", "ctx-checkpoints"])
 
 # What is not set where it is 0
 _NEVER_0 = frozenset(
