@@ -39,6 +39,14 @@ def test_explain(folder: Path) -> None:
     assert "  serves  1 request at once, of 4096 tokens with the answer; others wait\n" in done.stdout
 
 
+def test_a_model_may_have_the_name_of_an_option(folder: Path) -> None:
+    tiny_gguf.make(folder / "a.gguf", context=2048)
+    config = "config: |\n  - {name: --parallel, parameters: {model: a.gguf}}\n"
+    write(folder, HEAD + "models: [{name: m, source: a.gguf}]\n" + config)
+    done = aikit_nix("explain", "--packages", "debian", cwd=folder)
+    assert "  serves  1 request at once, of 2048 tokens" in done.stdout, done.stderr
+
+
 def test_explain_knows_a_folder_that_no_lock_has(folder: Path) -> None:
     """`gen` takes it; the sizes of the files are enough to say what memory they take."""
     (folder / "many").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from aikit_nix.aikitfile import localai_config
@@ -17,6 +18,8 @@ from aikit_nix.sources import MODELS, gguf
 from aikit_nix.sources.gguf import Facts
 from aikit_nix.sources.role import Role
 
+_SLOTS = ("--parallel", "LLAMA_ARG_N_PARALLEL")
+_CONTEXT = ("--ctx-size", "LLAMA_ARG_CTX_SIZE")
 _ENTRYPOINTS = {plan.Engine.LOCALAI: "local-ai", plan.Engine.LLAMA_SERVER: "llama-server"}
 
 
@@ -53,15 +56,11 @@ def _memory(planned: plan.Plan, known: Mapping[str, Facts]) -> Iterator[str]:
         where = ", most of it on the GPU" if gpu else ""
         yield f"  memory  {request}{where}; {limit} with the cache of prompts"
     if planned.engine is plan.Engine.LLAMA_SERVER and "--model" in planned.entrypoint:
-        slots, context = (
-            int(
-                planned.entrypoint[planned.entrypoint.index(option) + 1]
-                if option in planned.entrypoint
-                else planned.env[name]
-            )
-            for option, name in (("--parallel", "LLAMA_ARG_N_PARALLEL"), ("--ctx-size", "LLAMA_ARG_CTX_SIZE"))
-        )
-        facts = known.get(planned.entrypoint[planned.entrypoint.index("--model") + 1])
+        pairs = [*planned.env.items(), *pairwise(planned.entrypoint)]
+        # A model may have the name of an option
+        slots = int(next(said for name, said in reversed(pairs) if name in _SLOTS and said.isdecimal()))
+        context = int(next(said for name, said in reversed(pairs) if name in _CONTEXT and said.isdecimal()))
+        facts = next((known.get(path) for name, path in pairs if name == "--model" and path in known), None)
         # What a model was not trained with, llama-server does not give it
         each = min(context // slots, (facts and facts.context_length) or context)
         yield f"  serves  {slots} request{'s' if slots > 1 else ''} at once, of {each} tokens with the answer; others wait"
