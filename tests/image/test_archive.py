@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from aikit_nix.base import tar
 from aikit_nix.base.errors import AikitError
 from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image
-from support import layouts, tars
+from support import forged, layouts, tars
 
 
 def read(file: Path) -> Image:
@@ -134,6 +135,10 @@ def test_what_unpacks_to_more_than_an_image_is_refused(tmp_path: Path, monkeypat
         image(listed=b'[{"Config": "c", "Layers": ["c"]}, {"Config": "c", "Layers": ["c"]}]'),
         image(("manifest.json", b"[]")),
         image(("./manifest.json", b"[]")),
+        image(("/manifest.json", b"[]")),
+        image(("/index.json", b'{"manifests": []}')),
+        image(("../index.json", b'{"manifests": []}')),
+        image(("a", "->."), ("a/manifest.json", b"[]")),
         image(("index.json", b'{"manifests": []}')),
         image(("index.json", b'{"manifests": [{"digest": "sha256:' + b"1" * 64 + b'", "size": 1}]}')),
         image()[:-512] + tars.file("manifest.json", b"[]") + bytes(1024),
@@ -143,6 +148,30 @@ def test_what_readers_understand_differently_is_refused(tmp_path: Path, data: by
     (tmp_path / "image.tar").write_bytes(data)
     with pytest.raises(AikitError):
         read(tmp_path / "image.tar")
+
+
+def test_an_index_has_the_same_layers_under_the_same_name(tmp_path: Path) -> None:
+    """podman reads it first: the same configuration may stand above other layers, and have another name."""
+    folder = layouts.make(tmp_path / "image", {"/models/m": b"x"}, blobs=True)
+    docker = layouts.archive(folder, tmp_path / "docker.tar").read_bytes().rstrip(b"\0")
+
+    def add(to: Path, change: Callable[[forged.Parts], object]) -> Path:
+        with forged.changed(folder, tmp_path / f"{to.name}-parts") as parts:
+            change(parts)
+        also = [("index.json", (parts.folder / "index.json").read_bytes())]
+        also += [(f"blobs/sha256/{blob.name}", blob.read_bytes()) for blob in (parts.folder / "blobs/sha256").iterdir()]
+        to.write_bytes(docker + bytes(-len(docker) % 512) + layouts.layer(*also))
+        return to
+
+    def other_layer(parts: forged.Parts) -> None:
+        parts.manifest["layers"][1] |= parts.blob(gzip.compress(forged.EVIL)) | {"mediaType": f"{layout.LAYER}+gzip"}
+
+    def other_name(parts: forged.Parts) -> None:
+        parts.index["manifests"][0]["annotations"]["io.containerd.image.name"] = "docker.io/library/nginx:latest"
+
+    with pytest.raises(AikitError, match="about two images"):
+        read(add(tmp_path / "layer.tar", other_layer))
+    assert read(add(tmp_path / "name.tar", other_name)).names == ("llama:avx2", "docker.io/library/nginx:latest")
 
 
 def test_dockers_newer_archives_are_an_oci_layout_too(tmp_path: Path) -> None:

@@ -64,6 +64,11 @@ class Member:
     start: int
 
 
+def place(name: str) -> str:
+    """Where what unpacks a tar puts a member of a name, below its folder: `/a`, `./a` and `../a` are `a`."""
+    return posixpath.normpath("/" + name.lstrip("/"))[1:]
+
+
 def unpacked(stream: IO[bytes]) -> IO[bytes]:
     """A seekable tar packed with gzip, bzip2 or xz, or not at all, as its bytes."""
     start = stream.read(10)
@@ -103,7 +108,7 @@ class TarReader:
     def __iter__(self) -> Iterator[Member]:
         names: set[str] = set()
         while member := self._member():
-            name = posixpath.normpath(f"/{member.name}")
+            name = place(member.name)
             if name in names:
                 raise ValueError(f"there are two members {member.name[:100]!r}")
             if len(names) >= self._most:

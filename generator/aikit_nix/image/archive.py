@@ -58,7 +58,7 @@ def opened(file: Path) -> Iterator[DockerArchive]:
     with _stream(file) as stream:
         try:
             with layout.refusing(str(file)):
-                members = {posixpath.normpath(each.name): each for each in tar.TarReader(stream, seeks=True)}
+                members = {tar.place(each.name): each for each in tar.TarReader(stream, seeks=True)}
                 found = _read(file, stream, members)
         except OSError as failed:
             raise error(f"cannot read {file}: {files.reason(failed)}", code="unreadable") from None
@@ -93,6 +93,9 @@ def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Docke
             raise ValueError(f"{name} has {console.size(member.size)}")
         return os.pread(stream.fileno(), member.size, member.start)
 
+    for name, member in members.items():
+        if member.link:  # to a folder, what lies below it would be what lies there
+            _followed(members, name)
     images = typed_json.decode(content("manifest.json"), tuple[_Listed, ...])
     if len(images) != 1:
         raise error(f"{file} holds {len(images)} images, and one is expected", code="image")
@@ -104,20 +107,25 @@ def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Docke
         for digest, layer in zip(described.rootfs.diff_ids, layers, strict=True)
     ]
     said, found = typed_json.parse(config), described.layers(listed)
-    image = Image(b"", None, layout.digest_of(config), len(config), said, found, images[0].repo_tags or ())
+    names = images[0].repo_tags or ()
     if "index.json" in members:  # docker's newer ones are an OCI layout too, which others read first
         also = layout.read_from(content, str(file))
-        if (also.config_digest, also.diff_ids) != (image.config_digest, image.diff_ids):
+        if also.config_digest != layout.digest_of(config) or not all(
+            each.digest == each.diff_id or _followed(members, layout.blob_name(each.digest)) == layer
+            for each, layer in zip(also.layers, layers, strict=True)
+        ):
             raise ValueError("its index.json and its manifest.json are about two images")
+        names += tuple(name for name in also.names if layout.short(name) not in map(layout.short, names))
+    image = Image(b"", None, layout.digest_of(config), len(config), said, found, names)
     return DockerArchive(image, layers, file, stream)
 
 
 def _followed(members: Mapping[str, Member], name: str) -> Member:
-    member = members.get(posixpath.normpath(name))
+    member = members.get(tar.place(name))
     if member and member.kind is MemberKind.LINK:  # docker save links equal layers to each other
-        member = members.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), member.link)))
+        member = members.get(tar.place(posixpath.join(posixpath.dirname(name), member.link)))
     elif member and member.kind is MemberKind.HARD_LINK:
-        member = members.get(posixpath.normpath(member.link))
+        member = members.get(tar.place(member.link))
     if member is None or member.kind is not MemberKind.FILE:
         raise ValueError(f"{name} is no file")
     return member

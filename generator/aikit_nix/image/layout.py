@@ -248,7 +248,7 @@ def read_from(content: Callable[[str], bytes], where: str) -> Image:
     """The one image of an OCI layout, whose small files `content` gives by their names in it. Raises AikitError."""
 
     def blob(described: Described) -> bytes:
-        name = f"blobs/{described.digest.replace(':', '/')}"
+        name = blob_name(described.digest)
         data = content(name)
         if digest_of(data) != described.digest or len(data) != described.size:
             raise error(f"{where}: {name} has other bytes than its digest and size say", code="image")
@@ -265,9 +265,14 @@ def read_from(content: Callable[[str], bytes], where: str) -> Image:
     return make(manifest, config, [name] if name else [], where)
 
 
+def blob_name(digest: str) -> str:
+    """What a blob is called in an OCI layout."""
+    return f"blobs/{digest.replace(':', '/')}"
+
+
 def blob_path(folder: Path, digest: str) -> Path:
     """Where a blob of an OCI layout is, or would be."""
-    return folder / "blobs" / digest.replace(":", "/")
+    return folder / blob_name(digest)
 
 
 def _manifest(manifest: bytes) -> _Manifest:
