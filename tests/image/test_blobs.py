@@ -137,9 +137,23 @@ def test_two_images_for_one_architecture_are_none() -> None:
     for entries in (
         [entry("amd64")] * 2,
         [entry("arm64"), entry("amd64"), entry("amd64", digest="sha256:" + "2" * 64)],
+        *([entry(*other), entry("amd64")] for other in (["x86_64"], ["X86-64"], ["amd64", "Linux"], ["AMD64", ""])),
     ):
         with pytest.raises(AikitError, match="more than one image for amd64"):
             chosen(entries)
+
+
+def test_an_index_that_readers_understand_differently_is_refused() -> None:
+    """Go's JSON folds the case of keys."""
+    platform = {"OS": "linux", "Architecture": "amd64"}
+    for hidden in (
+        {"digest": DIGEST, "platform": platform},
+        {"digest": DIGEST, "Platform": entry("amd64")["platform"]},
+    ):
+        with pytest.raises(AikitError, match=r"it says '(OS|Platform)', which some readers take for"):
+            chosen([hidden, entry("amd64")])
+    with pytest.raises(AikitError, match="an index and a manifest in one"):
+        blobs.chosen(Manifest("", "", b"", {"manifests": [entry("amd64")], "config": {}}), "it", "amd64")
 
 
 def test_what_was_packed_is_unpacked_piece_by_piece() -> None:

@@ -104,6 +104,13 @@ PARTS: dict[str, Callable[[Parts], object]] = {
     "a subject": lambda image: image.manifest.update(subject=image.manifest["config"]),
     "URLs of a layer": lambda image: image.manifest["layers"][0].update(urls=["https://evil.example/x"]),
     "a layer's kind": lambda image: image.manifest["layers"][1].update(mediaType=f"{LAYER}+zstd"),
+    "a configuration's kind for a layer": lambda image: image.manifest["layers"][1].update(
+        mediaType=image.manifest["config"]["mediaType"]
+    ),
+    "a layer's kind for the configuration": lambda image: [
+        image.manifest["config"].update(mediaType=LAYER),
+        image.manifest["layers"][1].update(mediaType="application/vnd.docker.image.rootfs.diff.tar"),
+    ],
     "a layer that is none": lambda image: image.manifest["layers"][1].update(mediaType="text/plain"),
     "a foreign layer": lambda image: image.add_layer(EVIL),
     "another layer": lambda image: image.replace_layer(1, EVIL),

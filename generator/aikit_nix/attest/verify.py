@@ -290,17 +290,17 @@ def _is_another_form(found: Image, wanted: Image) -> bool:
         and any(
             one["mediaType"] != other["mediaType"] for one, other in zip(theirs["layers"], ours["layers"], strict=False)
         )
-        and all(str(each["mediaType"]) in _FORMS for each in descriptors)
-        and str(theirs.get("mediaType", layout.MANIFEST)) in _FORMS
+        and theirs.get("mediaType", layout.MANIFEST) in _MANIFESTS
+        and theirs["config"]["mediaType"] in _CONFIGS
+        and all(each["mediaType"] in _LAYERS for each in theirs["layers"])
     )
 
 
 _DOCKER = "application/vnd.docker"
-_FORMS = {
-    *(layout.MANIFEST, "application/vnd.oci.image.config.v1+json", layout.LAYER, f"{layout.LAYER}+gzip"),
-    *(f"{_DOCKER}.distribution.manifest.v2+json", f"{_DOCKER}.container.image.v1+json"),
-    *(f"{_DOCKER}.image.rootfs.diff.tar", f"{_DOCKER}.image.rootfs.diff.tar.gzip"),
-}
+_ROOTFS = f"{_DOCKER}.image.rootfs.diff.tar"
+_MANIFESTS = (layout.MANIFEST, f"{_DOCKER}.distribution.manifest.v2+json")
+_CONFIGS = ("application/vnd.oci.image.config.v1+json", f"{_DOCKER}.container.image.v1+json")
+_LAYERS = (layout.LAYER, f"{layout.LAYER}+gzip", _ROOTFS, f"{_ROOTFS}.gzip")
 
 
 # --- This machine's store

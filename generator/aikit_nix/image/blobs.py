@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aikit_nix.base import files
 from aikit_nix.base.errors import AikitError, error
@@ -17,7 +18,7 @@ from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.registry import artifact, reference
 from aikit_nix.registry.client import Repository
-from aikit_nix.registry.manifest import Manifest
+from aikit_nix.registry.manifest import Manifest, Platform
 
 BLOCK = 1 << 20
 _SLOWEST = 1 << 16  # bytes in _WINDOW seconds
@@ -114,8 +115,13 @@ def _of_registry(target: str, client: Client, insecure: bool | None, architectur
 def chosen(index: Manifest, where: str, architecture: str | None) -> str:
     """The digest of an index's image for an architecture, of which it has one. Raises AikitError."""
     listed = index.said.manifests or ()
-    linux = (each for each in listed if each.platform and each.platform.os == "linux")
-    found = [(each.platform.architecture, str(each.digest)) for each in linux if each.platform]
+    with layout.refusing(where):
+        if index.content.keys() & {"config", "layers"}:
+            raise ValueError("it is an index and a manifest in one")
+        entries: list[Mapping[str, Any]] = index.content["manifests"] if listed else []
+        layout.require_exact((index.content, *entries, *(each.get("platform") or {} for each in entries)))
+    linux = (each for each in listed if each.platform and each.platform.os.lower() in ("", "linux"))
+    found = [(_architecture(each.platform), str(each.digest)) for each in linux if each.platform]
     architectures = [each for each, _ in found]
     if len(set(architectures)) == 1:
         architecture = architectures[0]
@@ -125,6 +131,15 @@ def chosen(index: Manifest, where: str, architecture: str | None) -> str:
     if not layout.DIGEST.fullmatch(digest):
         raise error(f"{where} has images for {', '.join(sorted(architectures)) or 'nothing'}, none for {architecture}")
     return digest
+
+
+def _architecture(platform: Platform) -> str:
+    """OCI's name of an architecture, by whatever name containerd and docker take for it.
+
+    Source: containerd's platforms, normalizeArch; no operating system is its own there.
+    """
+    name = platform.architecture.lower()
+    return {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}.get(name, name)
 
 
 def _of_blob(there: Repository, layer: Layer) -> Blocks:

@@ -285,13 +285,18 @@ def configuration(config: bytes) -> Configuration:
 
 
 def _read(data: bytes, kind: type[T], opened: Callable[[Any], Iterable[Mapping[str, Any]]]) -> T:
-    """Raises ValueError, also for a key that Go's JSON, which folds the case, takes for one of those that mean something."""
+    """Raises ValueError."""
     content = typed_json.parse(data)
     found = typed_json.convert(content, kind)
-    for key in (key for value in opened(content) for key in value):
+    require_exact(opened(content))
+    return found
+
+
+def require_exact(values: Iterable[Mapping[str, Any]]) -> None:
+    """Raises ValueError for a key that Go's JSON, which folds the case, takes for one of those that mean something."""
+    for key in (key for value in values for key in value):
         if (known := _KEYS.get(key.casefold(), key)) != key:
             raise ValueError(f"it says {key[:80]!r}, which some readers take for {known!r}")
-    return found
 
 
 def refusing(where: str) -> AbstractContextManager[None]:
