@@ -21,6 +21,7 @@ from aikit_nix.image import kubernetes, modelpack
 from aikit_nix.models import lock
 from support import recipes
 from support.command import aikit_nix
+from support.locks import done, write
 
 FILES = {
     Packages.DEBIAN: ("aikit/plan.json", "aikit.lock", "aikit/packages/debian/lock.json"),
@@ -139,3 +140,13 @@ def test_a_lock_that_pins_otherwise_than_the_flake_is_named(tmp_path: Path) -> N
     done = aikit_nix("verify", "--flake", ".", cwd=tmp_path)
     assert done.returncode == 1
     assert f"aikit.lock has the sha256 {'0' * 64}, and the flake {recipes.sha256(content)}: run" in done.stderr
+
+
+def test_the_lock_is_the_one_that_the_flake_was_made_from(tmp_path: Path, model: bytes) -> None:
+    """No other that lies nearer: `lock --check` never saw that."""
+    write(tmp_path, ("m", "m.gguf"))
+    (tmp_path / "m.gguf").write_bytes(model)
+    done(tmp_path, "lock")
+    done(tmp_path, "gen", "--elsewhere", "--packages", "debian")
+    (tmp_path / "flake/aikit.lock").write_text("no lock")
+    assert materials.read(tmp_path / "flake").lock_file == tmp_path / "aikit.lock"

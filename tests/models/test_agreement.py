@@ -13,6 +13,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.models import lock
 from support import recipes
 from support.command import aikit_nix
+from support.locks import done, refused, write
 
 COMMIT, SHA = "1" * 40, "2" * 64
 HUB = "huggingface"
@@ -156,3 +157,27 @@ def test_nobody_repeats_a_name_that_was_not_checked(command: list[str], tmp_path
     assert done.returncode == 1, done.stdout
     assert "aikit.lock is no aikit.lock (`llama` comes from huggingface://TheBloke" in done.stderr
     assert "Llama-2-7b-chat-hf" not in done.stdout
+
+
+def test_an_entry_of_no_model_says_nothing_of_a_file_of_one(tmp_path: Path, model: bytes) -> None:
+    """It agrees with itself, and bills of materials and policies would read its name and licence for another's bytes."""
+    (tmp_path / "m.gguf").write_bytes(model)
+    write(tmp_path, ("m", "m.gguf"))
+    done(tmp_path, "lock")
+    text = json.loads((tmp_path / "aikit.lock").read_text())
+    (known,) = text["models"]
+    (file,) = known["files"]
+    forged = known | {"name": "n", "source": "huggingface://ns/repo/m.gguf", "origin": ORIGIN | {"license": "mit"}}
+    text["models"].append(forged | {"files": [file | {"url": hub("m.gguf")}]})
+    (tmp_path / "aikit.lock").write_text(json.dumps(text))
+    for command in (("gen", "--elsewhere"), ("gen", "--check"), ("check",), ("lock", "--check")):
+        assert "`n` from huggingface://ns/repo/m.gguf" in refused(tmp_path, *command)
+    done(tmp_path, "lock")
+    done(tmp_path, "gen", "--elsewhere")
+
+
+def test_two_entries_of_one_model_are_refused() -> None:
+    """One reads the first, the next the last."""
+    text = json.dumps({"version": 1, "models": [AGREE["web"], AGREE["web"]]}).encode()
+    with pytest.raises(AikitError, match="it has two entries of one model"):
+        lock.parse(text, "aikit.lock")

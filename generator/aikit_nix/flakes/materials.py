@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import platform
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
@@ -276,14 +277,19 @@ def architecture(materials: Materials | None = None, system: str | None = None) 
 
 
 def read(folder: Path, lock_path: Path | None = None) -> Materials:
-    """The materials in a flake's folder, with the lock at `lock_path`, or aikit.lock there or in the folder above. Raises AikitError."""
+    """The materials in a flake's folder, with the lock at `lock_path`; else the one that the flake was made from, or where it
+    does not say that, aikit.lock there or in the folder above. Raises AikitError.
+    """
     plan = _parsed(folder / PLAN, _plan)
     if plan is None:
         is_layout = (folder / "oci-layout").is_file()
         what = "is an OCI layout, and no flake" if is_layout else "holds no flake of aikit-nix"
         what = what if folder.exists() else "is not there"
         raise error(f"{folder} {what}: run `aikit-nix gen`, or name the flake's folder with --flake")
-    places = (folder / lock.NAME, folder.resolve().parent / lock.NAME)
+    # No other that lies nearer: nobody compared that with the aikitfile
+    there = folder.resolve()
+    made_from = [Path(os.path.normpath(there / each.path)) for each in plan.sources[1:]]
+    places = made_from if plan.sources else [folder / lock.NAME, there.parent / lock.NAME]
     path = lock_path or next((place for place in places if place.exists()), None)
     found = lock.read(path) if path else None
     if lock_path and found is None:

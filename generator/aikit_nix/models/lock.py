@@ -117,8 +117,11 @@ def parse(data: bytes, file: str) -> Lock:
             raise error(
                 f"{file} is of version {version}, from a newer aikit-nix: upgrade this one ({VERSION})", code="lock"
             )
-        found = Lock.of(file, typed_json.convert(content, _Content).models)
-        for each in found.entries.values():
+        models = typed_json.convert(content, _Content).models
+        found = Lock.of(file, models)
+        if len(found.entries) < len(models):
+            raise ValueError("it has two entries of one model")
+        for each in models:
             agreement.require(each)
     return found
 
@@ -131,7 +134,21 @@ def apply(aikitfile: Aikitfile, lock: Lock | None) -> tuple[Aikitfile, list[Diag
     found: list[Diagnostic] = []
     listed = {model.path for model in aikitfile.models}
     models = [each for model in aikitfile.models for each in _apply(model, lock, listed, found)]
+    found += _foreign(lock, aikitfile.models, {model.path for model in models}) if lock else ()
     return replace(aikitfile, models=tuple(models)), found
+
+
+def _foreign(lock: Lock, models: Sequence[Model], paths: set[str]) -> Iterator[Diagnostic]:
+    """Entries of no model for files that a model has: what they say of an origin would be repeated of these."""
+    for entry in lock.unused(models):
+        for path, _ in entry.files:
+            if any(path == each or path.startswith(f"{each}/") for each in paths):
+                message = (
+                    f"{lock.file} says that {path} is `{entry.name}` from {entry.source}, and the aikitfile does not: run"
+                    " `aikit-nix lock`"
+                )
+                yield Diagnostic(Severity.ERROR, "lock-unused", message)
+                break
 
 
 def _apply(model: Model, lock: Lock | None, listed: set[str], found: list[Diagnostic]) -> Iterator[Model]:
