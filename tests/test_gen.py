@@ -242,3 +242,31 @@ def test_a_changed_aikitfile_and_another_nixpkgs_are_named(tmp_path: Path) -> No
     assert "flake.lock takes nixpkgs from elsewhere" in checked(flake)[1]
     write(tmp_path, model("other"))
     assert "flake/aikit/plan.json is not what aikitfile, lock and choices give" in checked(flake)[1]
+
+
+def test_an_input_that_the_lock_takes_from_elsewhere_is_named(tmp_path: Path) -> None:
+    """Nix takes what a flake.lock says is locked for an input, wherever that is."""
+    write(tmp_path, model())
+    chosen = ("--nixpkgs", "github:NixOS/nixpkgs/nixos-unstable")
+    assert aikit_nix("gen", "--elsewhere", *chosen, cwd=tmp_path).returncode == 0
+    lock = tmp_path / "flake/flake.lock"
+    original = {"type": "github", "owner": "NixOS", "repo": "nixpkgs", "ref": "nixos-unstable"}
+    for locked, status in (
+        (original | {"rev": "1" * 40}, 0),
+        (original | {"owner": "evil"}, 1),
+        ({"type": "tarball", "url": "https://evil.example/x.tar.gz"}, 1),
+    ):
+        nodes = {"nixpkgs": {"original": original, "locked": locked}, "root": {"inputs": {"nixpkgs": "nixpkgs"}}}
+        lock.write_text(json.dumps({"nodes": nodes, "root": "root", "version": 7}))
+        assert checked(tmp_path / "flake")[0] == status, locked
+    assert "flake.lock takes nixpkgs from elsewhere than it says itself" in checked(tmp_path / "flake")[1]
+    lock.write_text("{")
+    assert "flake.lock takes nixpkgs from elsewhere than flake.nix says" in checked(tmp_path / "flake")[1]
+
+
+def test_what_lies_in_the_flake_beside_its_files_is_named(written: Path) -> None:
+    (written / "aikit/link").symlink_to("/etc")
+    (written / "aikit/x__pycache__.nix").write_text("1")
+    said = checked(written)[1]
+    for name in ("link", "x__pycache__.nix"):
+        assert f"flake/aikit/{name}: aikitfile and lock give no such file" in said

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -145,8 +146,12 @@ def _set_aside(old: Path, path: Path) -> Path:
 
 def differences(wanted: Files, folder: Path) -> Iterator[str]:
     """What of a flake's folder is not, byte for byte, what is wanted; a flake.lock has its say on revisions alone."""
-    there = {path.relative_to(folder).as_posix() for path in (folder / AIKIT).rglob("*") if not path.is_dir()}
-    for name in sorted({*wanted.content, *(name for name in there if "__pycache__" not in name)}):
+    there = {
+        path.relative_to(folder).as_posix()
+        for path in (folder / AIKIT).rglob("*")
+        if (path.is_symlink() or not path.is_dir()) and "__pycache__" not in path.parts
+    }
+    for name in sorted({*wanted.content, *there}):
         path = folder / name
         if name not in wanted.content:
             yield f"{path}: aikitfile and lock give no such file"
@@ -158,18 +163,28 @@ def differences(wanted: Files, folder: Path) -> Iterator[str]:
                 mend = "other pins of Debian's packages than the shipped ones count where --debian-lock names them"
             yield f"{path} is not what aikitfile, lock and choices give: {mend}"
     lock = folder / "flake.lock"
-    if wanted.lock and lock.exists() and _origins(_bytes(lock)) != _origins(wanted.lock):
-        yield f"{lock} takes nixpkgs from elsewhere than flake.nix says"
+    if lock.exists():
+        origins = _origins(_bytes(lock))
+        if origins is None or (wanted.lock and origins != _origins(wanted.lock)):
+            yield f"{lock} takes nixpkgs from elsewhere than flake.nix says"
+        # What `--nixpkgs` and `--input` name: an indirect one may be anything, a tarball's address lead to another
+        for name, (said, locked) in (origins or {}).items():
+            same = 1 if said[0] in ("tarball", "file") else None
+            if said[0] != "indirect" and said[:same] != locked[:same]:
+                yield f"{lock} takes {name} from elsewhere than it says itself"
 
 
-def _origins(lock: bytes) -> object:
-    """Where a flake.lock takes its inputs from, whatever their revisions."""
+def _origins(lock: bytes) -> dict[str, tuple[list[Any], list[Any]]] | None:
+    """Where a flake.lock says that it takes each input from and where it does, whatever their revisions; None where it is none."""
+    places = ("type", "owner", "repo", "url", "dir", "host", "path")
     try:
         nodes = typed_json.decode(lock, flake.FlakeLock).nodes
-        places = ("type", "owner", "repo", "url", "dir", "host")
-        return {name: [node.locked.get(place) for place in places] for name, node in nodes.items()}
     except ValueError:
         return None
+    return {
+        name: ([node.original.get(each) for each in places], [node.locked.get(each) for each in places])
+        for name, node in nodes.items()
+    }
 
 
 def _is_edited(folder: Path, seals: Mapping[str, str]) -> bool:
