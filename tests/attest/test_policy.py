@@ -220,6 +220,17 @@ def test_a_policy_without_builders_still_wants_a_flake(release: Release) -> None
     assert "not compared with a plan" in done.stderr
 
 
+def test_an_archive_without_its_flake_is_nothing_that_somebody_signed(release: Release) -> None:
+    release.rebuilt("a")
+    layouts.archive(release.folder / "image/layout", release.folder / "image.tar")
+    done = release.verify(POLICY + "rebuilds = 1\n", "-o", "vsa.json", image="image.tar")
+    assert done.returncode == 1
+    assert "a docker-archive has none: name the flake, or give an OCI layout" in done.stderr
+    (subject,) = json.loads((release.folder / "vsa.json").read_text())["subject"]
+    config = layout.read_layout(release.folder / "image/layout").config_digest
+    assert subject["digest"] == {"sha256": config.removeprefix("sha256:")}
+
+
 def test_the_verdict_is_written_and_counts_for_the_next(release: Release) -> None:
     release.rebuilt("a")
     assert release.verify(POLICY + "rebuilds = 1\n", "-o", "vsa.json").returncode == 0
@@ -239,6 +250,7 @@ def test_the_verdict_is_written_and_counts_for_the_next(release: Release) -> Non
         ("", "it requires nothing"),
         ("[require]\n", "it requires nothing"),
         ("[", "is no policy"),
+        ("a = " + "[" * 100_000, "it nests too deep"),
         ("\xff", "is no policy"),
         ("[require]\nrebuild = 1\n", "'rebuild' is not known"),
         ("[requires]\nrebuilds = 1\n", "'requires' is not known"),

@@ -65,7 +65,10 @@ def read(path: Path) -> Policy:
     """The policy in a file. Raises AikitError, also for what it does not know: a misspelt requirement would require nothing."""
     data = files.read_bounded(path, _MAX_BYTES)
     with typed_json.refusing(f"{path} is no policy, or makes no sense", code="policy"):
-        said = typed_json.convert(tomllib.loads(data.decode()), _Said)
+        try:
+            said = typed_json.convert(tomllib.loads(data.decode()), _Said)
+        except RecursionError:
+            raise ValueError("it nests too deep") from None
         if said.require == Require():
             raise ValueError("it requires nothing")
     keys = {name: envelope.public_key(path.parent / file) for name, file in said.signers.items()}

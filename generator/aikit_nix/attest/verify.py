@@ -53,6 +53,10 @@ class Report:
 
 # --- An image
 
+_NO_MANIFEST = (
+    "what is signed is a manifest's digest, and a docker-archive has none: name the flake, or give an OCI layout"
+)
+
 
 def judge(
     name: str,
@@ -72,14 +76,18 @@ def judge(
     if policy:
         own = verdict.about(materials, materials.system(system)) if materials and not report.differences else None
         statements = [*map(envelope.read, evidence), *envelope.beside(found)]
-        reasons = list(policies.broken(policy, digest, statements, own))
+        reasons = list(policies.broken(policy, digest, statements, own)) if digest else [_NO_MANIFEST]
         for reason in reasons:
             report.differs(f"policy: {reason}")
         if not reasons:
             report.same(f"policy sha256:{policy.digest}")
     levels = [verdict.EQUAL] * bool(given) + [verdict.BY_POLICY] * bool(policy)
     return verdict.summary(
-        name, digest, levels, passed=not report.differences, policy=policy.digest if policy else None
+        name,
+        digest or found.image.config_digest,
+        levels,
+        passed=not report.differences,
+        policy=policy.digest if policy else None,
     )
 
 
