@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from aikit_nix.attest import ingestion, provenance
 from aikit_nix.flakes import materials
+from aikit_nix.flakes.plan import Packages
 from support import recipes
 
 
@@ -40,6 +43,22 @@ def test_what_was_never_seen_is_said_to_be_unseen(tmp_path: Path, nix: None) -> 
     (found,) = ingestion.statements(materials.read(tmp_path).compared(unseen=True))
     assert "checkedAgainstBytes" not in found["predicate"]
     assert found["predicate"]["unseen"]["sha256"]
+
+
+def test_of_what_was_never_seen_not_even_the_size_was_checked(tmp_path: Path, nix: None) -> None:
+    """Of a model that was locked and not fetched, nothing is claimed but hash and size: `attest` may go on, and build it."""
+    recipes.write(tmp_path, b"nor has anybody these")
+    lock = json.loads((tmp_path / "aikit.lock").read_text())
+    (file,) = lock["models"][0]["files"]
+    recipes.change(tmp_path / "aikit.lock", models=[lock["models"][0] | {"files": [_bare(file)]}])
+    recipes.render(tmp_path, packages=Packages.DEBIAN)
+    (found,) = ingestion.statements(materials.read(tmp_path).compared(unseen=False))
+    assert found["predicate"]["unseen"] == {"sha256": file["sha256"], "size": 1}
+    assert "checkedAgainstBytes" not in found["predicate"]
+
+
+def _bare(file: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in file.items() if name not in ("blake3", "layer")} | {"size": 1}
 
 
 def test_of_a_model_without_a_lock_only_its_hash_is_known(tmp_path: Path, nix: None) -> None:

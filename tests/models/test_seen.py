@@ -291,3 +291,16 @@ def test_of_a_path_that_no_lock_can_have_nothing_is_remembered(tmp_path: Path, m
     for path in ("/etc/passwd", "/models/../x", "/models/\x1b"):
         seen.remember(path, Pin("1" * 64, 1))
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+
+
+def test_files_are_counted_that_were_seen_here(tmp_path: Path) -> None:
+    """Not models, of which one may have several, and none whose hash and size the lock knows and nobody here its bytes."""
+    recipes.write(tmp_path, os.urandom(100))
+    lock = json.loads((tmp_path / "aikit.lock").read_text())
+    (file,) = lock["models"][0]["files"]
+    del file["layer"], file["blake3"]
+    (tmp_path / "aikit.lock").write_text(json.dumps(lock))
+    for each in (tmp_path / "cache").rglob("*.json"):
+        each.unlink()
+    done = aikit_nix("lock", "--check", "--models", cwd=tmp_path)
+    assert done.stdout.startswith("0 of 1 file seen here, and what aikit.lock claims of them is so"), done.stderr

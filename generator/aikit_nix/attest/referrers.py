@@ -60,7 +60,9 @@ def subject(text: str, materials: Materials, system: str, client: Client, *, ins
             "said about it from here (`aikit-nix verify` tells what differs)",
             code="other-image",
         )
-    return Subject(there, manifest, materials, system)
+    return Subject(
+        there, manifest, materials.compared(unseen=True), system
+    )  # the build may have brought what it derived
 
 
 def referrers(found: Subject) -> Iterator[Referrer]:

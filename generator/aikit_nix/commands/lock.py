@@ -62,8 +62,10 @@ def lock(
             here = projects.read(aikitfile, lock_path=lock_path)
             projects.pin(here)
             unseen = projects.check_claims(here)
-            count = len(written.models)
-            console.say(f"{count - len(unseen)} of {_models(count)} seen here, and what {path} claims of them is so")
+            count = len(here.lock.files()) if here.lock else 0
+            console.say(
+                f"{count - len(unseen)} of {count} file{'s' * (count != 1)} seen here, and what {path} claims of them is so"
+            )
         console.say(f"{path} covers {aikitfile}: {_models(len(written.models))}")
         return
     names = {model.name.value for model in written.models}

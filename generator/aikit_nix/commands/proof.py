@@ -159,6 +159,7 @@ def reproduce(
     found = builders.compared(materials.read(flake, lock_path), witnesses, unseen=unseen)
     of = found.system(system)
     image = builders.built(found, of)
+    found = found.compared(unseen=True)  # the build may have brought what it derived
     ours = builders.statement(found, of, image)
     content = slsa.statement(verdict.REBUILD, ours, found.reference(of), image.digest or "")
     if output:

@@ -134,13 +134,14 @@ class Materials:
         return f"{self.plan.image.name}:{self.plan.image.tag or self.runtime(system)}"
 
     def compared(self, *, unseen: bool, witnessed: Set[str] = frozenset()) -> Materials:
-        """These, whose claims were compared with the bytes of models; those never seen here have to be allowed, or
-        `witnessed` elsewhere (their paths in the image).
+        """These, whose claims were compared with the bytes of models; claims of those never seen here have to be allowed, or
+        `witnessed` elsewhere (their paths in the image). Of what nothing is claimed Nix derives it in the build.
 
         Raises AikitError.
         """
         missing = seen.check((model.claim for model in self.models), str(self.folder))
-        if not unseen and (unknown := [path for path in missing if path not in witnessed]):
+        claimed = {model.path for model in self.models if model.file.layer or model.blake3} - witnessed
+        if not unseen and (unknown := [path for path in missing if path in claimed]):
             raise error(
                 f"the bytes of {unknown[0]} were never seen on this machine, and the digest of its layer is what"
                 f" {self.folder} claims: bring them with `aikit-nix fetch`, name a --witness, or let it be said of them"

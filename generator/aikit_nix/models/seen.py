@@ -101,13 +101,11 @@ def _headers(claimed: Facts | None, own: Facts | None) -> tuple[Facts | None, Fa
 
 
 def check(claims: Iterable[tuple[str, Pin]], where: str) -> list[str]:
-    """Compare claims with what is known here; gives the paths of files that were never seen, and of which more is claimed
-    than their SHA-256. Raises AikitError.
-    """
+    """Compare claims with what is known here; gives the paths of files that were never seen. Raises AikitError."""
     claims = list(claims)
     known = derived(claims)
     compare(claims, known, where)
-    return [path for path, pin in claims if path not in known and (pin.layer or pin.blake3 or pin.gguf)]
+    return [path for path, _ in claims if path not in known]
 
 
 def _read(path: str, pin: Pin) -> Pin:
