@@ -62,6 +62,8 @@ PROMISES = {
     "What aikit.lock calls a model is only repeated": (
         "models/test_agreement.py::test_what_does_not_agree_is_refused",
         "models/test_agreement.py::test_nobody_repeats_a_name_that_was_not_checked",
+        "models/test_agreement.py::test_an_entry_of_no_model_says_nothing_of_a_file_of_one",
+        "flakes/test_materials.py::test_the_lock_is_the_one_that_the_flake_was_made_from",
     ),
     "Licence and base models are an origin's own word": (
         "attest/test_ingestion.py::test_a_model_of_hugging_face",
@@ -106,6 +108,8 @@ PROMISES = {
         "test_reader_properties.py::test_a_tar_that_is_read_is_read_alike",
         "attest/test_verify.py::test_json_that_readers_understand_differently_is_refused",
         "attest/test_verify.py::test_a_forged_archive_is_refused",
+        "image/test_archive.py::test_an_index_has_the_same_layers_under_the_same_name",
+        "image/test_blobs.py::test_an_index_that_readers_understand_differently_is_refused",
     ),
     "Every byte of an image has a hash": (
         "models/test_download.py::test_a_wrong_byte_is_named_and_only_that_file_thrown_away",
