@@ -10,6 +10,7 @@ import pytest
 
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
+from aikit_nix.image import layout
 from aikit_nix.registry import artifact
 from aikit_nix.registry.artifact import Referrer
 from aikit_nix.registry.client import Repository
@@ -66,3 +67,14 @@ def test_a_tag_that_could_not_be_written_again_is_said(fake: FakeRegistry) -> No
         fake.manifests["a/x", tag] = b'{"manifests": [{"digest": "\\ud800"}]}'
         with pytest.raises(AikitError, match=f"{tag} is no manifest"):
             artifact.attach(repository, subject, [Referrer("text/x", b"said", {})])
+
+
+def test_no_address_that_stands_for_a_digest_is_asked_for(fake: FakeRegistry) -> None:
+    """Whoever may push beside an image may have put anything there: the login goes with what is asked for."""
+    digest = "sha256:" + "1" * 64
+    odd = json.dumps({"layers": [{"digest": "../../../x"}]}).encode()
+    fake.manifests["a/x", odd_digest := layout.digest_of(odd)] = odd
+    entries = [{"artifactType": "text/x", "digest": each} for each in ("../../../x", None, ["x"], odd_digest)]
+    fake.manifests["a/x", digest.replace(":", "-")] = json.dumps({"manifests": entries}).encode()
+    with Client() as client:
+        assert list(artifact.said(Repository(client, fake.address, "a/x"), digest, "text/x", 9)) == []

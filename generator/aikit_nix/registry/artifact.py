@@ -16,6 +16,7 @@ from aikit_nix.registry import upload
 from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
 from aikit_nix.registry.manifest import INDEX, MANIFEST, Manifest
+from aikit_nix.registry.reference import DIGEST
 
 # https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor
 EMPTY = Blob.of(b"{}", "the empty configuration")
@@ -84,13 +85,17 @@ def attach(repository: Repository, subject: Manifest, referrers: Iterable[Referr
 
 
 def said(repository: Repository, digest: str, media_type: str, limit: int) -> Iterator[bytes]:
-    """What is said of a type about a manifest, each of at most `limit` bytes; no more than the first 64. Raises AikitError."""
+    """What is said of a type about a manifest, each of at most `limit` bytes; no more than the first 64. Raises AikitError.
+
+    What has no digest is nothing, and no other address is asked for.
+    """
     listed = _referrers(repository, digest)
     entries = _in_tag(repository, digest) if listed is None else listed
     found = [str(each.get("digest")) for each in entries if each.get("artifactType") == media_type]
-    for name in found[:_MOST_SAID]:
+    for name in filter(DIGEST.fullmatch, found[:_MOST_SAID]):
         for each in (repository.manifest(name).said.layers or ())[:1]:
-            yield repository.blob(str(each.digest), limit)
+            if DIGEST.fullmatch(blob := str(each.digest)):
+                yield repository.blob(blob, limit)
 
 
 def _referrers(repository: Repository, digest: str) -> list[Mapping[str, Any]] | None:
