@@ -181,3 +181,14 @@ def test_two_entries_of_one_model_are_refused() -> None:
     text = json.dumps({"version": 1, "models": [AGREE["web"], AGREE["web"]]}).encode()
     with pytest.raises(AikitError, match="it has two entries of one model"):
         lock.parse(text, "aikit.lock")
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+def test_a_lock_with_a_part_of_a_model_does_not_cover_it(tmp_path: Path, shard: int) -> None:
+    source = f"huggingface://ns/repo/{SHARDS[0]}"
+    write(tmp_path, ("m", source))
+    files = [(f"/models/{name}", hub(name)) for name in SHARDS]
+    for some, text in ((files, "covers"), ([files[shard]], f"and not {SHARDS[1 - shard]} of the same model")):
+        content = {"version": 1, "models": [entry(source, ORIGIN, *some)]}
+        (tmp_path / "aikit.lock").write_text(json.dumps(content))
+        assert text in (done if len(some) > 1 else refused)(tmp_path, "lock", "--check")

@@ -143,7 +143,10 @@ def complete(lock: Lock, known: Mapping[str, Pin]) -> bool:
 
 
 def missing(aikitfile: Aikitfile, lock: Lock | None) -> list[Diagnostic]:
-    """Where a lock does not cover an aikitfile (as it is written), or covers more than that. For CI: no network, no models."""
+    """Where a lock does not cover an aikitfile (as it is written), or covers more than that. For CI: no network, no models.
+
+    Raises AikitError where it has a part of a model.
+    """
     found = []
     for model in aikitfile.models:
         entry = lock.entry(model) if lock else None
@@ -160,6 +163,8 @@ def missing(aikitfile: Aikitfile, lock: Lock | None) -> list[Diagnostic]:
     for entry in lock.unused(aikitfile.models) if lock else ():
         text = f"the lock has `{entry.name}` from {entry.source}, the aikitfile has not: run `aikit-nix lock`"
         found.append(Diagnostic(Severity.ERROR, "lock-unused", text))
+    if lock and not found:
+        whole.check(aikitfile, lock)
     return found
 
 
