@@ -150,3 +150,8 @@ def test_the_lock_is_the_one_that_the_flake_was_made_from(tmp_path: Path, model:
     done(tmp_path, "gen", "--elsewhere", "--packages", "debian")
     (tmp_path / "flake/aikit.lock").write_text("no lock")
     assert materials.read(tmp_path / "flake").lock_file == tmp_path / "aikit.lock"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "aikitfile.yaml").rename(tmp_path / "elsewhere/aikitfile.yaml")
+    (tmp_path / "aikitfile.yaml").symlink_to("elsewhere/aikitfile.yaml")
+    done(tmp_path, "gen", "--elsewhere")
+    assert materials.read(tmp_path / "flake").lock_file == tmp_path / "aikit.lock"

@@ -289,7 +289,9 @@ def read(folder: Path, lock_path: Path | None = None) -> Materials:
         raise error(f"{folder} {what}: run `aikit-nix gen`, or name the flake's folder with --flake")
     # No other that lies nearer: nobody compared that with the aikitfile
     there = folder.resolve()
-    made_from = [Path(os.path.normpath(there / each.path)) for each in plan.sources[1:]]
+    # (an aikitfile that is a link to somewhere else is not named there, its lock is)
+    named = plan.sources[1:] or [each for each in plan.sources if each.path.endswith(".lock")]
+    made_from = [Path(os.path.normpath(there / each.path)) for each in named]
     places = made_from if plan.sources else [folder / lock.NAME, there.parent / lock.NAME]
     path = lock_path or next((place for place in places if place.exists()), None)
     found = lock.read(path) if path else None
