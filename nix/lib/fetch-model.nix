@@ -1,5 +1,5 @@
-# A model of an aikit.lock as a store path: the file, or a folder of its files where it has several. Fixed outputs, which
-# Nix downloads or `aikit-nix fetch` brings; nothing is built to evaluate it.
+# A model of an aikit.lock as a store path: the file, or where it has several the folder that they have in common in the
+# image. Fixed outputs, which Nix downloads or `aikit-nix fetch` brings; nothing is built to evaluate it.
 #
 # pkgs  nixpkgs
 # lock  the path of aikit.lock, or what it parses to
@@ -15,13 +15,18 @@ let
     inherit pkgs;
     models = (import ./lock.nix lock).named name;
   };
+
+  isIn = folder: model: builtins.substring 0 (builtins.stringLength folder) model.path == folder;
+  common =
+    folder: if builtins.all (isIn "${folder}/") files then "${folder}/" else common (dirOf folder);
+  length = builtins.stringLength (common (dirOf (builtins.head files).path));
 in
 if builtins.length files == 1 then
   (builtins.head files).file
 else
   pkgs.linkFarm name (
     map (model: {
-      name = baseNameOf model.path;
+      name = builtins.substring length (-1) model.path;
       path = model.file;
     }) files
   )

@@ -35,6 +35,14 @@ let
               })
             ];
           }
+          {
+            name = "three";
+            files = [
+              (file "/models/three/vae/m.safetensors" { })
+              (file "/models/three/unet/m.safetensors" { })
+              (file "/models/three/x.json" { })
+            ];
+          }
         ];
       };
     };
@@ -54,7 +62,13 @@ let
       ];
     "what needs a login is not downloaded by Nix" =
       (builtins.head two.links).path.outputHash == "/models/two/a.gguf";
-    "an unknown name" = !(builtins.tryEval (fetch "three")).success;
+    "in folders as in the image" =
+      map (link: link.name) (fetch "three").links == [
+        "unet/m.safetensors"
+        "vae/m.safetensors"
+        "x.json"
+      ];
+    "an unknown name" = !(builtins.tryEval (fetch "four")).success;
   };
 in
 builtins.filter (name: !cases.${name}) (builtins.attrNames cases)
