@@ -20,6 +20,13 @@ let
     inherit (cfg) runtime;
   };
   socket = lib.hasSuffix ".sock" cfg.address;
+  # Where the server listens on all addresses it is asked at this machine's own.
+  asked =
+    {
+      "0.0.0.0" = "127.0.0.1";
+      "::" = "::1";
+    }
+    .${cfg.address} or cfg.address;
 in
 {
   options.services.aikit = {
@@ -82,6 +89,17 @@ in
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = builtins.length ((import ./lib/lock.nix cfg.lock).named cfg.model) == 1;
+        message = "services.aikit.model: ${cfg.model} is of several files, and a model of one file can be served";
+      }
+      {
+        assertion = !(socket && cfg.openFirewall);
+        message = "services.aikit.openFirewall: the address ${cfg.address} is a Unix socket, which has no port";
+      }
+    ];
+
     networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ cfg.port ];
 
     systemd.services.aikit = {
@@ -133,9 +151,7 @@ in
               ]
             else
               [
-                "http://${
-                  if cfg.address == "0.0.0.0" then "127.0.0.1" else cfg.address
-                }:${toString cfg.port}/health"
+                "http://${if lib.hasInfix ":" asked then "[${asked}]" else asked}:${toString cfg.port}/health"
               ]
           )
         );

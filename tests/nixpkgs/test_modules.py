@@ -220,6 +220,54 @@ def test_the_docs_machine_listens_on_a_socket(nixpkgs: Nixpkgs, tmp_path: Path) 
     assert "RuntimeDirectory=aikit\n" in unit
 
 
+def machine(services: str, asked: str) -> str:
+    """Something of a machine's configuration, with settings of `services.aikit`."""
+    return f"""
+      (input.lib.nixosSystem {{
+        system = null;
+        modules = [
+          aikit.nixosModules.default
+          {{
+            services.aikit = {{ enable = true; inherit lock; }} // {services};
+            nixpkgs.pkgs = pkgs;
+            system.stateVersion = "26.05";
+            disabledModules = [ "hardware/facter/virtualisation.nix" ];
+          }}
+        ];
+      }}).config.{asked}
+    """
+
+
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::1", "[::1]"),
+        ("::", "[::1]"),
+        ("a.example", "a.example"),
+    ],
+)
+def test_the_server_is_asked_where_it_listens(nixpkgs: Nixpkgs, address: str, asked: str) -> None:
+    settings = f'{{ model = "tiny"; address = "{address}"; }}'
+    command = value(nixpkgs, machine(settings, "systemd.services.aikit.serviceConfig.ExecStartPost"))
+    assert isinstance(command, str)
+    assert command.endswith(f'"http://{asked}:8080/health"')
+
+
+def test_what_the_machine_cannot_serve_is_said(nixpkgs: Nixpkgs) -> None:
+    settings = '{ model = "shards"; address = "/run/aikit/llama.sock"; openFirewall = true; }'
+    found = value(
+        nixpkgs,
+        f"map (each: each.message) (builtins.filter (each: !each.assertion) ({machine(settings, 'assertions')}))",
+    )
+    assert isinstance(found, list)
+    assert [message for message in found if "services.aikit" in message] == [
+        "services.aikit.model: shards is of several files, and a model of one file can be served",
+        "services.aikit.openFirewall: the address /run/aikit/llama.sock is a Unix socket, which has no port",
+    ]
+
+
 def test_the_template_for_flake_parts_has_the_images_outputs(nixpkgs: Nixpkgs) -> None:
     """FLAKE_PARTS names a copy of hercules-ci/flake-parts."""
     folder = os.environ.get("FLAKE_PARTS")
