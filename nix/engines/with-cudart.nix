@@ -1,10 +1,16 @@
 # A package with a copy of CUDA's runtime library in place of a reference to it: the package of that library is also all
 # of CUDA's headers and the compiler's setup hooks. In a derivation of its own, because CUDA's kernels take hours to
-# compile and this takes a second.
+# compile and this takes a second. What is overridden is the package itself.
 { pkgs, package }:
 
 let
   inherit (pkgs.cudaPackages) cuda_cudart cudaMajorVersion;
+  again =
+    changed:
+    import ./with-cudart.nix {
+      inherit pkgs;
+      package = changed;
+    };
 in
 pkgs.runCommand package.name
   {
@@ -14,7 +20,9 @@ pkgs.runCommand package.name
       package
     ];
     inherit (package) meta;
-    passthru.unwrapped = package;
+    passthru = package.passthru // {
+      unwrapped = package;
+    };
   }
   ''
     cp -r ${package} $out
@@ -27,3 +35,7 @@ pkgs.runCommand package.name
       patchelf --set-rpath "$rpath" "$file"
     done
   ''
+// {
+  override = arguments: again (package.override arguments);
+  overrideAttrs = change: again (package.overrideAttrs change);
+}

@@ -111,6 +111,30 @@ def test_the_overlays_packages_can_be_overridden(nixpkgs: Nixpkgs) -> None:
     }
 
 
+def test_the_server_for_cuda_can_be_overridden(nixpkgs: Nixpkgs) -> None:
+    found = value(
+        nixpkgs,
+        """
+        let
+          cuda = import nixpkgs {
+            system = "x86_64-linux";
+            config = { cudaSupport = true; allowUnfree = true; };
+            overlays = [ aikit.overlays.default ];
+          };
+          server = cuda.llama-server-cuda;
+          unwrapped = map (package: package.unwrapped.drvPath) [
+            server
+            (server.override { blasSupport = true; })
+            (server.overrideAttrs { postFixup = "true"; })
+            ((server.overrideAttrs { postFixup = "true"; }).override { blasSupport = true; })
+          ];
+        in
+        [ (builtins.length (cuda.lib.unique unwrapped)) (builtins.attrNames server.tests) ]
+        """,
+    )
+    assert found == [4, ["version"]]
+
+
 def test_a_model_of_the_lock_is_where_fetch_brings_it(nixpkgs: Nixpkgs) -> None:
     for name in ("tiny", "é"):
         fetched = value(nixpkgs, f'"${{aikit.lib.fetchModel {{ inherit pkgs lock; name = "{name}"; }}}}"')
