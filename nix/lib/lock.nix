@@ -2,7 +2,8 @@
 #
 # lock  the path of an aikit.lock, or what builtins.fromJSON made of one
 #
-# Returns { models, named }: all files, and a model's by the name that the aikitfile has for it.
+# Returns { models, named, pinned }: all files; a model's by the name that the aikitfile has for it; those of a model of the
+# aikitfile, with which the lock must agree.
 lock:
 
 let
@@ -28,6 +29,9 @@ let
 
   withoutDots = text: builtins.head (builtins.match "[.]*(.*)" text);
 
+  names = builtins.concatStringsSep ", " (map (entry: entry.name) entries);
+  files = builtins.concatMap (entry: map modelOf entry.files);
+
   modelOf =
     { path, sha256, ... }@file:
     let
@@ -46,16 +50,29 @@ let
     };
 in
 {
-  models = map modelOf (builtins.concatMap (entry: entry.files) entries);
+  models = files entries;
 
   named =
     name:
     let
       found = builtins.filter (entry: entry.name == name) entries;
-      names = builtins.concatStringsSep ", " (map (entry: entry.name) entries);
+    in
+    if found == [ ] then throw "aikit.lock has no model ${name}, only ${names}" else files found;
+
+  pinned =
+    {
+      name,
+      source,
+      sha256 ? null,
+      ...
+    }:
+    let
+      found = files (builtins.filter (entry: entry.name == name && entry.source == source) entries);
     in
     if found == [ ] then
-      throw "aikit.lock has no model ${name}, only ${names}"
+      throw "aikit.lock has no model ${name} from ${source}, only ${names}: run `aikit-nix lock`"
+    else if sha256 != null && !builtins.any (file: file.sha256 == sha256) found then
+      throw "the sha256 of the model ${name} is not that of aikit.lock: correct the one that is wrong"
     else
-      map modelOf (builtins.concatMap (entry: entry.files) found);
+      found;
 }

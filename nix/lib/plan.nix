@@ -17,13 +17,16 @@
 }:
 
 let
-  file =
+  read =
     if builtins.isAttrs aikitfile then
       aikitfile
     else if builtins.match ".*[.]json" (toString aikitfile) != null then
       builtins.fromJSON (builtins.readFile aikitfile)
     else
       throw "${toString aikitfile} may be YAML, which Nix does not read: give it as JSON or as an attribute set, or give the plan that `aikit-nix gen` writes to aikit/plan.json";
+
+  # A key without a value is none, as for aikit-nix.
+  file = removeAttrs read (builtins.filter (key: read.${key} == null) (builtins.attrNames read));
 
   known = [
     "apiVersion"
@@ -36,17 +39,52 @@ let
   unknown = builtins.filter (key: !builtins.elem key known) (builtins.attrNames file);
 
   models = file.models or [ ];
-  pinned = import ./lock.nix lock;
+  inherit (import ./lock.nix lock) pinned;
   first = if models == [ ] then "aikit" else (builtins.head models).name;
 
-  runtime = file.runtime or (if system == "x86_64-linux" then "avx" else "cpu");
+  # The first of each is that of an aikitfile that names none.
+  runtimes = {
+    x86_64-linux = [
+      "avx"
+      "avx2"
+      "avx512"
+      "cuda"
+    ];
+    aarch64-linux = [
+      "cpu"
+      "cuda"
+    ];
+  };
+  offered =
+    runtimes.${system}
+      or (throw "there are images for ${toString (builtins.attrNames runtimes)}, and not for ${system}");
+  runtime = file.runtime or (builtins.head offered);
+
+  backends = file.backends or [ ];
+  strange = builtins.filter (
+    backend:
+    !builtins.elem backend [
+      "exllama"
+      "exllama2"
+      "stablediffusion"
+    ]
+  ) backends;
+
+  # As `gen --name` takes them; of a model's name no slash.
+  part = "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*";
+  form = if name == null then part else "${part}(/${part})*";
+  wanted = if name == null then first else name;
   imageName =
-    if name != null then
-      name
-    else if builtins.match "[a-z0-9]+([._-][a-z0-9]+)*" first != null then
-      first
+    if builtins.match form wanted != null then
+      wanted
     else
-      throw "${first} is no image's name: give `name`";
+      throw "${wanted} is no image's name: give as `name` lower-case letters, digits, `.`, `_`, `-`, `/`";
+
+  # Shards may be listed one by one, and each entry of the lock has all of them.
+  once = builtins.foldl' (
+    found: file:
+    if builtins.any (other: other.path == file.path) found then found else found ++ [ file ]
+  ) [ ];
 
   # A template that stands twice is one file.
   templates =
@@ -75,13 +113,17 @@ assert file.apiVersion or null == "v1alpha1" || throw "the aikitfile is not of a
 assert
   unknown == [ ]
   || throw "of an aikitfile Nix reads ${toString known}, not ${toString unknown}: give the plan that `aikit-nix gen` writes";
+assert
+  builtins.elem runtime offered
+  || throw "LocalAI is compiled on ${system} for ${toString offered}, and not for ${runtime}";
+assert strange == [ ] || throw "there is no backend ${toString strange}";
 {
   formatVersion = 2;
   packages = "nixpkgs";
   engine = "localai";
   # What is built for both is exllama2.
   backends = builtins.sort builtins.lessThan (
-    map (backend: if backend == "exllama" then "exllama2" else backend) (file.backends or [ ])
+    map (backend: if backend == "exllama" then "exllama2" else backend) backends
   );
   systems.${system} = {
     default = runtime;
@@ -92,7 +134,7 @@ assert
     inherit tag;
     labels."org.opencontainers.image.title" = imageName;
   };
-  models = builtins.concatMap (model: pinned.named model.name) models;
+  models = once (builtins.concatMap pinned models);
   files =
     templates
     ++ (

@@ -5,6 +5,7 @@ let
     models = [
       {
         name = "one";
+        source = "./one.gguf";
         files = [
           {
             path = "/models/one.gguf";
@@ -12,25 +13,49 @@ let
           }
         ];
       }
+      {
+        name = "One";
+        source = "./one.gguf";
+        files = [
+          {
+            path = "/models/one.gguf";
+            sha256 = "00";
+          }
+          {
+            path = "/models/two.gguf";
+            sha256 = "01";
+          }
+        ];
+      }
     ];
+  };
+  one = {
+    name = "one";
+    source = "./one.gguf";
   };
   aikitfile = {
     apiVersion = "v1alpha1";
-    models = [ { name = "one"; } ];
+    models = [ one ];
   };
-  plan =
-    changes:
+  on =
+    system: changes:
     import ./plan.nix {
-      inherit lock;
+      inherit lock system;
       aikitfile = aikitfile // changes;
-      system = "x86_64-linux";
     };
+  plan = on "x86_64-linux";
+  named =
+    name:
+    (import ./plan.nix {
+      inherit aikitfile lock name;
+      system = "x86_64-linux";
+    }).image.name;
   templates =
     texts:
     plan {
       models = [
         {
-          name = "one";
+          inherit (one) name source;
           promptTemplates = map (template: {
             name = "t";
             inherit template;
@@ -42,12 +67,54 @@ let
   cases = {
     "a runtime where none is named" = (plan { }).systems.x86_64-linux.default == "avx";
     "the models of the lock" = map (model: model.path) (plan { }).models == [ "/models/one.gguf" ];
+    "shards that are listed one by one" =
+      map (model: model.path)
+        (plan {
+          models = [
+            one
+            (one // { name = "One"; })
+          ];
+        }).models == [
+        "/models/one.gguf"
+        "/models/two.gguf"
+      ];
+    "a lock of another source" =
+      fails
+        (plan {
+          models = [ (one // { source = "./two.gguf"; }) ];
+        }).models;
+    "the sha256 that the lock has" =
+      (plan {
+        models = [ (one // { sha256 = "00"; }) ];
+      }).models == (plan { }).models;
+    "a sha256 that is not the lock's" =
+      fails
+        (plan {
+          models = [ (one // { sha256 = "01"; }) ];
+        }).models;
+    "keys without a value" =
+      plan {
+        backends = null;
+        config = null;
+        debug = null;
+        runtime = null;
+      } == plan { };
+    "a runtime of another processor" = fails (on "aarch64-linux" { runtime = "avx2"; });
+    "a runtime of Debian's packages" = fails (plan {
+      runtime = "vulkan";
+    });
+    "another system" = fails (on "aarch64-darwin" { });
+    "a backend that is not there" = fails (plan {
+      backends = [ "vllm" ];
+    });
     "an image's name" = (plan { }).image.name == "one";
     "a name that is no image's" =
       fails
         (plan {
-          models = [ { name = "One"; } ];
+          models = [ (one // { name = "One"; }) ];
         }).image.name;
+    "a name that is given" = named "team/my__image-2.1" == "team/my__image-2.1";
+    "one that no registry takes" = fails (named "Llama");
     "a config" = (plan { config = "x"; }).env == { CONFIG_FILE = "/config.yaml"; };
     "a template that stands twice" =
       map (file: file.path)

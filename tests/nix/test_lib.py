@@ -38,9 +38,14 @@ LOCK: dict[str, Any] = {
     "models": [
         {
             "name": "sub/second",
+            "source": "https://example.com/second.gguf",
             "files": [{"path": "/models/sub/second.gguf", "url": "https://example.com/second.gguf"}],
         },
-        {"name": "tiny", "files": [{"path": "/models/a b~1.gguf", "url": "https://example.com/a%20b~1.gguf"}]},
+        {
+            "name": "tiny",
+            "source": "https://example.com/a%20b~1.gguf",
+            "files": [{"path": "/models/a b~1.gguf", "url": "https://example.com/a%20b~1.gguf"}],
+        },
     ],
 }
 

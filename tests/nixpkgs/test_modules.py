@@ -19,6 +19,7 @@ LOCK = {
     "models": [
         {
             "name": "tiny",
+            "source": "x",
             "files": [{"path": "/models/tiny.gguf", "url": "https://example.com/tiny.gguf", "sha256": SHA256}],
         },
         {
