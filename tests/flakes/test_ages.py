@@ -62,3 +62,11 @@ def test_check_and_gen_say_it_and_the_version_has_the_dates(tmp_path: Path) -> N
     said = aikit_nix("--version", cwd=tmp_path).stdout
     assert said == aikit_nix("version", cwd=tmp_path).stdout
     assert f"LocalAI {PIN['tag']} of {PIN['date']}, Debian packages of 20" in said
+
+
+@pytest.mark.parametrize("epoch", ["9" * 14, "9" * 30, "-" + "9" * 14, "soon", ""])
+def test_what_is_no_time_is_left_aside(monkeypatch: pytest.MonkeyPatch, epoch: str) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    today = list(ages.notes(LOCALAI))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    assert list(ages.notes(LOCALAI)) == today

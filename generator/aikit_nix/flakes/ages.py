@@ -24,8 +24,10 @@ def versions() -> str:
 
 def notes(plan: Plan, debian_lock: Path | None = None) -> Iterator[Diagnostic]:
     """Which pins of the plan are old. Today is SOURCE_DATE_EPOCH's day where that is set, as for other build tools."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    today = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
+    try:
+        today = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC)
+    except (KeyError, ValueError, OverflowError, OSError):  # not set, or no time
+        today = datetime.now(UTC)
     if plan.packages is Packages.DEBIAN:
         what, date = "Debian's packages", _debian(debian_lock)
         remedy = "`aikit-nix debian-lock` pins today's, with their security updates"
