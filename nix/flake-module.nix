@@ -4,11 +4,29 @@
 
 {
   options.perSystem = flake-parts-lib.mkPerSystemOption (
-    { config, pkgs, ... }:
+    {
+      config,
+      pkgs,
+      system,
+      ...
+    }:
     let
-      images = lib.mapAttrs (
-        name: image: import ./mk-image.nix ({ inherit name pkgs; } // image)
-      ) config.aikit.images;
+      # An image may not be for each of the flake's systems.
+      isHere =
+        name: image:
+        let
+          plan =
+            image.plan or (import ./lib/plan.nix (
+              removeAttrs ({ inherit name; } // image) [
+                "runtime"
+                "pkgs"
+              ]
+            ));
+        in
+        plan.systems ? ${system};
+      images = lib.mapAttrs (name: image: import ./mk-image.nix ({ inherit name pkgs; } // image)) (
+        lib.filterAttrs isHere config.aikit.images
+      );
       each =
         outputs:
         lib.concatMapAttrs (

@@ -19,7 +19,6 @@
       name
       tag
       ;
-    inherit (pkgs.stdenv.hostPlatform) system;
   },
   runtime ? plan.systems.${pkgs.stdenv.hostPlatform.system}.default,
 }:

@@ -3,7 +3,6 @@
 #
 # aikitfile  an attribute set, or the path of an aikitfile that is written as JSON (which YAML can be)
 # lock       the path of aikit.lock, or what it parses to
-# system     x86_64-linux or aarch64-linux
 # name, tag  the image's; the first model's name, and the runtime, unless told otherwise
 #
 # Nix reads no YAML without building something first, and what llama-server is told is worked out by aikit-nix: for
@@ -11,7 +10,6 @@
 {
   aikitfile,
   lock,
-  system,
   name ? null,
   tag ? null,
 }:
@@ -42,29 +40,42 @@ let
   inherit (import ./lock.nix lock) pinned;
   first = if models == [ ] then "aikit" else (builtins.head models).name;
 
-  # The first of each is that of an aikitfile that names none.
-  runtimes = {
-    x86_64-linux = [
-      "avx"
-      "avx2"
-      "avx512"
-      "cuda"
-    ];
-    aarch64-linux = [
-      "cpu"
-      "cuda"
-    ];
-  };
+  # Where the image can be built: the first of each is that of an aikitfile without a runtime.
   offered =
-    runtimes.${system}
-      or (throw "there are images for ${toString (builtins.attrNames runtimes)}, and not for ${system}");
-  runtime = file.runtime or (builtins.head offered);
+    if builtins.elem "exllama2" backends then
+      {
+        x86_64-linux = [ "cuda" ];
+      }
+    else
+      {
+        x86_64-linux = [
+          "avx"
+          "avx2"
+          "avx512"
+          "cuda"
+        ];
+        aarch64-linux = [
+          "cpu"
+          "cuda"
+        ];
+      };
+  platforms = builtins.mapAttrs (_: runtimes: {
+    default = file.runtime or (builtins.head runtimes);
+    inherit runtimes;
+  }) offered;
+  systems = removeAttrs platforms (
+    builtins.filter (system: !builtins.elem platforms.${system}.default offered.${system}) (
+      builtins.attrNames offered
+    )
+  );
 
-  backends = file.backends or [ ];
+  # What is built for both is exllama2.
+  backends = builtins.sort builtins.lessThan (
+    map (backend: if backend == "exllama" then "exllama2" else backend) (file.backends or [ ])
+  );
   strange = builtins.filter (
     backend:
     !builtins.elem backend [
-      "exllama"
       "exllama2"
       "stablediffusion"
     ]
@@ -113,22 +124,17 @@ assert file.apiVersion or null == "v1alpha1" || throw "the aikitfile is not of a
 assert
   unknown == [ ]
   || throw "of an aikitfile Nix reads ${toString known}, not ${toString unknown}: give the plan that `aikit-nix gen` writes";
-assert
-  builtins.elem runtime offered
-  || throw "LocalAI is compiled on ${system} for ${toString offered}, and not for ${runtime}";
 assert strange == [ ] || throw "there is no backend ${toString strange}";
+assert
+  systems != { }
+  || throw "LocalAI is not compiled for ${file.runtime}${
+    if backends == [ ] then "" else " with ${toString backends}"
+  }";
 {
   formatVersion = 2;
   packages = "nixpkgs";
   engine = "localai";
-  # What is built for both is exllama2.
-  backends = builtins.sort builtins.lessThan (
-    map (backend: if backend == "exllama" then "exllama2" else backend) backends
-  );
-  systems.${system} = {
-    default = runtime;
-    runtimes = [ runtime ];
-  };
+  inherit backends systems;
   image = {
     name = imageName;
     inherit tag;

@@ -37,18 +37,16 @@ let
     apiVersion = "v1alpha1";
     models = [ one ];
   };
-  on =
-    system: changes:
+  plan =
+    changes:
     import ./plan.nix {
-      inherit lock system;
+      inherit lock;
       aikitfile = aikitfile // changes;
     };
-  plan = on "x86_64-linux";
   named =
     name:
     (import ./plan.nix {
       inherit aikitfile lock name;
-      system = "x86_64-linux";
     }).image.name;
   templates =
     texts:
@@ -99,11 +97,20 @@ let
         debug = null;
         runtime = null;
       } == plan { };
-    "a runtime of another processor" = fails (on "aarch64-linux" { runtime = "avx2"; });
+    "a runtime of one processor" =
+      builtins.attrNames (plan { runtime = "avx2"; }).systems == [ "x86_64-linux" ];
+    "a runtime of both" =
+      builtins.attrNames (plan { runtime = "cuda"; }).systems == [
+        "aarch64-linux"
+        "x86_64-linux"
+      ];
+    "exllama for a processor" = fails (plan {
+      backends = [ "exllama" ];
+      runtime = "avx2";
+    });
     "a runtime of Debian's packages" = fails (plan {
       runtime = "vulkan";
     });
-    "another system" = fails (on "aarch64-darwin" { });
     "a backend that is not there" = fails (plan {
       backends = [ "vllm" ];
     });
@@ -131,7 +138,6 @@ let
     "YAML" = fails (
       import ./plan.nix {
         inherit lock;
-        system = "x86_64-linux";
         aikitfile = ./aikitfile.yaml;
       }
     );

@@ -51,7 +51,10 @@ def expression(body: str) -> str:
               {{ system, modules }}:
               import (nixpkgs + "/nixos/lib/eval-config.nix") {{ system = null; inherit modules; }};
           }};
-          legacyPackages.x86_64-linux = pkgs;
+          legacyPackages = {{
+            x86_64-linux = pkgs;
+            aarch64-linux = import nixpkgs {{ system = "aarch64-linux"; config = {{ }}; overlays = [ ]; }};
+          }};
         }};
         aikit = (import {REPOSITORY}/flake.nix).outputs {{ self = aikit; nixpkgs = input; }};
         pkgs = import nixpkgs {{
@@ -302,16 +305,22 @@ def test_the_template_for_flake_parts_has_the_images_outputs(nixpkgs: Nixpkgs) -
         nixpkgs,
         """
         let
+          parts = (import FOLDER/flake.nix).outputs { nixpkgs-lib = { lib = input.lib; }; };
           flake = template "flake-parts" {
-            flake-parts = (import FOLDER/flake.nix).outputs { nixpkgs-lib = { lib = input.lib; }; };
+            flake-parts.lib.mkFlake =
+              arguments: module: parts.lib.mkFlake arguments { imports = [ module { systems = [ "aarch64-linux" ]; } ]; };
           };
         in
         {
           packages = builtins.mapAttrs (_: package: package.drvPath) flake.packages.x86_64-linux;
-          apps = builtins.attrNames flake.apps.x86_64-linux;
+          apps = builtins.mapAttrs (_: builtins.attrNames) flake.apps;
+          # The image is for avx2.
+          arm = flake.packages.aarch64-linux;
         }
         """.replace("FOLDER", folder),
     )
     assert isinstance(outputs, dict)
     assert set(outputs["packages"]) == {"llama", "llama-archive"}
-    assert outputs["apps"] == ["llama-load", "llama-push", "llama-run"]
+    apps = ["llama-load", "llama-push", "llama-run"]
+    assert outputs["apps"] == {"x86_64-linux": apps, "aarch64-linux": []}
+    assert outputs["arm"] == {}
