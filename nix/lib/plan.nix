@@ -1,5 +1,5 @@
 # The plan of an aikitfile for LocalAI, without aikit-nix having run: what `gen` would write to plan.json, but for the
-# labels that name the aikitfile's text. Only builtins.
+# label that names the aikitfile's text. Only builtins.
 #
 # aikitfile  an attribute set, or the path of an aikitfile that is written as JSON (which YAML can be)
 # lock       the path of aikit.lock, or what it parses to
@@ -92,10 +92,10 @@ let
       throw "${wanted} is no image's name: give as `name` lower-case letters, digits, `.`, `_`, `-`, `/`";
 
   # Shards may be listed one by one, and each entry of the lock has all of them.
-  once = builtins.foldl' (
+  files = builtins.foldl' (
     found: file:
     if builtins.any (other: other.path == file.path) found then found else found ++ [ file ]
-  ) [ ];
+  ) [ ] (builtins.concatMap pinned models);
 
   # A template that stands twice is one file.
   templates =
@@ -138,9 +138,19 @@ assert
   image = {
     name = imageName;
     inherit tag;
-    labels."org.opencontainers.image.title" = imageName;
+    labels = {
+      "org.opencontainers.image.title" = imageName;
+      "aikit-nix.models" = builtins.toJSON (
+        builtins.listToAttrs (
+          map (file: {
+            name = file.path;
+            value = "sha256:${file.sha256}";
+          }) files
+        )
+      );
+    };
   };
-  models = once (builtins.concatMap pinned models);
+  models = files;
   files =
     templates
     ++ (

@@ -83,6 +83,8 @@ def test_a_plan_made_by_nix_is_gens(tmp_path: Path) -> None:
             (model["path"], model["name"], model["url"], model["sha256"]) for model in plan["models"]
         )
     assert ours["image"]["name"] == written["image"]["name"]
+    labels = [json.loads(plan["image"]["labels"]["aikit-nix.models"]) for plan in (ours, written)]
+    assert labels[0] == labels[1]
     # What Nix does not need: who wrote the plan, of what, and for Kubernetes how much memory it takes.
     apart = {"generator", "image", "memory", "sources"}
     assert set(written) - set(ours) <= apart
