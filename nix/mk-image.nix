@@ -40,6 +40,11 @@ assert
   runtime != "cuda"
   || pkgs.config.cudaSupport
   || throw "the runtime cuda needs a nixpkgs with config.cudaSupport = true";
+assert
+  runtime != "cuda"
+  || plan.cudaCapabilities == [ ]
+  || pkgs.config.cudaCapabilities == plan.cudaCapabilities
+  || throw "the plan is for the CUDA capabilities ${toString plan.cudaCapabilities}: give a nixpkgs with them as config.cudaCapabilities";
 
 import ./image.nix {
   inherit pkgs plan runtime;

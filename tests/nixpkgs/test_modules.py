@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.nix import store
-from nixpkgs.toolchain import REPOSITORY, Nixpkgs
+from nixpkgs import plans
+from nixpkgs.toolchain import REPOSITORY, NixError, Nixpkgs
 
 SHA256 = "ab" * 32
 LOCK = {
@@ -152,6 +153,24 @@ def test_an_image_needs_no_plan(nixpkgs: Nixpkgs) -> None:
     requisites = nixpkgs.run(["nix-store", "--query", "--requisites", drv])
     assert "-localai-llama-cpp-avx2-" in requisites
     assert "-tiny.gguf.drv" in requisites
+
+
+def test_an_image_for_cuda_has_the_plans_capabilities(nixpkgs: Nixpkgs) -> None:
+    image = """
+      let plan = builtins.fromJSON PLAN; in
+      aikit.lib.mkImage {
+        inherit plan;
+        runtime = "cuda";
+        pkgs = import nixpkgs {
+          system = "x86_64-linux";
+          overlays = [ ];
+          config = { cudaSupport = true; allowUnfree = true; } // CONFIG;
+        };
+      }
+    """.replace("PLAN", json.dumps(plans.plan(cudaCapabilities=["8.6"])))
+    assert nixpkgs.instantiate(expression(image.replace("CONFIG", "{ inherit (plan) cudaCapabilities; }")), "oci")
+    with pytest.raises(NixError, match=r"CUDA capabilities 8\.6: give a nixpkgs"):
+        nixpkgs.instantiate(expression(image.replace("CONFIG", "{ }")), "oci")
 
 
 def test_the_template_for_nixos_serves_a_model(nixpkgs: Nixpkgs) -> None:
