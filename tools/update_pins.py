@@ -191,7 +191,11 @@ def main() -> None:
         sys.exit(f"error: {failed}")
     for change in changes:
         print(f"{change.name}: {change.before} -> {change.after}")
-    print("next: build it, run the tests, read docs/localai.md again" if changes else "nothing changed")
+    print(
+        "next: build it, run the tests with LOCALAI_SRC, read docs/localai.md and SECURITY.md again"
+        if changes
+        else "nothing changed"
+    )
 
 
 if __name__ == "__main__":
