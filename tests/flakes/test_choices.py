@@ -76,7 +76,7 @@ def test_what_is_chosen_wins_and_the_rest_stays() -> None:
 )
 def test_what_only_fits_the_earlier_packages_goes_with_them(before: Choices, now: str, kept: bool) -> None:
     merged = Choices(packages=now).over(before)
-    for name in ("engine", "nixpkgs", "debian_lock"):
+    for name in ("engine", "nixpkgs", "debian_lock", "cuda_capabilities"):
         assert getattr(merged, name) == (getattr(before, name) if kept else None)
     assert (merged.runtime, merged.tag) == (before.runtime, before.tag)
 

@@ -41,6 +41,7 @@ def test_cuda_is_compiled_once_for_each_architecture() -> None:
     own = "(about 16 minutes on 2 cores, and at least 46 more for each of 9 CUDA architectures"
     assert said() == f"{own}; `--cuda-capability 8.6` compiles for that alone)"
     assert said("8.6", "9.0") == own.replace("9 CUDA", "2 CUDA") + ")"
+    assert said("8.6", "8.6") == own.replace("each of 9 CUDA architectures", "one CUDA architecture") + ")"
 
 
 def test_readme_and_docs_say_the_same() -> None:

@@ -133,6 +133,7 @@ def test_a_model_without_a_pin_is_not_planned() -> None:
         ("runtime: rocm", Options(), "f:2:10", "built from Debian's packages only: use `--packages debian`"),
         ("", Options(runtime=Runtime.VULKAN), None, "built from Debian's packages only"),
         ("", replace(DEBIAN, engine=Engine.LOCALAI), None, "no LocalAI"),
+        ("", replace(DEBIAN, cuda_capabilities=("8.6",)), None, "leave --cuda-capability out"),
         ("backends: [exllama]", Options(), "f:2:12", "runs on NVIDIA's GPUs only: add `runtime: cuda`"),
         ("runtime: avx2\nbackends: [exllama2]", Options(), "f:3:12", "or use a GGUF of the model"),
         ("runtime: cuda\nbackends: [exllama2]", LLAMA_SERVER, "f:3:12", "runs inside LocalAI"),

@@ -39,7 +39,7 @@ class Choices(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tru
         merged = structs.asdict(earlier)
         merged |= {name: value for name, value in structs.asdict(self).items() if value is not None}
         if self.packages and self.packages != (earlier.packages or Packages.NIXPKGS):
-            for name in ("engine", "nixpkgs", "debian_lock"):
+            for name in ("engine", "nixpkgs", "debian_lock", "cuda_capabilities"):
                 merged[name] = getattr(self, name)
         return Choices(**merged)
 

@@ -55,7 +55,8 @@ def words(plan: Plan, missing: int) -> str:
     time = f"about {sum(part.minutes for part in compiled)} minutes on 2 cores"
     if gpu:
         count = len(plan.cudaCapabilities) or CUDA_ARCHITECTURES
-        time += f", and at least {CUDA_MINUTES} more for each of {count} CUDA architectures"
+        which = f"each of {count} CUDA architectures" if count > 1 else "one CUDA architecture"
+        time += f", and at least {CUDA_MINUTES} more for {which}"
         time += "" if plan.cudaCapabilities else "; `--cuda-capability 8.6` compiles for that alone"
     names = [part.name for part in compiled]
     what = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

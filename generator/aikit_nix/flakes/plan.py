@@ -190,7 +190,7 @@ def _cuda_capabilities(given: tuple[str, ...]) -> tuple[str, ...]:
             raise error(
                 f"--cuda-capability {capability!r}: give compute capabilities as NVIDIA writes them, such as 8.6"
             )
-    return given
+    return tuple(dict.fromkeys(given))
 
 
 def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[Diagnostic]:
@@ -216,6 +216,10 @@ def _conflicts(aikitfile: Aikitfile, options: Options, engine: Engine) -> list[D
         refuse(
             "Debian has no LocalAI: use `--packages nixpkgs`, or `--engine llama-server` with debian",
             None,
+        )
+    if options.packages is Packages.DEBIAN and options.cuda_capabilities:
+        refuse(
+            "Debian's CUDA kernels are compiled already: leave --cuda-capability out, or use `--packages nixpkgs`", None
         )
     for backend in aikitfile.backends:
         if engine is Engine.LLAMA_SERVER:
