@@ -23,8 +23,10 @@ let
     else
       throw "${toString aikitfile} may be YAML, which Nix does not read: give it as JSON or as an attribute set, or give the plan that `aikit-nix gen` writes to aikit/plan.json";
 
-  # A key without a value is none, as for aikit-nix.
-  file = removeAttrs read (builtins.filter (key: read.${key} == null) (builtins.attrNames read));
+  # A key without a value, or with an empty text, is none: as for aikit-nix.
+  file = removeAttrs read (
+    builtins.filter (key: read.${key} == null || read.${key} == "") (builtins.attrNames read)
+  );
 
   known = [
     "apiVersion"

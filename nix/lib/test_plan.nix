@@ -93,9 +93,9 @@ let
     "keys without a value" =
       plan {
         backends = null;
-        config = null;
+        config = "";
         debug = null;
-        runtime = null;
+        runtime = "";
       } == plan { };
     "a runtime of one processor" =
       builtins.attrNames (plan { runtime = "avx2"; }).systems == [ "x86_64-linux" ];
