@@ -1,16 +1,10 @@
-# A package with a copy of CUDA's runtime library in place of a reference to it: the package of that library is also all
-# of CUDA's headers and the compiler's setup hooks. In a derivation of its own, because CUDA's kernels take hours to
-# compile and this takes a second. What is overridden is the package itself.
+# A package with a copy of CUDA's runtime library in place of a reference to it: that library's package also has all of
+# CUDA's headers and the compiler's hooks. A derivation of its own: CUDA's kernels take hours to compile, this a second.
 { pkgs, package }:
 
 let
   inherit (pkgs.cudaPackages) cuda_cudart cudaMajorVersion;
-  again =
-    changed:
-    import ./with-cudart.nix {
-      inherit pkgs;
-      package = changed;
-    };
+  again = package: import ./with-cudart.nix { inherit pkgs package; };
 in
 pkgs.runCommand package.name
   {
@@ -36,6 +30,6 @@ pkgs.runCommand package.name
     done
   ''
 // {
-  override = arguments: again (package.override arguments);
-  overrideAttrs = change: again (package.overrideAttrs change);
+  override = new: again (package.override new);
+  overrideAttrs = new: again (package.overrideAttrs new);
 }
