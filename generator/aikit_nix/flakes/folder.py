@@ -174,6 +174,18 @@ def differences(wanted: Files, folder: Path) -> Iterator[str]:
                 yield f"{lock} takes {name} from elsewhere than it says itself"
 
 
+def other_revisions(wanted: Files, folder: Path) -> Iterator[str]:
+    """What flake.lock pins otherwise than a new flake's would be, where `differences` has nothing to say of it."""
+    lock = folder / "flake.lock"
+    if not (wanted.lock and lock.exists()):
+        return
+    there, own = (typed_json.decode(each, flake.FlakeLock).nodes for each in (_bytes(lock), wanted.lock))
+    for name in own:
+        here, ours = ([nodes[name].locked.get(each) for each in ("rev", "narHash")] for nodes in (there, own))
+        if here != ours:
+            yield f"{lock} has {name} at {here[0]}, {here[1]}, and a new flake at {ours[0]}, {ours[1]}"
+
+
 def _origins(lock: bytes) -> dict[str, tuple[list[Any], list[Any]]] | None:
     """Where a flake.lock says that it takes each input from and where it does, whatever their revisions; None where it is none."""
     places = ("type", "owner", "repo", "url", "dir", "host", "path")

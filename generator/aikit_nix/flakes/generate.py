@@ -132,6 +132,11 @@ def check(request: Request, report: Report = lambda _: None) -> Choices:
     wrong = folder.differences(made.files, request.output)
     if differs := [Diagnostic(Severity.ERROR, "differs", each) for each in wrong]:
         raise AikitError(*differs)
+    report(
+        tuple(
+            Diagnostic(Severity.NOTE, "revision", each) for each in folder.other_revisions(made.files, request.output)
+        )
+    )
     return made.choices
 
 
