@@ -50,6 +50,9 @@ def test_the_package_is_a_program_too(tmp_path: Path) -> None:
         (["verify", "result", "--output", "file", "--log"], "--log is about a signature"),
         (["reproduce", "--key", "cosign.key"], "--key signs what is written"),
         (["reproduce", "--log"], "--log is about a signature"),
+        (["sign", "--key", "cosign.key", "--models", "model.sig", "--unseen"], "--models signs digests of files"),
+        (["k8s", "--all-systems", "--system", "x86_64-linux"], "of one system, or of --all-systems"),
+        (["k8s", "--server", ""], "--server names no image"),
     ],
 )
 def test_a_wrong_command_line_is_another_error_than_a_wrong_file(tmp_path: Path, args: list[str], says: str) -> None:

@@ -43,6 +43,10 @@ def k8s(
     from aikit_nix.flakes import materials
     from aikit_nix.image import kubernetes
 
+    if all_systems and system:
+        raise click.UsageError("of one system, or of --all-systems")
+    if server == "":
+        raise click.UsageError("--server names no image")
     found = materials.read(flake)
     wanted = None if all_systems else found.system(system)
     text = kubernetes.manifests(found, wanted, reference, server, kubernetes.Wishes(**wishes))

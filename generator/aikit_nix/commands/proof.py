@@ -255,6 +255,8 @@ def sign(
 
     if (reference is None) == (models is None):
         raise click.UsageError("sign what: REFERENCE, or --models FILE")
+    if models and (witnesses or unseen or insecure is not None):
+        raise click.UsageError("--models signs digests of files: no registry is asked, and no claim of a layer is made")
     found = materials.read(flake, lock_path)
     if models:
         signer.models(found, key, models, log=log)
