@@ -15,13 +15,12 @@ from types import MappingProxyType
 
 import pytest
 
+import localai_keys
+import update_pins
 from aikit_nix.base.errors import AikitError
 from support.file_server import FileServer
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import update_pins  # noqa: E402
 
 # A nixpkgs with what LocalAI's server.nix takes from it. Its two downloads are one file each.
 NIXPKGS = """
@@ -55,6 +54,34 @@ DATE = "2026-10-11"
 NOTHING: Mapping[str, str] = MappingProxyType({})
 LLAMA = "backend/cpp/llama-cpp/Makefile"
 PICTURES = "backend/go/stablediffusion-ggml/Makefile"
+# What of LocalAI's source says which keys a config has
+KEYS = {
+    "core/config/model_config.go": """
+type ModelConfig struct {
+	Threads   *int `yaml:"threads,omitempty" json:"threads"`
+	Pipeline  Pipeline `yaml:"pipeline"`
+	Spelled   Spelled  `yaml:"spelled"`
+	LLMConfig `yaml:",inline"`
+}
+type Pipeline struct {
+	Other string `yaml:"other"`
+}
+type Spelled struct {
+}
+func (s *Spelled) UnmarshalYAML(value *yaml.Node) error {
+}
+type LLMConfig struct {
+	Stop []string `yaml:"stopwords"`
+}
+type TemplateConfig struct {
+}
+""",
+    "core/schema/request.go": 'type BasicModelRequest struct {\n\tModel string `yaml:"model"`\n}\n',
+    "core/schema/prediction.go": "type PredictionOptions struct {\n}\n",
+    "pkg/functions/parse.go": "type FunctionsConfig struct {\n}\ntype GrammarConfig struct {\n}\n",
+    "pkg/reasoning/config.go": "type Config struct {\n}\n",
+    "backend/cpp/llama-cpp/grpc-server.cpp": 'if (!strcmp(optname, "parallel") || !strcmp(optname, "cache_ram")) {\n',
+}
 
 
 def commit(
@@ -99,7 +126,7 @@ def upstream(nix: None, files: FileServer, tmp_path: Path) -> dict[str, str]:
     painter = commit(pictures, {"model.cpp": "paint", "assets/cat.png": "large"}, submodules={"ggml": tensors})
 
     localai = tmp_path / "LocalAI"
-    named = {PICTURES: f"STABLEDIFFUSION_GGML_VERSION?={painter}\n"}
+    named = {PICTURES: f"STABLEDIFFUSION_GGML_VERSION?={painter}\n", **KEYS}
     commit(localai, {LLAMA: f"\nLLAMA_VERSION?={old}\nJOBS?=1\n", **named}, "v9.9.0")
     commit(localai, {LLAMA: f"\nLLAMA_VERSION?={new}\nJOBS?=1\n", "go.mod": "module x\n"}, "v9.10.0")
     commit(localai, {"go.mod": "module y\n"}, "v10.0.0-rc1")
@@ -120,6 +147,8 @@ def copy(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "nix", root / "nix")
     (root / "docs").mkdir()
     shutil.copy(ROOT / "docs/localai.md", root / "docs")
+    (root / localai_keys.FILE).parent.mkdir(parents=True)
+    shutil.copy(ROOT / localai_keys.FILE, root / localai_keys.FILE)
     return root
 
 
@@ -162,6 +191,7 @@ def test_every_hash_moves_with_the_newest_release(upstream: dict[str, str], copy
     before = pins(copy)
     after = update(upstream, copy, None)
     localai = {
+        **KEYS,
         LLAMA: f"\nLLAMA_VERSION?={upstream['rev']}\nJOBS?=1\n",
         PICTURES: f"STABLEDIFFUSION_GGML_VERSION?={upstream['painter']}\n",
         "go.mod": "module x\n",
@@ -190,6 +220,15 @@ def test_every_hash_moves_with_the_newest_release(upstream: dict[str, str], copy
     page = (copy / "docs/localai.md").read_text()
     assert f"LocalAI v9.10.0 ({DATE})" in page
     assert before["localai"]["tag"] not in page
+    types = {
+        "parameters.model": "string",
+        "pipeline": "struct",
+        "spelled": "Spelled",
+        "stopwords": "[]string",
+        "threads": "int",
+    }
+    keys = json.loads((copy / localai_keys.FILE).read_text())
+    assert keys == {"keys": types, "options": ["cache_ram", "parallel"]}
 
 
 def test_a_tag_can_be_named_and_another_llama_cpp(upstream: dict[str, str], copy: Path) -> None:
@@ -214,6 +253,18 @@ def test_another_layout_of_localai_is_said(upstream: dict[str, str], copy: Path,
     other = tmp_path / "other"
     commit(other, {"README": ""}, "v11.0.0")
     with pytest.raises(AikitError, match=r"LocalAI v11\.0\.0 has no LLAMA_VERSION in backend/cpp"):
+        update({**upstream, "localai": f"file://{other}"}, copy, None)
+    commit(
+        other,
+        {
+            LLAMA: f"LLAMA_VERSION?={upstream['rev']}\n",
+            PICTURES: f"STABLEDIFFUSION_GGML_VERSION?={upstream['painter']}\n",
+            **KEYS,
+            "pkg/reasoning/config.go": "type Settings struct {\n}\n",
+        },
+        "v12.0.0",
+    )
+    with pytest.raises(AikitError, match=r"LocalAI v12\.0\.0 has no structure Config in pkg/reasoning/config.go"):
         update({**upstream, "localai": f"file://{other}"}, copy, None)
 
 

@@ -1,4 +1,6 @@
-"""Moves nix/pins.json to another LocalAI: `update_pins.py [TAG] --nixpkgs DIR`. Without a TAG, to the newest release.
+"""Moves the pins to another LocalAI: `update_pins.py [TAG] --nixpkgs DIR`. Without a TAG, to the newest release.
+
+That is nix/pins.json, the keys of a model's config (localai_keys.json) and the release that docs/localai.md names.
 
 A hash of sources is computed from the repositories themselves, as `fetchFromGitHub` sees them (`git archive`); git's
 `url.<clone>.insteadOf` makes that work without a network. The two hashes of what LocalAI downloads to be built (Go
@@ -21,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import localai_keys
 from aikit_nix.base import process
 from aikit_nix.base.errors import AikitError, error
 
@@ -92,6 +95,10 @@ def update(
             "llama-cpp": llama_rev or _named(source, tag, *_LLAMA),
             "stablediffusion": _named(source, tag, *_STABLEDIFFUSION),
         }
+        try:
+            keys = localai_keys.table(source)
+        except ValueError as problem:
+            raise error(f"LocalAI {tag} {problem}: its layout changed", code="pins") from None
         after["localai"] = {"tag": tag, "date": date, "hash": _add_to_store(source)}
     for part in ("llama-cpp", "stablediffusion", "stablediffusion-ggml"):
         with _checkout(repositories[part], revs[part]) as (source, git):
@@ -107,6 +114,7 @@ def update(
     old = before["localai"]
     for file, text in texts.items():
         texts[file] = text.replace(old["tag"], tag).replace(f"({old['date']})", f"({date})")
+    texts[root / localai_keys.FILE] = keys
     for file, text in {**texts, pins: json.dumps(after, indent=2) + "\n"}.items():
         new = file.with_name(f"{file.name}.new")
         new.write_text(text)

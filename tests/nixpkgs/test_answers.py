@@ -10,19 +10,16 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+import gemma
 from nixpkgs import localai, test_localai, toolchain
 from support import answers, container, flakes, image
 from support.answers import Facts
 from support.command import aikit_nix
-
-sys.path.insert(0, str(toolchain.REPOSITORY / "tools"))
-import gemma
 
 # One thread: several wait for each other where others want the processors.
 ENV = {"LLAMA_ARG_THREADS": "1", "LOCALAI_THREADS": "1"}
