@@ -33,7 +33,10 @@ final: _: {
       done
     '';
     dontStrip = true;
-    passthru.pythonVersion = "3.13";
+    passthru = {
+      pythonVersion = "3.13";
+      inherit (final.python3) pkgs;
+    };
     meta.mainProgram = "python3.13";
   };
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 import socket
 import subprocess
 import time
@@ -22,6 +22,10 @@ import pytest
 
 from nixpkgs import cuda, localai, toolchain
 from nixpkgs.toolchain import Nixpkgs
+from support import container
+from support.command import aikit_nix
+from support.container import ContainerError
+from support.image import unpack
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,39 @@ class Server:
             return int(answer.status)
 
 
+AIKITFILE = """\
+apiVersion: v1alpha1
+debug: true
+runtime: cuda
+backends: [exllama2]
+models: [{name: small, source: small/}]
+config: |
+  - {name: small, backend: exllama2, parameters: {model: small}}
+"""
+MODEL = {"config.json": '{"architectures": ["LlamaForCausalLM"]}', "tokenizer.json": "{}"}
+
+
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The server, and the backend's run.sh."""
+def exllama2_nixpkgs(tmp_path_factory: pytest.TempPathFactory) -> Nixpkgs:
     python = os.environ.get("AIKIT_PYTHON313")
     if not python or not (Path(python) / "bin/python3.13").is_file():
         pytest.skip("AIKIT_PYTHON313 does not name a folder with bin/python3.13")
     try:
         overlays = {**cuda.overlay(), toolchain.HERE / "cpython.nix": {"prefix": python}}
         nixpkgs = localai.on_debian(tmp_path_factory.mktemp("nixpkgs") / "exllama2", overlays)
-        engine = cuda.engine("exllama2")
-        drvs = {name: nixpkgs.instantiate(engine, f"parts.{name}")[0] for name in ("exllama2.run", "server")}
-        # LocalAI's, which both are made from, and the wheels.
-        localai.provide_sources(nixpkgs, drvs["exllama2.run"])
-        return {name: realise(nixpkgs, drv) for name, drv in drvs.items()}
+        # LocalAI's, and the wheels.
+        localai.provide_sources(nixpkgs, *nixpkgs.instantiate(cuda.engine("exllama2"), "package"))
     except toolchain.UnavailableError as reason:
         pytest.skip(str(reason))
+    return nixpkgs
+
+
+@pytest.fixture(scope="module")
+def parts(exllama2_nixpkgs: Nixpkgs) -> dict[str, Path]:
+    """The server, and the backend."""
+    engine = cuda.engine("exllama2")
+    names = ("exllama2.backend", "server")
+    return {name: realise(exllama2_nixpkgs, *exllama2_nixpkgs.instantiate(engine, f"parts.{name}")) for name in names}
 
 
 def realise(nixpkgs: Nixpkgs, drv: str) -> Path:
@@ -67,10 +88,10 @@ def server(parts: dict[str, Path], tmp_path: Path) -> Iterator[Server]:
     started = Server(f"http://{address}", tmp_path / "log")
     for name in ("exllama", "exllama2"):
         (tmp_path / "backends" / name).mkdir(parents=True)
-        (tmp_path / "backends" / name / "run.sh").symlink_to(parts["exllama2.run"])
+        (tmp_path / "backends" / name / "run.sh").symlink_to(parts["exllama2.backend"] / "bin/exllama2")
         (tmp_path / "models" / name).mkdir(parents=True)
-        (tmp_path / "models" / name / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-        (tmp_path / "models" / name / "tokenizer.json").write_text("{}")
+        for file, text in MODEL.items():
+            (tmp_path / "models" / name / file).write_text(text)
     (tmp_path / "config.yaml").write_text(
         json.dumps([{"name": n, "backend": n, "parameters": {"model": n}} for n in ("exllama", "exllama2")])
     )
@@ -122,17 +143,43 @@ def test_without_a_gpu_the_answer_says_so_and_the_server_lives_on(server: Server
     assert server.status("/readyz") == 200
 
 
-def test_the_extension_is_what_exllamav2_asks_for(parts: dict[str, Path]) -> None:
-    """Started as the backend is: with its modules, libraries and interpreter."""
-    script = parts["exllama2.run"].read_text()
-    started = re.sub(r"-P \S+backend\.py.*", '-P -c "$PROGRAM"', script)
-    assert started != script
-    program = "import torch, exllamav2, exllamav2.generator; from exllamav2.ext import ext_c as ext; print(torch.cuda.is_available(), ext.__file__, callable(ext.make_q_matrix), callable(ext.gemm_half_q_half))"
-    done = subprocess.run(
-        ["bash", "-c", started], env={"PROGRAM": program}, capture_output=True, text=True, check=False
+def test_the_extension_is_what_exllamav2_asks_for(exllama2_nixpkgs: Nixpkgs) -> None:
+    """With the modules, libraries and interpreter that the backend is started with."""
+    engine = cuda.engine("exllama2")
+    names = ("interpreter", "extension", "modules")
+    python, extension, modules = (
+        realise(exllama2_nixpkgs, *exllama2_nixpkgs.instantiate(engine, f"parts.exllama2.{name}")) for name in names
     )
+    program = "import torch, exllamav2, exllamav2.generator; from exllamav2.ext import ext_c as ext; print(torch.cuda.is_available(), ext.__file__, callable(ext.make_q_matrix), callable(ext.gemm_half_q_half))"
+    env = {"LD_LIBRARY_PATH": f"{extension}/lib", "PYTHONPATH": f"{extension}:{modules}"}
+    argv = [str(python / "bin/python3.13"), "-B", "-s", "-P", "-c", program]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     available, file, *functions = done.stdout.split()
-    assert available == "False"
-    assert file.endswith("-exllamav2-ext-0.3.2/exllamav2_ext.so")
+    assert (available, Path(file)) == ("False", extension / "exllamav2_ext.so")
     assert functions == ["True", "True"]
+
+
+def test_an_images_server_says_so_too(bubblewrap: None, exllama2_nixpkgs: Nixpkgs, tmp_path: Path) -> None:
+    """The whole image, of 3.4 GB and LocalAI's other programs for CUDA."""
+    (tmp_path / "small").mkdir()
+    for file, text in MODEL.items():
+        (tmp_path / "small" / file).write_text(text)
+    (tmp_path / "aikitfile.yaml").write_text(AIKITFILE)
+    done = aikit_nix("gen", "--cuda-capability", "9.0", cwd=tmp_path, env={**os.environ, **exllama2_nixpkgs.env})
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "root"
+    try:
+        image = unpack(exllama2_nixpkgs.build(tmp_path / "flake", "default"), root)
+        assert {"config.json", "tokenizer.json"} == {file.name for file in (root / "models/small").iterdir()}
+        # The C library's folder, which nixpkgs' own loader knows, is the machine's for Debian's.
+        (tmp_path / "libc").mkdir()
+        for name in ("dl", "m", "pthread", "rt", "util"):
+            shutil.copy(next(Path("/lib/x86_64-linux-gnu").glob(f"lib{name}.so.[0-9]")), tmp_path / "libc")
+        with container.start(image, root, volumes={"/lib/x86_64-linux-gnu": tmp_path / "libc"}) as running:
+            with pytest.raises(ContainerError, match="no CUDA device: ExLlamaV2 runs on NVIDIA GPUs only"):
+                running.chat("hello", model="small")
+            assert "small" in [model["id"] for model in running.ask("/v1/models")["data"]]
+    finally:
+        # The image's folders are read-only.
+        subprocess.run(["chmod", "-R", "u+w", str(tmp_path)], check=True)

@@ -77,20 +77,30 @@ let
       }
       "protoc --experimental_allow_proto3_optional -I ${source}/backend -o $out ${source}/backend/backend.proto";
 
-  # The driver's folders stay behind: see runtimes.nix.
-  run = pkgs.writeShellScript "run.sh" ''
-    export LD_LIBRARY_PATH=${extension}/lib:$LD_LIBRARY_PATH
-    export PYTHONPATH=${extension}:${modules}
-    exec ${lib.getExe interpreter} -B -s -P ${./backend.py} ${protocol} "$@"
-  '';
+  # The driver's folders stay behind: see runtimes.nix. A program, not a script: no shell comes along.
+  backend = pkgs.stdenvNoCC.mkDerivation {
+    pname = "exllama2";
+    inherit version;
+    nativeBuildInputs = [ pkgs.makeBinaryWrapper ];
+    dontUnpack = true;
+    installPhase = ''
+      makeBinaryWrapper ${lib.getExe interpreter} $out/bin/exllama2 \
+        --prefix LD_LIBRARY_PATH : ${extension}/lib \
+        --set PYTHONPATH ${extension}:${modules} \
+        --add-flags "-B -s -P ${./backend.py} ${protocol}"
+    '';
+    meta.mainProgram = "exllama2";
+  };
 in
 {
   inherit
+    backend
     compiled
     extension
+    interpreter
     modules
     protocol
-    run
     version
     ;
+  run = lib.getExe backend;
 }
