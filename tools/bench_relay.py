@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "generator")]
 
-from aikit_nix.image import layout  # noqa: E402
 from aikit_nix.models import layer as model_layer  # noqa: E402
+from aikit_nix.registry.reference import digest_of  # noqa: E402
 from support import nix_env, registry  # noqa: E402
 from support.command import aikit_nix  # noqa: E402
 from support.loopback import Handler, Server, running  # noqa: E402
@@ -170,7 +170,7 @@ def main(gib: str = "4") -> None:
         cut_cpu = _children() - before
         _expect(done.returncode == 0, "the push", done)
         print(f"cuts left: {origin.cuts} at the origin, {target.cuts} at the registry; {cut_cpu:.1f} CPU s; {used}")
-        expected = layout.digest_of(b"")
+        expected = digest_of(b"")
         with model.open("rb") as content:
             state = hashlib.sha256(model_layer.header("/models/m.gguf", size))
             while block := content.read(_BLOCK):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 import localai_keys
-from aikit_nix.aikitfile.localai_keys import KEYS, KINDS, Kind
+from aikit_nix.aikitfile.localai_keys import KINDS, Kind
 from aikit_nix.engines.llama_server import settings
+
+TABLE = json.loads((localai_keys.ROOT / localai_keys.FILE).read_text())
+KEYS = {*TABLE["keys"], *(f"options.{name}" for name in TABLE["options"])}
 
 
 def test_the_table_is_that_of_localais_source() -> None:

@@ -15,6 +15,7 @@ from aikit_nix.base import tar
 from aikit_nix.base.errors import AikitError
 from aikit_nix.image import archive, layout
 from aikit_nix.image.layout import Image
+from aikit_nix.registry.reference import digest_of
 from support import forged, layouts, tars
 
 
@@ -50,7 +51,7 @@ def test_sizes_below_nothing_do_not_keep_the_reader_busy(tmp_path: Path) -> None
 def test_an_archive_may_link_equal_layers(tmp_path: Path) -> None:
     """`docker save` does."""
     content = layouts.layer(("x", b"1"))
-    config = json.dumps({"rootfs": {"diff_ids": [layout.digest_of(content)] * 2}}).encode()
+    config = json.dumps({"rootfs": {"diff_ids": [digest_of(content)] * 2}}).encode()
     listed = json.dumps([{"Config": "c", "RepoTags": None, "Layers": ["a/layer.tar", "b/layer.tar"]}]).encode()
     file = tmp_path / "image.tar"
     file.write_bytes(
@@ -84,7 +85,7 @@ def test_a_list_is_no_larger_for_being_a_link(tmp_path: Path, monkeypatch: pytes
 def image(*more: tuple[str, bytes | str | None], listed: bytes | None = None) -> bytes:
     """A docker-archive of one layer, and what else is in it."""
     content = layouts.layer(("x", b"1"))
-    config = json.dumps({"rootfs": {"diff_ids": [layout.digest_of(content)]}}).encode()
+    config = json.dumps({"rootfs": {"diff_ids": [digest_of(content)]}}).encode()
     listed = listed or b'[{"Config": "c", "Layers": ["l"]}]'
     return layouts.layer(("l", content), ("c", config), *more, ("manifest.json", listed))
 
@@ -100,7 +101,7 @@ def test_layers_are_read_side_by_side_packed_or_not(tmp_path: Path) -> None:
 def test_a_packed_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not once a layer: 40 of 25 MB in an archive of 1 MB cost as many seconds."""
     content = bytes(1 << 20)
-    config = json.dumps({"rootfs": {"diff_ids": [layout.digest_of(content)] * 40}}).encode()
+    config = json.dumps({"rootfs": {"diff_ids": [digest_of(content)] * 40}}).encode()
     listed = json.dumps([{"Config": "c", "Layers": ["l"] * 40}]).encode()
     data = layouts.layer(("l", content), ("c", config), ("manifest.json", listed))
     (tmp_path / "image.tar").write_bytes(gzip.compress(data, 1))

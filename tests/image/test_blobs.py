@@ -14,6 +14,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
 from aikit_nix.image import blobs, layout
 from aikit_nix.registry.manifest import Manifest
+from aikit_nix.registry.reference import digest_of
 from support import layouts
 from support.fake_registry import FakeRegistry
 from support.pushes import MIB, PATH, send
@@ -34,7 +35,7 @@ def test_the_same_bytes_from_everywhere(fake: FakeRegistry, tmp_path: Path) -> N
     folder = layouts.make(tmp_path / "image", {PATH: os.urandom(3 * MIB)}, blobs=True)
     image = layout.read_layout(folder)
     found = layers(folder)
-    assert [layout.digest_of(content or b"") for content in found] == [layer.digest for layer in image.layers]
+    assert [digest_of(content or b"") for content in found] == [layer.digest for layer in image.layers]
     assert layers(layouts.archive(folder, tmp_path / "image.tar")) == found
     send(folder, f"{fake.address}/a/b:1")
     assert layers(f"{fake.address}/a/b:1") == found
@@ -56,7 +57,7 @@ def test_a_packed_archive_is_read_as_docker_reads_it(tmp_path: Path) -> None:
 
 def test_linked_layers_of_docker_save_are_read(tmp_path: Path) -> None:
     content = layouts.layer(("x", b"1"))
-    config = json.dumps({"rootfs": {"diff_ids": [layout.digest_of(content)] * 2}}).encode()
+    config = json.dumps({"rootfs": {"diff_ids": [digest_of(content)] * 2}}).encode()
     listed = json.dumps([{"Config": "c", "Layers": ["a/layer.tar", "b/layer.tar"]}]).encode()
     (tmp_path / "image.tar").write_bytes(
         layouts.layer(

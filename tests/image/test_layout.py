@@ -13,6 +13,7 @@ from aikit_nix.base.errors import AikitError
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Layer
 from aikit_nix.nix import store
+from aikit_nix.registry.reference import digest_of
 from support import layouts
 from support.command import aikit_nix
 
@@ -57,7 +58,7 @@ def made(change: Callable[[Any, Any], object]) -> Image:
     change(manifest, config)
     data = json.dumps(config).encode()
     if isinstance(manifest["config"], dict):
-        manifest["config"].setdefault("digest", layout.digest_of(data))
+        manifest["config"].setdefault("digest", digest_of(data))
         manifest["config"].setdefault("size", len(data))
     return layout.make(json.dumps(manifest).encode(), data, [], "it")
 

@@ -11,6 +11,7 @@ import pytest
 from aikit_nix.base.errors import AikitError
 from aikit_nix.image import layout, rootfs
 from aikit_nix.image.layout import Image, Layer
+from aikit_nix.registry.reference import digest_of
 from support import layouts
 from support.layouts import layer
 
@@ -48,7 +49,7 @@ def lay(folder: Path, *tars: bytes) -> Path:
     """The folder that an image of these layers becomes; there is a file beside it."""
     layers = []
     for content in tars:
-        digest = layout.digest_of(content)
+        digest = digest_of(content)
         blob = layout.blob_path(folder / "image", digest)
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.write_bytes(content)
@@ -109,7 +110,7 @@ def test_a_later_entry_takes_the_place_of_a_link_and_not_of_its_target(tmp_path:
 def test_a_models_place_is_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """The place is what the image's history says; a layer below it may have put a link there."""
     content = layer(("models/l", "->../../theirs"))
-    digest = layout.digest_of(content)
+    digest = digest_of(content)
     blob = layout.blob_path(tmp_path, digest)
     blob.parent.mkdir(parents=True)
     blob.write_bytes(content)
@@ -133,7 +134,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(AikitError, match="'p' is a device or a pipe"):
         lay(tmp_path, pipe.tobuf() + bytes(1024))
     absent = Layer("sha256:" + "0" * 64, 1, "", "sha256:" + "0" * 64, "")
-    packed = Layer(layout.digest_of(b"x"), 1, "", "sha256:" + "0" * 64, "")
+    packed = Layer(digest_of(b"x"), 1, "", "sha256:" + "0" * 64, "")
     layout.blob_path(tmp_path / "image", packed.digest).write_bytes(b"x")
     for each, said in ((absent, "is not on this machine"), (packed, "is packed: unpack the image with skopeo")):
         with pytest.raises(AikitError, match=said):

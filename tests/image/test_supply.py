@@ -19,6 +19,7 @@ import pytest
 from aikit_nix.image import layout
 from aikit_nix.models import layer as model_layer
 from aikit_nix.nix import store
+from aikit_nix.registry.reference import digest_of
 from support import container, flakes, image, locks, registry, tiny_gguf, wire
 from support.command import aikit_nix
 from support.fake_registry import FakeRegistry
@@ -64,7 +65,7 @@ def another(folder: Path) -> Iterator[str]:
 
 
 def layer_of(path: str, data: bytes) -> str:
-    return layout.digest_of(model_layer.header(path, len(data)) + data + model_layer.trailer(len(data)))
+    return digest_of(model_layer.header(path, len(data)) + data + model_layer.trailer(len(data)))
 
 
 def stored(folder: Path) -> int:

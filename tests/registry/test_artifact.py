@@ -10,10 +10,10 @@ import pytest
 
 from aikit_nix.base.errors import AikitError
 from aikit_nix.http.client import Client
-from aikit_nix.image import layout
 from aikit_nix.registry import artifact
 from aikit_nix.registry.artifact import Referrer
 from aikit_nix.registry.client import Repository
+from aikit_nix.registry.reference import digest_of
 from support import fake_registry, layouts, pushes
 from support.fake_registry import FakeRegistry
 
@@ -73,7 +73,7 @@ def test_no_address_that_stands_for_a_digest_is_asked_for(fake: FakeRegistry) ->
     """Whoever may push beside an image may have put anything there: the login goes with what is asked for."""
     digest = "sha256:" + "1" * 64
     odd = json.dumps({"layers": [{"digest": "../../../x"}]}).encode()
-    fake.manifests["a/x", odd_digest := layout.digest_of(odd)] = odd
+    fake.manifests["a/x", odd_digest := digest_of(odd)] = odd
     entries = [{"artifactType": "text/x", "digest": each} for each in ("../../../x", None, ["x"], odd_digest)]
     fake.manifests["a/x", digest.replace(":", "-")] = json.dumps({"manifests": entries}).encode()
     with Client() as client:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from aikit_nix.base.errors import AikitError
-from aikit_nix.image import layout
 from aikit_nix.registry.blob import Blob, Content
+from aikit_nix.registry.reference import digest_of
 from support.pushes import MIB
 
 
 def blob(parts: tuple[bytes | Path, ...], whole: bytes) -> Blob:
-    return Blob(layout.digest_of(whole), len(whole), "the model", parts)
+    return Blob(digest_of(whole), len(whole), "the model", parts)
 
 
 def test_a_blob_is_bytes_and_files_from_any_place_on(tmp_path: Path) -> None:

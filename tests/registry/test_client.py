@@ -14,6 +14,7 @@ from aikit_nix.http.client import Client, HttpError, Trouble
 from aikit_nix.image import layout
 from aikit_nix.registry import credentials
 from aikit_nix.registry.client import Repository
+from aikit_nix.registry.reference import digest_of
 from support import file_server, layouts
 from support.fake_registry import FakeRegistry
 from support.file_server import FileServer
@@ -199,7 +200,7 @@ def test_what_a_refusal_means_is_said(status: int, body: bytes, said: str) -> No
 
 
 def test_what_is_read_has_the_digest_that_it_should_have(fake: FakeRegistry) -> None:
-    digest, other = layout.digest_of(b"{}"), layout.digest_of(b"other")
+    digest, other = digest_of(b"{}"), digest_of(b"other")
     fake.manifests = {("a/b", "1"): b"{}", ("a/b", digest): b"{}", ("a/b", other): b"{}", ("a/b", "2"): b"[]"}
     fake.blobs = {("a/b", digest): b"{}", ("a/b", other): b"{}"}
     with Client() as client:
@@ -207,7 +208,7 @@ def test_what_is_read_has_the_digest_that_it_should_have(fake: FakeRegistry) -> 
         assert there.manifest("1") == there.manifest(digest)
         assert there.blob(digest) == b"{}"
         assert there.has(digest, 2)
-        assert not there.has(layout.digest_of(b"nobody has it"), 2)
+        assert not there.has(digest_of(b"nobody has it"), 2)
         for wrong in (
             lambda: there.manifest(other),
             lambda: there.manifest("2"),

@@ -17,6 +17,7 @@ from aikit_nix.image import layout
 from aikit_nix.registry import upload
 from aikit_nix.registry.blob import Blob
 from aikit_nix.registry.client import Repository
+from aikit_nix.registry.reference import digest_of
 from aikit_nix.registry.upload import Upload
 from support import layouts, wire
 from support.fake_registry import LOGIN, FakeRegistry
@@ -103,7 +104,7 @@ def test_a_blob_whose_bytes_alone_tell_its_digest(fake: FakeRegistry) -> None:
     with Client(TIMEOUTS) as client:
         there = Repository(client, fake.address, "a/b", actions="pull,push")
         digest = upload.send(there, Blob("", len(whole), "the model", parts), chunk=MIB)
-        assert digest == layout.digest_of(whole)
+        assert digest == digest_of(whole)
         assert fake.blobs["a/b", digest] == whole
         fake.chunks = False
         with pytest.raises(AikitError, match="this registry asks for it beforehand"):
@@ -115,7 +116,7 @@ def test_what_is_wrong_elsewhere_is_never_closed(fake: FakeRegistry, chunk: int)
     data = os.urandom(2 * MIB)
     with Client(TIMEOUTS) as client:
         there = Repository(client, fake.address, "a/b", actions="pull,push")
-        for digest, size in (("", len(data) + 1), (layout.digest_of(data + b"x"), len(data) + 1), ("", len(data))):
+        for digest, size in (("", len(data) + 1), (digest_of(data + b"x"), len(data) + 1), ("", len(data))):
             parts = (Elsewhere(data, right=False), b"x"[: size - len(data)])
             with pytest.raises(AikitError, match="it is another one"):
                 upload.send(there, Blob(digest, size, "the model", parts), chunk=chunk)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aikit_nix.image.layout import LAYER, digest_of
+from aikit_nix.image.layout import LAYER
+from aikit_nix.registry.reference import digest_of
 from support import layouts, tars
 
 

@@ -39,9 +39,7 @@ _OF_TYPES = {
     "map[string]float64": Kind.NUMBER_MAP,
     "struct": Kind.MAP,
 }
-_TABLE = json.loads(Path(__file__).with_suffix(".json").read_text())
-_TYPES: Mapping[str, str] = _TABLE["keys"]
-KEYS = frozenset([*_TYPES, *(f"options.{name}" for name in _TABLE["options"])])
+_TYPES: Mapping[str, str] = json.loads(Path(__file__).with_suffix(".json").read_text())["keys"]
 
 
 def _kind(type_: str) -> Kind | None:

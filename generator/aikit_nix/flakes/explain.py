@@ -58,8 +58,10 @@ def _memory(planned: plan.Plan, known: Mapping[str, Facts]) -> Iterator[str]:
     if planned.engine is plan.Engine.LLAMA_SERVER and "--model" in planned.entrypoint:
         pairs = [*planned.env.items(), *pairwise(planned.entrypoint)]
         # A model may have the name of an option
-        slots = int(next(said for name, said in reversed(pairs) if name in _SLOTS and said.isdecimal()))
-        context = int(next(said for name, said in reversed(pairs) if name in _CONTEXT and said.isdecimal()))
+        slots, context = (
+            int(next(said for name, said in reversed(pairs) if name in names and said.isdecimal()))
+            for names in (_SLOTS, _CONTEXT)
+        )
         facts = next((known.get(path) for name, path in pairs if name == "--model" and path in known), None)
         # What a model was not trained with, llama-server does not give it
         each = min(context // slots, (facts and facts.context_length) or context)

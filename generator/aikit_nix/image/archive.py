@@ -18,6 +18,7 @@ from aikit_nix.base.errors import error
 from aikit_nix.base.tar import Member, MemberKind
 from aikit_nix.image import layout
 from aikit_nix.image.layout import Image, Listed
+from aikit_nix.registry.reference import digest_of
 
 _BLOCK = 1 << 20
 
@@ -110,13 +111,13 @@ def _read(file: Path, stream: IO[bytes], members: Mapping[str, Member]) -> Docke
     names = images[0].repo_tags or ()
     if "index.json" in members:  # docker's newer ones are an OCI layout too, which others read first
         also = layout.read_from(content, str(file))
-        if also.config_digest != layout.digest_of(config) or not all(
+        if also.config_digest != digest_of(config) or not all(
             each.digest == each.diff_id or _followed(members, layout.blob_name(each.digest)) == layer
             for each, layer in zip(also.layers, layers, strict=True)
         ):
             raise ValueError("its index.json and its manifest.json are about two images")
         names += tuple(name for name in also.names if layout.short(name) not in map(layout.short, names))
-    image = Image(b"", None, layout.digest_of(config), len(config), said, found, names)
+    image = Image(b"", None, digest_of(config), len(config), said, found, names)
     return DockerArchive(image, layers, file, stream)
 
 

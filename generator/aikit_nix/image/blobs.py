@@ -19,6 +19,7 @@ from aikit_nix.image.layout import Image, Layer
 from aikit_nix.registry import artifact, reference
 from aikit_nix.registry.client import Repository
 from aikit_nix.registry.manifest import Manifest, Platform
+from aikit_nix.registry.reference import DIGEST
 
 BLOCK = 1 << 20
 _SLOWEST = 1 << 16  # bytes in _WINDOW seconds
@@ -102,7 +103,7 @@ def _of_registry(target: str, client: Client, insecure: bool | None, architectur
     if manifest.is_index:
         manifest = there.manifest(chosen(manifest, target, architecture))
     config = str(manifest.said.config.digest) if manifest.said.config else ""
-    if not layout.DIGEST.fullmatch(config):
+    if not DIGEST.fullmatch(config):
         raise error(f"{target} is no image: its manifest has no configuration", code="image")
     image = layout.make(manifest.data, there.blob(config, _LIMIT), [source.name], target)
 
@@ -128,7 +129,7 @@ def chosen(index: Manifest, where: str, architecture: str | None) -> str:
     if architectures.count(architecture or "") > 1:
         raise error(f"{where} has more than one image for {architecture}, of which each program may take another")
     digest = dict(found).get(architecture or "", "")
-    if not layout.DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise error(f"{where} has images for {', '.join(sorted(architectures)) or 'nothing'}, none for {architecture}")
     return digest
 

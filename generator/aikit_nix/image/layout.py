@@ -21,8 +21,7 @@ from aikit_nix.base.errors import error
 from aikit_nix.base.typed_json import Digest, Size
 from aikit_nix.nix import store
 from aikit_nix.registry import manifest
-from aikit_nix.registry.reference import DIGEST as DIGEST
-from aikit_nix.registry.reference import digest_of as digest_of
+from aikit_nix.registry.reference import DIGEST, digest_of
 
 MANIFEST = manifest.MANIFEST[0]
 LAYER = "application/vnd.oci.image.layer.v1.tar"

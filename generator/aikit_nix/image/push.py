@@ -26,7 +26,7 @@ from aikit_nix.models import seen
 from aikit_nix.registry import upload
 from aikit_nix.registry.blob import Blob, Part
 from aikit_nix.registry.client import Repository
-from aikit_nix.registry.reference import Reference
+from aikit_nix.registry.reference import Reference, digest_of
 from aikit_nix.registry.upload import CHUNK, Upload
 
 _REPOSITORIES = 32  # that are remembered of a registry
@@ -115,7 +115,7 @@ class Content:
     @property
     def digest(self) -> str:
         """The manifest's."""
-        return layout.digest_of(self.manifest)
+        return digest_of(self.manifest)
 
 
 def of_image(image: Image, elsewhere: Elsewhere | None = None) -> Content:
